@@ -1,0 +1,1 @@
+//! Runs a decoder program on a backend.

@@ -1,0 +1,1 @@
+//! Fetches, resumes and keeps model folders.

@@ -1,0 +1,24 @@
+//! MLC weight folders: bytes on disk to checked, named, quantised tensors, and back.
+//!
+//! [`manifest::Manifest`] is parsed and checked once; [`folder::Folder`] then hands out
+//! [`tensor::Tensor`]s that cannot be out of range. [`quantize`] gives meaning to the packed words,
+//! [`convert`] writes folders, [`verify`] reads every byte of one.
+
+pub mod arch;
+pub mod bytes;
+pub mod chat_config;
+pub mod config;
+pub mod convert;
+pub mod dtype;
+pub mod export;
+#[cfg(feature = "fs")]
+pub mod folder;
+pub mod gguf;
+pub mod hf;
+pub mod manifest;
+pub mod pack;
+pub mod quantize;
+pub mod scheme;
+pub mod source;
+pub mod tensor;
+pub mod verify;

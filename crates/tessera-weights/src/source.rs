@@ -1,0 +1,72 @@
+//! Where a conversion reads from: named tensors of ordinary numbers, one at a time.
+
+use crate::dtype::DType;
+use half::{bf16, f16};
+
+/// A tensor that a source can read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTensor {
+    /// Name in the checkpoint, in Hugging Face's spelling.
+    pub name: String,
+    /// Type of the values that [`TensorSource::read`] gives: f32, f16 or bf16 (for block-quantised
+    /// sources, f32: what the blocks decode to).
+    pub dtype: DType,
+    /// Sizes of the axes, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// The values of one tensor, in the checkpoint's own type.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Values {
+    F32(Vec<f32>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+}
+
+impl Values {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F32(v) => v.len(),
+            Values::F16(v) => v.len(),
+            Values::BF16(v) => v.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Values::F32(_) => DType::F32,
+            Values::F16(_) => DType::F16,
+            Values::BF16(_) => DType::BF16,
+        }
+    }
+}
+
+/// A checkpoint that can be read tensor by tensor. Reading one tensor takes memory for that tensor
+/// only; several threads may read at once.
+pub trait TensorSource: Sync {
+    /// What there is, in the checkpoint's own order (which decides the order of the shards).
+    fn tensors(&self) -> &[SourceTensor];
+
+    /// The values of `tensors()[index]`.
+    fn read(&self, index: usize) -> Result<Values, SourceError>;
+}
+
+/// A checkpoint's tensor that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: tensor {tensor}: {what}")]
+pub struct SourceError {
+    /// The file that holds the tensor.
+    pub file: String,
+    /// The tensor's name.
+    pub tensor: String,
+    /// What is wrong, with the values found and expected.
+    pub what: String,
+}

@@ -1,0 +1,1 @@
+//! tessera: the engine as one library.
