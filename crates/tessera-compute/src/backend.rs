@@ -1,0 +1,41 @@
+//! What a backend is: it takes a program and pages, and makes steps.
+
+use crate::batch::{Batch, BatchError, Output};
+use crate::program::{Program, ProgramError};
+
+/// A program on a device, with its KV pages.
+pub trait Executor: Send {
+    /// Runs the program over one batch; keys and values of its rows are in their pages afterwards.
+    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError>;
+
+    /// Bytes held for keys and values.
+    fn kv_len(&self) -> usize;
+
+    /// One line on what runs where: kernels, threads.
+    fn describe(&self) -> String;
+}
+
+/// A way to run programs.
+pub trait Backend {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str;
+
+    /// Puts a program on the device with `pages` KV pages of [`crate::batch::PAGE`] positions.
+    fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError>;
+}
+
+/// A program that could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Shapes that do not fit.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// Too little memory for the pages.
+    #[error("{pages} KV pages need {needed} bytes, which could not be had")]
+    Memory {
+        /// Pages asked for.
+        pages: usize,
+        /// Bytes that they need.
+        needed: usize,
+    },
+}

@@ -1,0 +1,138 @@
+//! What one step computes: which tokens of which sequences, at which positions, over which pages.
+
+/// Positions in one KV page. Attention merges its results page by page in ascending order, on every
+/// backend and for any batch, so this number is part of the arithmetic.
+pub const PAGE: usize = 64;
+
+/// Consecutive new tokens of one sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// First row of the span in [`Batch::tokens`]; spans lie one after another.
+    pub start: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// Position of the first row in its sequence: how many tokens the pages already hold.
+    pub position: usize,
+    /// Length that decides a RoPE scaling which depends on the length of the sequence (`dynamic`,
+    /// `longrope`): the whole prompt's for prompt tokens, `position + 1` for a generated one. It
+    /// does not depend on how the prompt was cut into chunks.
+    pub rope_len: usize,
+    /// The sequence's pages in order; page `i` holds positions `i * PAGE ..`.
+    pub pages: &'a [u32],
+}
+
+/// What a step should return for the picked rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Want {
+    /// All logits.
+    #[default]
+    Logits,
+    /// Only the id of the largest logit, the lowest id among equals.
+    Greedy,
+}
+
+/// One step over ragged sequences.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    /// Token ids of all rows, span after span.
+    pub tokens: &'a [u32],
+    /// The sequences that the rows belong to.
+    pub spans: &'a [Span<'a>],
+    /// Rows whose logits are wanted, ascending.
+    pub picked: &'a [u32],
+    /// What to return for them.
+    pub want: Want,
+}
+
+/// What a step returned. The vectors are reused between steps.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    /// `[picked, vocab]`, empty unless [`Want::Logits`].
+    pub logits: Vec<f32>,
+    /// `[picked]`, empty unless [`Want::Greedy`].
+    pub tokens: Vec<u32>,
+}
+
+/// A batch that does not fit the program or the pool of pages.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// The batch has no rows.
+    #[error("the batch has no tokens")]
+    Empty,
+    /// Spans do not lie one after another or do not cover the rows.
+    #[error("span {span} covers rows {start}..{end} of {rows}")]
+    BadSpan {
+        /// Index of the span.
+        span: usize,
+        /// Its first row.
+        start: usize,
+        /// One past its last row.
+        end: usize,
+        /// Rows of the batch.
+        rows: usize,
+    },
+    /// A span has too few pages, or one that is not in the pool.
+    #[error("span {span} reaches position {position} with {pages} pages of {PAGE}, the pool has {pool}")]
+    BadPages {
+        /// Index of the span.
+        span: usize,
+        /// Positions held after the step.
+        position: usize,
+        /// Pages given.
+        pages: usize,
+        /// Pages in the pool.
+        pool: usize,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("token id {token} is outside the vocabulary of {vocab}")]
+    BadToken {
+        /// The id.
+        token: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
+    /// Picked rows are not ascending rows of the batch.
+    #[error("picked row {row} is out of order or not one of the {rows} rows")]
+    BadPick {
+        /// The row.
+        row: u32,
+        /// Rows of the batch.
+        rows: usize,
+    },
+}
+
+impl Batch<'_> {
+    /// Checks everything that a backend indexes by.
+    pub fn check(&self, vocab: usize, pool: usize) -> Result<(), BatchError> {
+        let rows = self.tokens.len();
+        if rows == 0 {
+            return Err(BatchError::Empty);
+        }
+        let mut next = 0;
+        for (i, s) in self.spans.iter().enumerate() {
+            let end = s.start.saturating_add(s.len);
+            if s.start != next || s.len == 0 || end > rows {
+                return Err(BatchError::BadSpan { span: i, start: s.start, end, rows });
+            }
+            next = end;
+            let position = s.position.saturating_add(s.len);
+            if s.pages.len().saturating_mul(PAGE) < position || s.pages.iter().any(|&p| p as usize >= pool) {
+                return Err(BatchError::BadPages { span: i, position, pages: s.pages.len(), pool });
+            }
+        }
+        if next != rows {
+            return Err(BatchError::BadSpan { span: self.spans.len(), start: next, end: next, rows });
+        }
+        if let Some(&token) = self.tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(BatchError::BadToken { token, vocab });
+        }
+        let mut least = 0;
+        for &row in self.picked {
+            if (row as usize) < least || row as usize >= rows {
+                return Err(BatchError::BadPick { row, rows });
+            }
+            least = row as usize + 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! What is computed in f32 whatever the weights are: norms, gates, dot products. Written once over
+//! [`Lanes`]; `kernels.rs` makes a copy for each instruction set.
+
+use super::simd::{LANES, Lanes, exp, tree_sum};
+
+/// `out = x / sqrt(mean(x²) + eps) * weight`, all of one length.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(weight.len() == x.len() && out.len() == x.len());
+    let whole = x.len() / LANES * LANES;
+    // SAFETY: every load and store is at `i..i + LANES` with `i + LANES <= whole <= len`.
+    unsafe {
+        let mut sums = V::splat(0.0);
+        for i in (0..whole).step_by(LANES) {
+            let v = V::load(x.as_ptr().add(i));
+            sums = v.fma(v, sums);
+        }
+        let mut sums = sums.to_array();
+        for (s, v) in sums.iter_mut().zip(&x[whole..]) {
+            *s = v.mul_add(*v, *s);
+        }
+        let scale = 1.0 / (tree_sum(sums) / x.len() as f32 + eps).sqrt();
+        let factor = V::splat(scale);
+        for i in (0..whole).step_by(LANES) {
+            let v = V::load(x.as_ptr().add(i)).mul(factor).mul(V::load(weight.as_ptr().add(i)));
+            v.store(out.as_mut_ptr().add(i));
+        }
+        for i in whole..x.len() {
+            out[i] = x[i] * scale * weight[i];
+        }
+    }
+}
+
+/// `out = gate / (1 + e^-gate) * up`, all of one length.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn silu_gate<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == out.len() && up.len() == out.len());
+    // SAFETY: loads and stores are of arrays of 16, or at `i..i + LANES` inside the slices.
+    unsafe {
+        let one = |g: V, u: V| g.div(V::splat(1.0).add(exp(V::splat(0.0).sub(g)))).mul(u);
+        let whole = out.len() / LANES * LANES;
+        for i in (0..whole).step_by(LANES) {
+            let v = one(V::load(gate.as_ptr().add(i)), V::load(up.as_ptr().add(i)));
+            v.store(out.as_mut_ptr().add(i));
+        }
+        let (mut g, mut u) = ([0.0; LANES], [0.0; LANES]);
+        let rest = out.len() - whole;
+        g[..rest].copy_from_slice(&gate[whole..]);
+        u[..rest].copy_from_slice(&up[whole..]);
+        let v = one(V::load(g.as_ptr()), V::load(u.as_ptr())).to_array();
+        out[whole..].copy_from_slice(&v[..rest]);
+    }
+}
+
+/// `y[t][i] = w[i] · x[t]` for rows of `width` values, a multiple of [`LANES`]: lanes summed by fma in
+/// ascending order, then [`tree_sum`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn products<V: Lanes>(w: &[f32], x: &[f32], width: usize, y: &mut [f32]) {
+    assert!(width > 0 && width % LANES == 0 && w.len() % width == 0 && x.len() % width == 0);
+    let (rows, n) = (w.len() / width, x.len() / width);
+    assert!(y.len() >= rows * n);
+    let mut t = 0;
+    while t < n {
+        // SAFETY: tokens `t..t + T` exist; the lengths were checked above.
+        t += unsafe {
+            match n - t {
+                1 => some::<V, 1>(w, x, width, t, rows, y),
+                2 | 3 => some::<V, 2>(w, x, width, t, rows, y),
+                _ => some::<V, 4>(w, x, width, t, rows, y),
+            }
+        };
+    }
+}
+
+#[inline(always)]
+unsafe fn some<V: Lanes, const T: usize>(
+    w: &[f32],
+    x: &[f32],
+    width: usize,
+    t0: usize,
+    rows: usize,
+    y: &mut [f32],
+) -> usize {
+    for r in 0..rows {
+        // SAFETY: row `r` of `w` and rows `t0..t0 + T` of `x` are inside; offsets are below `width`.
+        unsafe {
+            let mut sums = [V::splat(0.0); T];
+            let weights = w.as_ptr().add(r * width);
+            let values = x.as_ptr().add(t0 * width);
+            for i in (0..width).step_by(LANES) {
+                let v = V::load(weights.add(i));
+                for (t, s) in sums.iter_mut().enumerate() {
+                    *s = v.fma(V::load(values.add(t * width + i)), *s);
+                }
+            }
+            for (t, s) in sums.iter().enumerate() {
+                y[(t0 + t) * rows + r] = tree_sum(s.to_array());
+            }
+        }
+    }
+    T
+}

@@ -1,0 +1,644 @@
+//! Products with 4-bit weights in rows (`q4*_1`): one kernel for a few tokens, which streams rows as
+//! they lie in the file, and one for many, which unpacks a panel of rows once.
+//!
+//! For row `r`, token `t` and group `g`: `dot = Σ code * value + offset`, an exact integer, then
+//! `lane[g] = fma(dot, w_scale * a_scale, lane[g])` over ascending groups of a lane, then
+//! [`tree_sum`] over lanes. Every variant does exactly this, so all give the same bits.
+
+use super::q8::{self, GROUP, TILE};
+use super::simd::{LANES, tree_sum};
+use std::ops::Range;
+use tessera_weights::dtype::DType;
+
+/// A matrix in the file: `words [rows, 4 * groups]` of u32, `scales [rows, groups]`.
+#[derive(Clone, Copy)]
+pub struct Int4<'a> {
+    /// 16 bytes a group.
+    pub words: &'a [u8],
+    /// Of `scale_dtype`.
+    pub scales: &'a [u8],
+    /// bf16, f16 or f32.
+    pub scale_dtype: DType,
+    /// Groups of a row.
+    pub groups: usize,
+    /// Number of rows.
+    pub rows: usize,
+}
+
+/// Rows of a panel.
+pub const PANEL: usize = 16;
+
+/// A panel of rows, unpacked for the tile kernels.
+#[derive(Default)]
+pub struct Panel {
+    /// `[group in visiting order][8 steps][16 rows][4 inputs]`: steps 0..4 hold even inputs.
+    pub codes: Vec<u8>,
+    /// `[group in visiting order][16 rows]`.
+    pub scales: Vec<f32>,
+}
+
+impl Int4<'_> {
+    fn codes(&self, row: usize, group: usize) -> &[u8; 16] {
+        let at = (row * self.groups + group) * 16;
+        self.words[at..at + 16].try_into().expect("a slice of 16")
+    }
+
+    #[inline(always)]
+    fn scale(&self, row: usize, group: usize) -> f32 {
+        let at = row * self.groups + group;
+        match self.scale_dtype {
+            DType::BF16 => {
+                let b = &self.scales[2 * at..2 * at + 2];
+                f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)
+            }
+            DType::F16 => {
+                let b = &self.scales[2 * at..2 * at + 2];
+                half::f16::from_le_bytes([b[0], b[1]]).to_f32()
+            }
+            _ => {
+                let b = &self.scales[4 * at..4 * at + 4];
+                f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+            }
+        }
+    }
+}
+
+/// `y[t][i]` = row `rows.start + i` times token `t`.
+pub fn rows_scalar(w: &Int4<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+    let count = rows.len();
+    for t in 0..n {
+        let values = &x.values[t * x.blocks * q8::BLOCK..];
+        let lanes = t * x.blocks * LANES;
+        for (i, row) in rows.clone().enumerate() {
+            let mut sums = [0.0f32; LANES];
+            for g in 0..w.groups {
+                let (block, j) = (g / LANES, g % LANES);
+                let at = block * q8::BLOCK + (j / 4) * 128 + (j % 4) * 16;
+                let codes = w.codes(row, g);
+                let mut dot = 0i32;
+                for k in 0..16 {
+                    dot += i32::from(codes[k] & 15) * i32::from(values[at + k]);
+                    dot += i32::from(codes[k] >> 4) * i32::from(values[at + 64 + k]);
+                }
+                let lane = q8::lane_of(j);
+                let a = lanes + block * LANES + lane;
+                let dot = (dot + x.offsets[a]) as f32;
+                sums[lane] = dot.mul_add(w.scale(row, g) * x.scales[a], sums[lane]);
+            }
+            y[t * count + i] = tree_sum(sums);
+        }
+    }
+}
+
+/// Unpacks the 16 rows from `row`; past the last row the last one is repeated.
+pub fn panel_scalar(w: &Int4<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+    panel.codes.resize(order.len() * 512, 0);
+    panel.scales.resize(order.len() * PANEL, 0.0);
+    for (i, &g) in order.iter().enumerate() {
+        for r in 0..PANEL {
+            let row = (row + r).min(w.rows - 1);
+            let codes = w.codes(row, g as usize);
+            for (k, c) in codes.iter().enumerate() {
+                let at = i * 512 + (k / 4) * 64 + r * 4 + k % 4;
+                panel.codes[at] = c & 15;
+                panel.codes[at + 256] = c >> 4;
+            }
+            panel.scales[i * PANEL + r] = w.scale(row, g as usize);
+        }
+    }
+}
+
+/// One tile of tokens times one panel: `y[t][r]`.
+pub fn tile_scalar(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES], y: &mut [f32; TILE * PANEL]) {
+    for t in 0..TILE {
+        for r in 0..PANEL {
+            let (mut stack, mut depth, mut from) = ([0.0f32; 5], 0, 0);
+            for (lane, &end) in ends.iter().enumerate() {
+                let mut sum = 0.0f32;
+                for i in from..end {
+                    let slot = i * TILE + t;
+                    let mut dot = x.offsets[slot];
+                    for k in 0..GROUP {
+                        let code = panel.codes[i * 512 + (k / 4) * 64 + r * 4 + k % 4];
+                        dot += i32::from(code) * i32::from(x.values[slot * GROUP + k]);
+                    }
+                    sum = (dot as f32).mul_add(panel.scales[i * PANEL + r] * x.scales[slot], sum);
+                }
+                from = end;
+                for _ in 0..(lane + 1).trailing_zeros() {
+                    depth -= 1;
+                    sum += stack[depth];
+                }
+                stack[depth] = sum;
+                depth += 1;
+            }
+            y[t * PANEL + r] = stack[0];
+        }
+    }
+}
+
+/// One tile of [`q8::Tiles`].
+#[derive(Clone, Copy)]
+pub struct TileView<'a> {
+    /// `[group][TILE][32]`
+    pub values: &'a [i8],
+    /// `[group][TILE]`
+    pub scales: &'a [f32],
+    /// `[group][TILE]`
+    pub offsets: &'a [i32],
+}
+
+impl q8::Tiles {
+    /// The tile with this index.
+    pub fn tile(&self, index: usize) -> TileView<'_> {
+        let slots = self.groups * TILE;
+        TileView {
+            values: &self.values[index * slots * GROUP..(index + 1) * slots * GROUP],
+            scales: &self.scales[index * slots..(index + 1) * slots],
+            offsets: &self.offsets[index * slots..(index + 1) * slots],
+        }
+    }
+}
+
+/// Widens 16 scales and puts them into lane order; absent ones are zero.
+fn block_scales(w: &Int4<'_>, row: usize, block: usize) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    for j in 0..LANES.min(w.groups - block * LANES) {
+        out[q8::lane_of(j)] = w.scale(row, block * LANES + j);
+    }
+    out
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::*;
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::*;
+    use std::arch::x86_64::*;
+
+    /// Codes of the block's groups, zero where the row has ended, and its scales in lane order.
+    struct Tail {
+        codes: [u8; 256],
+        scales: [f32; LANES],
+    }
+
+    fn tail(w: &Int4<'_>, row: usize) -> Tail {
+        let block = w.groups / LANES;
+        let mut codes = [0; 256];
+        let from = (row * w.groups + block * LANES) * 16;
+        let len = (w.groups % LANES) * 16;
+        codes[..len].copy_from_slice(&w.words[from..from + len]);
+        Tail { codes, scales: block_scales(w, row, block) }
+    }
+
+    /// See [`rows_scalar`]; up to 4 tokens share one unpacking.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW, VL, DQ and VNNI.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub unsafe fn rows_avx512(w: &Int4<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+        check(w, &rows, x, n, y);
+        let mut t = 0;
+        while t < n {
+            // SAFETY: the instruction set is the caller's promise; `check` made the lengths right.
+            unsafe {
+                match n - t {
+                    1 => rows_avx512_t::<1>(w, &rows, x, t, y),
+                    2 => rows_avx512_t::<2>(w, &rows, x, t, y),
+                    3 => rows_avx512_t::<3>(w, &rows, x, t, y),
+                    _ => rows_avx512_t::<4>(w, &rows, x, t, y),
+                }
+            }
+            t += (n - t).min(4);
+        }
+    }
+
+    /// What the pointers below rely on.
+    fn check(w: &Int4<'_>, rows: &Range<usize>, x: &q8::Rows, n: usize, y: &[f32]) {
+        assert!(rows.end <= w.rows && y.len() >= n * rows.len());
+        assert!(w.words.len() == w.rows * w.groups * 16);
+        assert!(w.scales.len() == w.rows * w.groups * w.scale_dtype.size());
+        assert!(x.blocks == w.groups.div_ceil(LANES));
+        assert!(x.values.len() >= n * x.blocks * q8::BLOCK);
+        assert!(x.scales.len() >= n * x.blocks * LANES && x.offsets.len() >= n * x.blocks * LANES);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    unsafe fn rows_avx512_t<const T: usize>(
+        w: &Int4<'_>,
+        rows: &Range<usize>,
+        x: &q8::Rows,
+        t0: usize,
+        y: &mut [f32],
+    ) {
+        let count = rows.len();
+        let full = w.groups / LANES;
+        let vectors = (w.groups % LANES).div_ceil(4);
+        let order = _mm256_setr_epi16(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let order32 = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for (i, row) in rows.clone().enumerate() {
+            // SAFETY: `check` proved that every row's words and scales, and every token's values,
+            // scales and offsets, are inside their slices.
+            unsafe {
+                let mut acc = [_mm512_setzero_ps(); T];
+                let words = w.words.as_ptr().add(row * w.groups * 16);
+                let scales = w.scales.as_ptr().add(row * w.groups * w.scale_dtype.size());
+                for b in 0..full {
+                    let ws = match w.scale_dtype {
+                        DType::BF16 => {
+                            let s = _mm256_loadu_si256(scales.add(b * 32).cast());
+                            let s = _mm256_permutexvar_epi16(order, s);
+                            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(s)))
+                        }
+                        DType::F16 => {
+                            let s = _mm256_loadu_si256(scales.add(b * 32).cast());
+                            _mm512_cvtph_ps(_mm256_permutexvar_epi16(order, s))
+                        }
+                        _ => _mm512_permutexvar_ps(order32, _mm512_loadu_ps(scales.add(b * 64).cast())),
+                    };
+                    block_avx512::<T>(words.add(b * 256), 4, ws, x, t0, b, &mut acc);
+                }
+                if vectors > 0 {
+                    let tail = tail(w, row);
+                    let ws = _mm512_loadu_ps(tail.scales.as_ptr());
+                    block_avx512::<T>(tail.codes.as_ptr(), vectors, ws, x, t0, full, &mut acc);
+                }
+                for (t, acc) in acc.iter().enumerate() {
+                    let mut sums = [0.0; LANES];
+                    _mm512_storeu_ps(sums.as_mut_ptr(), *acc);
+                    y[(t0 + t) * count + i] = tree_sum(sums);
+                }
+            }
+        }
+    }
+
+    /// 16 groups of one row against `T` tokens.
+    ///
+    /// # Safety
+    /// 256 bytes at `words`, block `b` in `x` for tokens `t0..t0 + T`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    unsafe fn block_avx512<const T: usize>(
+        words: *const u8,
+        vectors: usize,
+        ws: __m512,
+        x: &q8::Rows,
+        t0: usize,
+        b: usize,
+        acc: &mut [__m512; T],
+    ) {
+        let low = _mm512_set1_epi8(15);
+        let zero = _mm512_setzero_si512();
+        let mut dots = [[zero; 4]; T];
+        for v in 0..4 {
+            if v == vectors {
+                break;
+            }
+            // SAFETY: the caller promises the bytes.
+            unsafe {
+                let codes = _mm512_loadu_si512(words.add(v * 64).cast());
+                let even = _mm512_and_si512(codes, low);
+                let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
+                for (t, dots) in dots.iter_mut().enumerate() {
+                    let at = x.values.as_ptr().add(((t0 + t) * x.blocks + b) * q8::BLOCK + v * 128);
+                    let e = _mm512_dpbusd_epi32(zero, even, _mm512_loadu_si512(at.cast()));
+                    dots[v] = _mm512_dpbusd_epi32(e, odd, _mm512_loadu_si512(at.add(64).cast()));
+                }
+            }
+        }
+        for (t, (dots, acc)) in dots.iter().zip(acc).enumerate() {
+            // Sum of each 128-bit lane of each vector: lane 4 c + v holds that of lane c of vector v.
+            let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (p, q) = (pair(dots[0], dots[1]), pair(dots[2], dots[3]));
+            let sum = _mm512_add_epi32(_mm512_unpacklo_epi64(p, q), _mm512_unpackhi_epi64(p, q));
+            // SAFETY: the caller promises the token's block.
+            unsafe {
+                let at = ((t0 + t) * x.blocks + b) * LANES;
+                let offset = _mm512_loadu_si512(x.offsets.as_ptr().add(at).cast());
+                let scale = _mm512_mul_ps(ws, _mm512_loadu_ps(x.scales.as_ptr().add(at)));
+                *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, offset)), scale, *acc);
+            }
+        }
+    }
+
+    /// See [`rows_scalar`]; up to 2 tokens share one unpacking.
+    ///
+    /// # Safety
+    /// The machine has AVX2, FMA and F16C.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub unsafe fn rows_avx2(w: &Int4<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+        check(w, &rows, x, n, y);
+        let mut t = 0;
+        while t < n {
+            // SAFETY: the instruction set is the caller's promise; `check` made the lengths right.
+            unsafe {
+                match n - t {
+                    1 => rows_avx2_t::<1>(w, &rows, x, t, y),
+                    _ => rows_avx2_t::<2>(w, &rows, x, t, y),
+                }
+            }
+            t += (n - t).min(2);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn rows_avx2_t<const T: usize>(
+        w: &Int4<'_>,
+        rows: &Range<usize>,
+        x: &q8::Rows,
+        t0: usize,
+        y: &mut [f32],
+    ) {
+        let count = rows.len();
+        let full = w.groups / LANES;
+        let left = w.groups % LANES;
+        for (i, row) in rows.clone().enumerate() {
+            let mut acc = [[_mm256_setzero_ps(); 2]; T];
+            // SAFETY: `check` proved that every row's words and scales, and every token's values,
+            // scales and offsets, are inside their slices.
+            unsafe {
+                let words = w.words.as_ptr().add(row * w.groups * 16);
+                let scales = w.scales.as_ptr().add(row * w.groups * w.scale_dtype.size());
+                for b in 0..full {
+                    let ws = match w.scale_dtype {
+                        DType::BF16 => {
+                            let (lo, hi) = in_lane_order(_mm256_loadu_si256(scales.add(b * 32).cast()));
+                            let widen = |s| {
+                                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(s)))
+                            };
+                            [widen(lo), widen(hi)]
+                        }
+                        DType::F16 => {
+                            let (lo, hi) = in_lane_order(_mm256_loadu_si256(scales.add(b * 32).cast()));
+                            [_mm256_cvtph_ps(lo), _mm256_cvtph_ps(hi)]
+                        }
+                        _ => {
+                            let s = block_scales(w, row, b);
+                            [_mm256_loadu_ps(s.as_ptr()), _mm256_loadu_ps(s.as_ptr().add(8))]
+                        }
+                    };
+                    block_avx2::<T>(words.add(b * 256), LANES, ws, x, t0, b, &mut acc);
+                }
+                if left > 0 {
+                    let tail = tail(w, row);
+                    let s = tail.scales.as_ptr();
+                    let ws = [_mm256_loadu_ps(s), _mm256_loadu_ps(s.add(8))];
+                    block_avx2::<T>(tail.codes.as_ptr(), left, ws, x, t0, full, &mut acc);
+                }
+                for (t, acc) in acc.iter().enumerate() {
+                    let mut sums = [0.0; LANES];
+                    _mm256_storeu_ps(sums.as_mut_ptr(), acc[0]);
+                    _mm256_storeu_ps(sums.as_mut_ptr().add(8), acc[1]);
+                    y[(t0 + t) * count + i] = tree_sum(sums);
+                }
+            }
+        }
+    }
+
+    /// 16 scales of 16 bits in file order to lane order: lanes 0..8, lanes 8..16.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn in_lane_order(s: __m256i) -> (__m128i, __m128i) {
+        // Within 128 bits: [0 4 1 5 2 6 3 7]; then pairs of both halves brought together.
+        let byte = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+        let s = _mm256_shuffle_epi8(s, _mm256_broadcastsi128_si256(byte));
+        let s = _mm256_permutevar8x32_epi32(s, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        (_mm256_castsi256_si128(s), _mm256_extracti128_si256::<1>(s))
+    }
+
+    /// Up to 16 groups of one row against `T` tokens.
+    ///
+    /// # Safety
+    /// 256 bytes at `words`, block `b` in `x` for tokens `t0..t0 + T`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn block_avx2<const T: usize>(
+        words: *const u8,
+        groups: usize,
+        ws: [__m256; 2],
+        x: &q8::Rows,
+        t0: usize,
+        b: usize,
+        acc: &mut [[__m256; 2]; T],
+    ) {
+        let low = _mm256_set1_epi8(15);
+        let ones = _mm256_set1_epi16(1);
+        let mut dots = [[_mm256_setzero_si256(); 8]; T];
+        for v in 0..8 {
+            // A vector is two groups; groups 4 v' .. 4 v' + 4 are vectors 2 v' and 2 v' + 1.
+            if 2 * v >= groups {
+                break;
+            }
+            // SAFETY: the caller promises the bytes.
+            unsafe {
+                let codes = _mm256_loadu_si256(words.add(v * 32).cast());
+                let even = _mm256_and_si256(codes, low);
+                let odd = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low);
+                for (t, dots) in dots.iter_mut().enumerate() {
+                    let block = ((t0 + t) * x.blocks + b) * q8::BLOCK;
+                    let at = x.values.as_ptr().add(block + (v / 2) * 128 + (v % 2) * 32);
+                    let e = _mm256_maddubs_epi16(even, _mm256_loadu_si256(at.cast()));
+                    let o = _mm256_maddubs_epi16(odd, _mm256_loadu_si256(at.add(64).cast()));
+                    // At most 4 * 15 * 127 in a lane.
+                    dots[v] = _mm256_madd_epi16(_mm256_add_epi16(e, o), ones);
+                }
+            }
+        }
+        for (t, (d, acc)) in dots.iter().zip(acc).enumerate() {
+            let pair = |a, b| _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            for half in 0..2 {
+                // Even vectors hold groups 4 v + 0 and 1, that is lanes 0..8; odd ones lanes 8..16.
+                let (p, q) = (pair(d[half], d[half + 2]), pair(d[half + 4], d[half + 6]));
+                let sum = _mm256_add_epi32(_mm256_unpacklo_epi64(p, q), _mm256_unpackhi_epi64(p, q));
+                // SAFETY: the caller promises the token's block.
+                unsafe {
+                    let at = ((t0 + t) * x.blocks + b) * LANES + half * 8;
+                    let offset = _mm256_loadu_si256(x.offsets.as_ptr().add(at).cast());
+                    let scale = _mm256_mul_ps(ws[half], _mm256_loadu_ps(x.scales.as_ptr().add(at)));
+                    let dot = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, offset));
+                    acc[half] = _mm256_fmadd_ps(dot, scale, acc[half]);
+                }
+            }
+        }
+    }
+
+    /// See [`panel_scalar`].
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F and BW.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub unsafe fn panel_avx512(w: &Int4<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+        assert!(w.words.len() == w.rows * w.groups * 16 && order.len() == w.groups);
+        assert!(w.rows > 0 && order.iter().all(|g| (*g as usize) < w.groups));
+        panel.codes.resize(order.len() * 512, 0);
+        panel.scales.resize(order.len() * PANEL, 0.0);
+        let low = _mm512_set1_epi8(15);
+        let base: [*const u8; PANEL] = std::array::from_fn(|r| {
+            let row = (row + r).min(w.rows - 1);
+            w.words[row * w.groups * 16..].as_ptr()
+        });
+        for (i, &g) in order.iter().enumerate() {
+            // SAFETY: group `g` of each row is inside `words`, and `codes` holds 512 bytes a group.
+            unsafe {
+                let four = |r: usize| {
+                    let at = |k: usize| _mm_loadu_si128(base[r + 4 * k].add(g as usize * 16).cast());
+                    let v = _mm512_castsi128_si512(at(0));
+                    let v = _mm512_inserti32x4::<1>(v, at(1));
+                    let v = _mm512_inserti32x4::<2>(v, at(2));
+                    _mm512_inserti32x4::<3>(v, at(3))
+                };
+                let (a, b, c, d) = (four(0), four(1), four(2), four(3));
+                let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+                let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+                let steps = [
+                    _mm512_unpacklo_epi64(ab, cd),
+                    _mm512_unpackhi_epi64(ab, cd),
+                    _mm512_unpacklo_epi64(ab2, cd2),
+                    _mm512_unpackhi_epi64(ab2, cd2),
+                ];
+                let out = panel.codes.as_mut_ptr().add(i * 512);
+                for (s, v) in steps.into_iter().enumerate() {
+                    _mm512_storeu_si512(out.add(s * 64).cast(), _mm512_and_si512(v, low));
+                    let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(v), low);
+                    _mm512_storeu_si512(out.add(256 + s * 64).cast(), odd);
+                }
+            }
+        }
+        panel_scales(w, row, order, panel);
+    }
+
+    /// Scales of a panel, read row by row.
+    #[inline(always)]
+    fn panel_scales(w: &Int4<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+        for r in 0..PANEL {
+            let row = (row + r).min(w.rows - 1);
+            for (i, &g) in order.iter().enumerate() {
+                panel.scales[i * PANEL + r] = w.scale(row, g as usize);
+            }
+        }
+    }
+
+    /// See [`tile_scalar`].
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and VNNI.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    pub unsafe fn tile_avx512(
+        panel: &Panel,
+        x: &TileView<'_>,
+        ends: &[usize; LANES],
+        y: &mut [f32; TILE * PANEL],
+    ) {
+        let groups = check_tile(panel, x, ends);
+        debug_assert!(groups > 0);
+        let mut stack = [[_mm512_setzero_ps(); TILE]; 5];
+        let (mut depth, mut from) = (0, 0);
+        for (lane, &end) in ends.iter().enumerate() {
+            let mut acc = [_mm512_setzero_ps(); TILE];
+            for i in from..end {
+                // SAFETY: `check_tile` proved that group `i` is inside every slice.
+                unsafe {
+                    let codes = panel.codes.as_ptr().add(i * 512);
+                    let c: [__m512i; 8] = std::array::from_fn(|s| _mm512_loadu_si512(codes.add(s * 64).cast()));
+                    let ws = _mm512_loadu_ps(panel.scales.as_ptr().add(i * PANEL));
+                    for (t, acc) in acc.iter_mut().enumerate() {
+                        let slot = i * TILE + t;
+                        let values = x.values.as_ptr().add(slot * GROUP).cast::<i32>();
+                        let mut dot = _mm512_set1_epi32(*x.offsets.get_unchecked(slot));
+                        for (s, c) in c.iter().enumerate() {
+                            let v = _mm512_set1_epi32(values.add(s).read_unaligned());
+                            dot = _mm512_dpbusd_epi32(dot, *c, v);
+                        }
+                        let scale = _mm512_mul_ps(ws, _mm512_set1_ps(*x.scales.get_unchecked(slot)));
+                        *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *acc);
+                    }
+                }
+            }
+            from = end;
+            for _ in 0..(lane + 1).trailing_zeros() {
+                depth -= 1;
+                for (acc, s) in acc.iter_mut().zip(&stack[depth]) {
+                    *acc = _mm512_add_ps(*acc, *s);
+                }
+            }
+            stack[depth] = acc;
+            depth += 1;
+        }
+        for (t, v) in stack[0].iter().enumerate() {
+            // SAFETY: `y` holds TILE rows of 16.
+            unsafe { _mm512_storeu_ps(y.as_mut_ptr().add(t * PANEL), *v) };
+        }
+    }
+
+    fn check_tile(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES]) -> usize {
+        let groups = ends[LANES - 1];
+        assert!(ends.is_sorted());
+        assert!(panel.codes.len() >= groups * 512 && panel.scales.len() >= groups * PANEL);
+        assert!(x.values.len() >= groups * TILE * GROUP);
+        assert!(x.scales.len() >= groups * TILE && x.offsets.len() >= groups * TILE);
+        groups
+    }
+
+    /// See [`tile_scalar`].
+    ///
+    /// # Safety
+    /// The machine has AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub unsafe fn tile_avx2(
+        panel: &Panel,
+        x: &TileView<'_>,
+        ends: &[usize; LANES],
+        y: &mut [f32; TILE * PANEL],
+    ) {
+        check_tile(panel, x, ends);
+        let ones = _mm256_set1_epi16(1);
+        for half in 0..2 {
+            let mut stack = [[_mm256_setzero_ps(); TILE]; 5];
+            let (mut depth, mut from) = (0, 0);
+            for (lane, &end) in ends.iter().enumerate() {
+                let mut acc = [_mm256_setzero_ps(); TILE];
+                for i in from..end {
+                    // SAFETY: `check_tile` proved that group `i` is inside every slice.
+                    unsafe {
+                        let codes = panel.codes.as_ptr().add(i * 512 + half * 32);
+                        let c: [__m256i; 8] =
+                            std::array::from_fn(|s| _mm256_loadu_si256(codes.add(s * 64).cast()));
+                        let ws = _mm256_loadu_ps(panel.scales.as_ptr().add(i * PANEL + half * 8));
+                        for (t, acc) in acc.iter_mut().enumerate() {
+                            let slot = i * TILE + t;
+                            let values = x.values.as_ptr().add(slot * GROUP).cast::<i32>();
+                            // Eight steps of at most 2 * 15 * 127 fit 16 bits.
+                            let mut sum = _mm256_setzero_si256();
+                            for (s, c) in c.iter().enumerate() {
+                                let v = _mm256_set1_epi32(values.add(s).read_unaligned());
+                                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(*c, v));
+                            }
+                            let dot = _mm256_add_epi32(
+                                _mm256_madd_epi16(sum, ones),
+                                _mm256_set1_epi32(*x.offsets.get_unchecked(slot)),
+                            );
+                            let scale = _mm256_mul_ps(ws, _mm256_set1_ps(*x.scales.get_unchecked(slot)));
+                            *acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, *acc);
+                        }
+                    }
+                }
+                from = end;
+                for _ in 0..(lane + 1).trailing_zeros() {
+                    depth -= 1;
+                    for (acc, s) in acc.iter_mut().zip(&stack[depth]) {
+                        *acc = _mm256_add_ps(*acc, *s);
+                    }
+                }
+                stack[depth] = acc;
+                depth += 1;
+            }
+            for (t, v) in stack[0].iter().enumerate() {
+                // SAFETY: `y` holds TILE rows of 16.
+                unsafe { _mm256_storeu_ps(y.as_mut_ptr().add(t * PANEL + half * 8), *v) };
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The CPU backend: weights used where the file lies in memory, activations in 8 bits, keys and values
+//! in f16, one parallel region a step.
+
+pub mod attend;
+pub mod f32ops;
+pub mod int4;
+pub mod kernels;
+pub mod pool;
+pub mod q8;
+pub mod simd;
+pub mod stage;
+
+mod attention;
+mod linear;
+mod memory;
+mod step;
+
+use crate::backend::{Backend, Executor, LoadError};
+use crate::batch::PAGE;
+use crate::program::Program;
+use kernels::Kernels;
+use memory::Zeroed;
+use pool::Pool;
+
+/// How to run on the CPU.
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    /// Threads, the caller included.
+    pub threads: usize,
+    /// Activations stay f32; slower.
+    pub exact: bool,
+    /// The instruction set by name, else the fastest.
+    pub kernels: Option<String>,
+}
+
+impl Default for Cpu {
+    fn default() -> Cpu {
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        Cpu { threads, exact: false, kernels: None }
+    }
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
+        program.check()?;
+        let kernels = Kernels::choose(self.kernels.as_deref()).unwrap_or(Kernels::SCALAR);
+        let head_len = attend::head_len(program.heads.dim);
+        let page_len = program.layers * program.heads.kv * head_len;
+        let needed = pages.saturating_mul(page_len).saturating_mul(2);
+        let kv = Zeroed::new(pages.saturating_mul(page_len)).ok_or(LoadError::Memory { pages, needed })?;
+        let stages = stage::compile(&program);
+        let pool = Pool::new(self.threads, 2 * stages.len());
+        let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
+        Ok(Box::new(step::Step::new(program, stages, kernels, self.exact, pool, scratch, kv, pages)))
+    }
+}
+
+/// Values of a page of the whole model.
+fn page_len(program: &Program) -> usize {
+    program.layers * program.heads.kv * attend::head_len(program.heads.dim)
+}
+
+const _: () = assert!(PAGE % simd::LANES == 0);
