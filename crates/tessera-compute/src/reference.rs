@@ -94,8 +94,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
             let t = 1.0 / (1.0 + 0.327_591_1 * z);
             let poly = t
                 * (0.254_829_592
-                    + t * (-0.284_496_736
-                        + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+                    + t * (-0.284_496_736 + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
             let erf = (1.0 - poly * (-z * z).exp()).copysign(f64::from(x));
             (0.5 * f64::from(x) * (1.0 + erf)) as f32
         }
@@ -216,7 +215,15 @@ impl Interpreter {
     }
 
     /// One query against the first `len` positions of one key head.
-    fn attend_one(&self, query: &[f32], head: usize, layer: usize, span: &Span<'_>, len: usize, o: &mut [f32]) {
+    fn attend_one(
+        &self,
+        query: &[f32],
+        head: usize,
+        layer: usize,
+        span: &Span<'_>,
+        len: usize,
+        o: &mut [f32],
+    ) {
         let dim = query.len();
         let vector = |value: bool, p: usize| {
             &self.kv[self.kv_at(span.pages[p / PAGE], layer, value, head, p)..][..dim]

@@ -80,7 +80,9 @@ impl Rope {
 
     /// How far each dimension is interpolated, 0 to 1.
     fn yarn_ramp(&self, original_context: usize) -> Vec<f64> {
-        let RopeScaling::Yarn { beta_fast, beta_slow, truncate, .. } = self.scaling else { return Vec::new() };
+        let RopeScaling::Yarn { beta_fast, beta_slow, truncate, .. } = self.scaling else {
+            return Vec::new();
+        };
         let d = self.dim as f64;
         let dim_of = |rotations: f64| {
             d * (original_context as f64 / (rotations * 2.0 * PI)).ln() / (2.0 * self.theta.ln())
@@ -97,7 +99,9 @@ impl Rope {
     }
 
     fn yarn_attention_factor(&self, factor: f64) -> f64 {
-        let RopeScaling::Yarn { attention_factor, mscale, mscale_all_dim, .. } = self.scaling else { return 1.0 };
+        let RopeScaling::Yarn { attention_factor, mscale, mscale_all_dim, .. } = self.scaling else {
+            return 1.0;
+        };
         let scale = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
         match (attention_factor, mscale, mscale_all_dim) {
             (Some(f), _, _) => f,

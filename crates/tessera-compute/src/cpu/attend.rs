@@ -114,7 +114,8 @@ unsafe fn some<V: Lanes, const Q: usize>(kv: &HeadPages<'_>, queries: &[Query]) 
             assert!(at + head_len(kv.dim) <= kv.pool_len);
             let keys = kv.pool.add(at);
             let values = keys.add(kv.dim * PAGE);
-            let valid: [usize; Q] = std::array::from_fn(|q| queries[q].len.saturating_sub(i * PAGE).min(PAGE));
+            let valid: [usize; Q] =
+                std::array::from_fn(|q| queries[q].len.saturating_sub(i * PAGE).min(PAGE));
             let scores = scores::<V, Q>(keys, queries, kv.dim);
             let mut weights = [[0.0f32; PAGE]; Q];
             for q in 0..Q {
@@ -158,7 +159,11 @@ unsafe fn some<V: Lanes, const Q: usize>(kv: &HeadPages<'_>, queries: &[Query]) 
 
 /// `q · k` for all positions of a page, one after another along the head.
 #[inline(always)]
-unsafe fn scores<V: Lanes, const Q: usize>(keys: *const u16, queries: &[Query], dim: usize) -> [[f32; PAGE]; Q] {
+unsafe fn scores<V: Lanes, const Q: usize>(
+    keys: *const u16,
+    queries: &[Query],
+    dim: usize,
+) -> [[f32; PAGE]; Q] {
     let mut out = [[0.0; PAGE]; Q];
     // SAFETY: keys hold `dim` rows of PAGE values, queries `dim` values.
     unsafe {

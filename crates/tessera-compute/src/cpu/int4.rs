@@ -366,9 +366,8 @@ mod x86 {
                     let ws = match w.scale_dtype {
                         DType::BF16 => {
                             let (lo, hi) = in_lane_order(_mm256_loadu_si256(scales.add(b * 32).cast()));
-                            let widen = |s| {
-                                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(s)))
-                            };
+                            let widen =
+                                |s| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(s)));
                             [widen(lo), widen(hi)]
                         }
                         DType::F16 => {
@@ -542,7 +541,8 @@ mod x86 {
                 // SAFETY: `check_tile` proved that group `i` is inside every slice.
                 unsafe {
                     let codes = panel.codes.as_ptr().add(i * 512);
-                    let c: [__m512i; 8] = std::array::from_fn(|s| _mm512_loadu_si512(codes.add(s * 64).cast()));
+                    let c: [__m512i; 8] =
+                        std::array::from_fn(|s| _mm512_loadu_si512(codes.add(s * 64).cast()));
                     let ws = _mm512_loadu_ps(panel.scales.as_ptr().add(i * PANEL));
                     for (t, acc) in acc.iter_mut().enumerate() {
                         let slot = i * TILE + t;

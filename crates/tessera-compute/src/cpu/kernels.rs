@@ -83,11 +83,7 @@ mod scalar {
     lanes_for!(@functions Scalar,);
 }
 lanes_for!(avx2, super::super::simd::Avx2, "avx2,fma,f16c");
-lanes_for!(
-    avx512,
-    super::super::simd::Avx512,
-    "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c"
-);
+lanes_for!(avx512, super::super::simd::Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
 
 macro_rules! table {
     ($name:literal, $module:ident, $rows:path, $panel:path, $tile:path) => {

@@ -5,7 +5,7 @@ use super::pool::Worker;
 use super::q8::{self, TILE};
 use super::simd::LANES;
 use super::stage::Linear;
-use super::step::{Prepared, Run, Scratch};
+use super::step::{Pointers, Prepared, Run, Scratch};
 use std::ops::Range;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::scheme::{GroupFormat, Layout};
@@ -57,20 +57,23 @@ impl Run<'_> {
         if own {
             let Scratch { own, row, .. } = scratch;
             reset(own, &form, n, matrix.cols);
+            let pointers = own.pointers();
             for t in 0..n {
-                self.prepare(l, &form, t, row, own);
+                self.prepare(l, &form, t, row, pointers);
             }
         } else {
             if worker.index == 0 {
                 // SAFETY: the others wait at the barrier.
-                reset(unsafe { &mut *self.shared.0.get() }, &form, n, matrix.cols);
+                let (shared, pointers) = unsafe { &mut *self.shared.0.get() };
+                reset(shared, &form, n, matrix.cols);
+                *pointers = shared.pointers();
             }
             worker.barrier();
+            // SAFETY: nobody writes the pointers between the barriers.
+            let pointers = unsafe { (*self.shared.0.get()).1 };
             while let Some(rows) = worker.claim(counter + 1, TILE, n) {
                 for t in rows {
-                    // SAFETY: `prepare` writes only what belongs to row `t`, which is in a tile that
-                    // this thread alone claimed.
-                    self.prepare(l, &form, t, &mut scratch.row, unsafe { &mut *self.shared.0.get() });
+                    self.prepare(l, &form, t, &mut scratch.row, pointers);
                 }
             }
             worker.barrier();
@@ -93,7 +96,7 @@ impl Run<'_> {
         while let Some(claim) = worker.claim(counter, step, rows) {
             let Scratch { own: mine, y, up, panels, weights, .. } = scratch;
             // SAFETY: after the barrier the shared inputs are only read.
-            let x = if own { &*mine } else { unsafe { &**self.shared.0.get() } };
+            let x = if own { &*mine } else { unsafe { &*(*self.shared.0.get()).0 } };
             self.product(matrix, &form, x, claim.clone(), n, y, panels, weights);
             if l.gate.is_some() {
                 let other = claim.start + rows..claim.end + rows;
@@ -103,8 +106,8 @@ impl Run<'_> {
         }
     }
 
-    /// Row `t` of the input, normed, in the kernel's form.
-    fn prepare(&self, l: &Linear, form: &Form<'_>, t: usize, row: &mut Vec<f32>, x: &mut Prepared) {
+    /// Row `t` of the input, normed, in the kernel's form. Rows of one tile are prepared by one thread.
+    fn prepare(&self, l: &Linear, form: &Form<'_>, t: usize, row: &mut Vec<f32>, out: Pointers) {
         let kernels = &self.model.kernels;
         let input = self.row(l.x, t);
         let input = match l.norm {
@@ -115,29 +118,22 @@ impl Run<'_> {
                 row
             }
         };
+        // SAFETY of all three: `reset` made room for every row; row or tile `t` is this thread's.
         match form {
-            Form::Rows(_) => {
-                let lanes = x.rows.blocks * LANES;
-                kernels.q8_row(
-                    input,
-                    &mut x.rows.values[t * lanes * q8::GROUP..(t + 1) * lanes * q8::GROUP],
-                    &mut x.rows.scales[t * lanes..(t + 1) * lanes],
-                    &mut x.rows.offsets[t * lanes..(t + 1) * lanes],
-                );
+            Form::Rows(w) => {
+                let lanes = w.groups.div_ceil(LANES) * LANES;
+                let x = unsafe { out.part(t * lanes, lanes, 0, 0) };
+                kernels.q8_row(input, x.values, x.scales, x.offsets);
             }
             Form::Tiles(w, order, _) => {
                 let slots = w.groups * TILE;
-                let tile = t / TILE * slots..(t / TILE + 1) * slots;
-                kernels.q8_tile_row(
-                    input,
-                    order,
-                    t % TILE,
-                    &mut x.tiles.values[tile.start * q8::GROUP..tile.end * q8::GROUP],
-                    &mut x.tiles.scales[tile.clone()],
-                    &mut x.tiles.offsets[tile],
-                );
+                let x = unsafe { out.part(t / TILE * slots, slots, 0, 0) };
+                kernels.q8_tile_row(input, order, t % TILE, x.values, x.scales, x.offsets);
             }
-            Form::Floats(width) => x.floats[t * width..][..input.len()].copy_from_slice(input),
+            Form::Floats(width) => {
+                let x = unsafe { out.part(0, 0, t * width, input.len()) };
+                x.floats.copy_from_slice(input);
+            }
         }
     }
 
@@ -217,13 +213,12 @@ impl Run<'_> {
     }
 }
 
+/// Makes room for `n` rows in the one form, and empties the others.
 fn reset(x: &mut Prepared, form: &Form<'_>, n: usize, cols: usize) {
-    match form {
-        Form::Rows(_) => x.rows.reset(n, cols),
-        Form::Tiles(..) => x.tiles.reset(n, cols),
-        Form::Floats(width) => {
-            x.floats.clear();
-            x.floats.resize(n * width, 0.0);
-        }
+    x.rows.reset(if matches!(form, Form::Rows(_)) { n } else { 0 }, cols);
+    x.tiles.reset(if matches!(form, Form::Tiles(..)) { n } else { 0 }, cols);
+    x.floats.clear();
+    if let Form::Floats(width) = form {
+        x.floats.resize(n * width, 0.0);
     }
 }

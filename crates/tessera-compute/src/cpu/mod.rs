@@ -2,17 +2,17 @@
 //! in f16, one parallel region a step.
 
 pub mod attend;
-pub mod f32ops;
 pub mod int4;
 pub mod kernels;
-pub mod pool;
 pub mod q8;
-pub mod simd;
-pub mod stage;
 
 mod attention;
+mod f32ops;
 mod linear;
 mod memory;
+mod pool;
+mod simd;
+mod stage;
 mod step;
 
 use crate::backend::{Backend, Executor, LoadError};

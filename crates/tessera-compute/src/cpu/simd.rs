@@ -246,7 +246,8 @@ mod x86 {
             unsafe {
                 // The value is the second operand of min and max, so that NaN stays.
                 let half = |v| {
-                    let v = _mm256_max_ps(_mm256_set1_ps(-F16_MAX), _mm256_min_ps(_mm256_set1_ps(F16_MAX), v));
+                    let v =
+                        _mm256_max_ps(_mm256_set1_ps(-F16_MAX), _mm256_min_ps(_mm256_set1_ps(F16_MAX), v));
                     _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)
                 };
                 _mm_storeu_si128(out.as_mut_ptr().cast(), half(self.0));

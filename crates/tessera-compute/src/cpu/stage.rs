@@ -90,7 +90,9 @@ fn only_next_reads(ops: &[Op], at: usize, slot: Slot) -> bool {
     for (i, op) in ops.iter().enumerate().skip(at + 1) {
         let (x, out, keeps) = match *op {
             Op::Embed { out, .. } => (None, out, false),
-            Op::RmsNorm { x, out, .. } | Op::Gate { x, out, .. } | Op::Pick { x, out } => (Some(x), out, false),
+            Op::RmsNorm { x, out, .. } | Op::Gate { x, out, .. } | Op::Pick { x, out } => {
+                (Some(x), out, false)
+            }
             Op::Attend { qkv, out, .. } => (Some(qkv), out, false),
             Op::Linear { x, out, accumulate, .. } => (Some(x), out, accumulate),
         };

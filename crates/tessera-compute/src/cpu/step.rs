@@ -76,8 +76,63 @@ pub(super) struct Run<'a> {
     scratch: Vec<UnsafeCell<&'a mut Scratch>>,
 }
 
-/// Shared inputs, written tile by tile by whoever claimed the tile.
-pub(super) struct SharedPrepared<'a>(pub UnsafeCell<&'a mut Prepared>);
+/// Inputs that all threads read. The first thread makes room and leaves pointers; between two
+/// barriers rows are written through them, each by the thread that claimed its tile; then all read.
+pub(super) struct SharedPrepared<'a>(pub UnsafeCell<(&'a mut Prepared, Pointers)>);
+
+/// Where the buffers of a [`Prepared`] begin.
+#[derive(Clone, Copy)]
+pub(super) struct Pointers {
+    values: *mut i8,
+    scales: *mut f32,
+    offsets: *mut i32,
+    floats: *mut f32,
+}
+
+/// A part of each buffer of a [`Prepared`]: one row, or one tile of rows.
+pub(super) struct PartMut<'a> {
+    pub values: &'a mut [i8],
+    pub scales: &'a mut [f32],
+    pub offsets: &'a mut [i32],
+    pub floats: &'a mut [f32],
+}
+
+impl Prepared {
+    pub fn pointers(&mut self) -> Pointers {
+        // Only one of the two 8-bit forms is filled at a time.
+        let tiles = !self.tiles.values.is_empty();
+        let (v, s, o) = if tiles {
+            (&mut self.tiles.values, &mut self.tiles.scales, &mut self.tiles.offsets)
+        } else {
+            (&mut self.rows.values, &mut self.rows.scales, &mut self.rows.offsets)
+        };
+        Pointers {
+            values: v.as_mut_ptr(),
+            scales: s.as_mut_ptr(),
+            offsets: o.as_mut_ptr(),
+            floats: self.floats.as_mut_ptr(),
+        }
+    }
+}
+
+impl Pointers {
+    /// `groups` groups from `group` on, and `len` floats from `float` on.
+    ///
+    /// # Safety
+    /// Both ranges are inside the buffers, and nobody else touches them meanwhile.
+    pub unsafe fn part<'a>(self, group: usize, groups: usize, float: usize, len: usize) -> PartMut<'a> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let values = self.values.add(group * q8::GROUP);
+            PartMut {
+                values: std::slice::from_raw_parts_mut(values, groups * q8::GROUP),
+                scales: std::slice::from_raw_parts_mut(self.scales.add(group), groups),
+                offsets: std::slice::from_raw_parts_mut(self.offsets.add(group), groups),
+                floats: std::slice::from_raw_parts_mut(self.floats.add(float), len),
+            }
+        }
+    }
+}
 
 // SAFETY: see `Run`; each scratch is used by the thread of its index only.
 unsafe impl Sync for Run<'_> {}
@@ -132,11 +187,12 @@ impl Executor for Step {
             }
         }
         self.turn(batch);
+        let pointers = self.shared.pointers();
         let run = Run {
             model: &self.model,
             batch,
             slots: self.slots.iter_mut().map(|s| s.as_mut_ptr()).collect(),
-            shared: SharedPrepared(UnsafeCell::new(&mut self.shared)),
+            shared: SharedPrepared(UnsafeCell::new((&mut self.shared, pointers))),
             angles: &self.angles,
             scratch: self.scratch.iter_mut().map(UnsafeCell::new).collect(),
         };

@@ -1,0 +1,375 @@
+//! Every kernel on every instruction set against its scalar twin, bit for bit; whole programs on the
+//! CPU against the reference, and against themselves at any batch, chunk and number of threads.
+
+use tessera_compute::backend::{Backend, Executor};
+use tessera_compute::batch::{Batch, Output, PAGE, Span, Want};
+use tessera_compute::cpu::Cpu;
+use tessera_compute::cpu::int4::{Int4, PANEL, Panel};
+use tessera_compute::cpu::kernels::Kernels;
+use tessera_compute::cpu::q8::{self, BLOCK, TILE};
+use tessera_compute::program::{Heads, Op, Program, Rows};
+use tessera_compute::reference::Reference;
+use tessera_compute::rope::Rope;
+use tessera_weights::bytes::Bytes;
+use tessera_weights::config::{Activation, RopeScaling};
+use tessera_weights::dtype::DType;
+use tessera_weights::scheme::{GroupFormat, Layout};
+use tessera_weights::tensor::{Matrix, MatrixData};
+
+/// A small generator; the same numbers on every machine.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as u32
+    }
+
+    /// About normal, standard deviation 1.
+    fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.bits() as f32 / (1u64 << 31) as f32).sum::<f32>() - 6.0
+    }
+
+    fn normals(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.normal()).collect()
+    }
+}
+
+fn floats(dtype: DType, values: &[f32]) -> Bytes {
+    Bytes::from_vec(match dtype {
+        DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        DType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        _ => unreachable!("a float type"),
+    })
+}
+
+/// Random codes and scales; the bytes begin at an odd address.
+fn grouped(
+    r: &mut Random,
+    rows: usize,
+    cols: usize,
+    format: GroupFormat,
+    layout: Layout,
+    dtype: DType,
+) -> Matrix {
+    let words = rows * format.words(cols);
+    let mask = if format.bits == 3 { 0x3fff_ffff } else { u32::MAX };
+    let mut bytes = vec![0u8];
+    bytes.extend((0..words).flat_map(|_| ((r.bits() ^ (r.bits() << 16)) & mask).to_le_bytes()));
+    let len = bytes.len();
+    let words = Bytes::from_vec(bytes).slice(1..len).unwrap();
+    let scale = 0.3 / (cols as f32).sqrt();
+    let scales: Vec<f32> =
+        (0..rows * format.groups(cols)).map(|_| scale * (0.5 + r.bits() as f32 / 4e9)).collect();
+    let scales = floats(dtype, &scales);
+    let data = MatrixData::Grouped { format, layout, words, scale_dtype: dtype, scales };
+    let matrix = Matrix { rows, cols, data };
+    assert!(matrix.check());
+    matrix
+}
+
+fn dense(r: &mut Random, rows: usize, cols: usize, dtype: DType) -> Matrix {
+    let scale = 1.0 / (cols as f32).sqrt();
+    let values: Vec<f32> = r.normals(rows * cols).into_iter().map(|x| x * scale).collect();
+    Matrix { rows, cols, data: MatrixData::Dense { dtype, bytes: floats(dtype, &values) } }
+}
+
+fn int4(m: &Matrix) -> Int4<'_> {
+    let MatrixData::Grouped { format, words, scale_dtype, scales, .. } = &m.data else { unreachable!() };
+    Int4 { words, scales, scale_dtype: *scale_dtype, groups: format.groups(m.cols), rows: m.rows }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Odd sizes: one row, ragged groups, ragged blocks, rows that do not fill a panel.
+const SHAPES: &[(usize, usize)] =
+    &[(1, 32), (1, 40), (3, 100), (5, 512), (17, 576), (33, 1000), (20, 1536), (16, 2080), (7, 4096 + 96)];
+
+#[test]
+fn every_int4_kernel_gives_the_same_bits() {
+    let mut r = Random(1);
+    for &(rows, cols) in SHAPES {
+        for dtype in [DType::BF16, DType::F16, DType::F32] {
+            let m = grouped(&mut r, rows, cols, GroupFormat::INT4, Layout::Nk, dtype);
+            let w = int4(&m);
+            let n = 9;
+            let x = r.normals(n * cols);
+            let (order, ends) = q8::visit(w.groups);
+            let mut expected = Vec::new();
+            for k in [Kernels::SCALAR].into_iter().chain(Kernels::available()) {
+                let (mut rowwise, mut tiles) = (q8::Rows::default(), q8::Tiles::default());
+                rowwise.reset(n, cols);
+                tiles.reset(n, cols);
+                let lanes = rowwise.blocks * 16;
+                for (t, x) in x.chunks_exact(cols).enumerate() {
+                    k.q8_row(
+                        x,
+                        &mut rowwise.values[t * rowwise.blocks * BLOCK..(t + 1) * rowwise.blocks * BLOCK],
+                        &mut rowwise.scales[t * lanes..(t + 1) * lanes],
+                        &mut rowwise.offsets[t * lanes..(t + 1) * lanes],
+                    );
+                    let slots = t / TILE * TILE * w.groups..(t / TILE + 1) * TILE * w.groups;
+                    k.q8_tile_row(
+                        x,
+                        &order,
+                        t % TILE,
+                        &mut tiles.values[slots.start * 32..slots.end * 32],
+                        &mut tiles.scales[slots.clone()],
+                        &mut tiles.offsets[slots],
+                    );
+                }
+                let mut y = vec![0.0; n * rows];
+                k.int4_rows(&w, 0..rows, &rowwise, n, &mut y);
+                let y = bits(&y);
+                if expected.is_empty() {
+                    expected = y.clone();
+                }
+                assert_eq!(y, expected, "{} rows {rows}x{cols} {dtype}", k.name());
+                // One token at a time, a part of the rows.
+                let mut one = vec![0.0; rows - rows / 2];
+                k.int4_rows(&w, rows / 2..rows, &rowwise, 1, &mut one);
+                assert_eq!(bits(&one), expected[rows / 2..rows], "{} one token", k.name());
+                let mut panel = Panel::default();
+                for first in (0..rows).step_by(PANEL) {
+                    k.int4_panel(&w, first, &order, &mut panel);
+                    for tile in 0..n.div_ceil(TILE) {
+                        let mut y = [0.0; TILE * PANEL];
+                        k.int4_tile(&panel, &tiles.tile(tile), &ends, &mut y);
+                        for t in tile * TILE..n.min((tile + 1) * TILE) {
+                            for i in 0..PANEL.min(rows - first) {
+                                let (y, e) =
+                                    (y[(t - tile * TILE) * PANEL + i], expected[t * rows + first + i]);
+                                assert_eq!(y.to_bits(), e, "{} tile {rows}x{cols} token {t}", k.name());
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_broken_activation_is_not_hidden() {
+    for k in Kernels::available() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = vec![1.0; 64];
+            x[40] = bad;
+            let mut rows = q8::Rows::default();
+            rows.reset(1, 64);
+            k.q8_row(&x, &mut rows.values, &mut rows.scales, &mut rows.offsets);
+            assert!(rows.scales[q8::lane_of(1)].is_nan(), "{}", k.name());
+            assert_eq!(rows.scales[q8::lane_of(0)], 1.0 / 127.0);
+        }
+    }
+}
+
+/// How a test decoder's matrices are stored.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Grouped(GroupFormat, Layout, DType),
+    Dense(DType),
+}
+
+struct Shape {
+    hidden: usize,
+    ffn: usize,
+    heads: Heads,
+    vocab: usize,
+    bias: bool,
+}
+
+fn decoder(kind: Kind, s: &Shape) -> Program {
+    let mut r = Random(7);
+    let layers = 2;
+    let scaling = RopeScaling::Dynamic { factor: 2.0, original_context: 70 };
+    let rope = Rope { dim: s.heads.dim, theta: 10000.0, scaling, context: 140 };
+    let mut p = Program::new(s.heads, rope, layers, s.vocab);
+    let matrix = |p: &mut Program, r: &mut Random, rows, cols| {
+        let m = match kind {
+            Kind::Grouped(f, layout, d) => grouped(r, rows, cols, f, layout, d),
+            Kind::Dense(d) => dense(r, rows, cols, d),
+        };
+        p.matrix(m)
+    };
+    let table = match kind {
+        Kind::Grouped(f, _, d) => grouped(&mut r, s.vocab, s.hidden, f, Layout::Nk, d),
+        Kind::Dense(d) => dense(&mut r, s.vocab, s.hidden, d),
+    };
+    let table = p.matrix(table);
+    let ones = |r: &mut Random, n: usize| r.normals(n).into_iter().map(|x| 1.0 + 0.1 * x).collect::<Vec<_>>();
+    let (x, normed) = (p.slot(Rows::All, s.hidden), p.slot(Rows::All, s.hidden));
+    let (qkv, gated) = (p.slot(Rows::All, s.heads.qkv_width()), p.slot(Rows::All, s.ffn));
+    let (mid, wide) = (p.slot(Rows::All, s.heads.q * s.heads.dim), p.slot(Rows::All, 2 * s.ffn));
+    let (last, last_normed) = (p.slot(Rows::Picked, s.hidden), p.slot(Rows::Picked, s.hidden));
+    p.ops.push(Op::Embed { table, out: x });
+    for layer in 0..layers {
+        for (first, input, width, output) in
+            [(true, mid, s.heads.q * s.heads.dim, qkv), (false, gated, s.ffn, wide)]
+        {
+            let weight = ones(&mut r, s.hidden);
+            let weight = p.vector(weight);
+            p.ops.push(Op::RmsNorm { x, weight, eps: 1e-5, out: normed });
+            let rows = p.slots[output.0].width;
+            let weight = matrix(&mut p, &mut r, rows, s.hidden);
+            let bias = s.bias.then(|| r.normals(rows)).map(|b| p.vector(b));
+            p.ops.push(Op::Linear { x: normed, weight, bias, accumulate: false, out: output });
+            p.ops.push(match first {
+                true => Op::Attend { qkv, layer, out: mid },
+                false => Op::Gate { x: wide, activation: Activation::Silu, out: gated },
+            });
+            let weight = matrix(&mut p, &mut r, s.hidden, width);
+            let bias = s.bias.then(|| r.normals(s.hidden)).map(|b| p.vector(b));
+            p.ops.push(Op::Linear { x: input, weight, bias, accumulate: true, out: x });
+        }
+    }
+    p.ops.push(Op::Pick { x, out: last });
+    let weight = ones(&mut r, s.hidden);
+    let weight = p.vector(weight);
+    p.ops.push(Op::RmsNorm { x: last, weight, eps: 1e-5, out: last_normed });
+    p.ops.push(Op::Linear { x: last_normed, weight: table, bias: None, accumulate: false, out: p.logits });
+    p.check().unwrap();
+    p
+}
+
+/// Logits of every position of two sequences, fed in chunks of `chunk` tokens, alone or together.
+fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: bool) -> Vec<Vec<f32>> {
+    let pages: [Vec<u32>; 2] = [vec![3, 0, 5], vec![1, 4, 2]];
+    let mut out = vec![Vec::new(), Vec::new()];
+    let mut output = Output::default();
+    let mut step = |which: &[usize], done: usize, out: &mut [Vec<f32>]| {
+        let (mut tokens, mut spans) = (Vec::new(), Vec::new());
+        for &s in which {
+            let sequence = sequences[s];
+            let part = &sequence[done.min(sequence.len())..sequence.len().min(done + chunk)];
+            if !part.is_empty() {
+                spans.push((
+                    s,
+                    Span {
+                        start: tokens.len(),
+                        len: part.len(),
+                        position: done,
+                        rope_len: sequence.len(),
+                        pages: &pages[s],
+                    },
+                ));
+                tokens.extend_from_slice(part);
+            }
+        }
+        let picked: Vec<u32> = (0..tokens.len() as u32).collect();
+        let only: Vec<Span<'_>> = spans.iter().map(|(_, s)| s.clone()).collect();
+        if tokens.is_empty() {
+            return;
+        }
+        let batch = Batch { tokens: &tokens, spans: &only, picked: &picked, want: Want::Logits };
+        e.step(&batch, &mut output).unwrap();
+        let vocab = output.logits.len() / tokens.len();
+        for (s, span) in spans {
+            out[s].extend_from_slice(&output.logits[span.start * vocab..(span.start + span.len) * vocab]);
+        }
+    };
+    let longest = sequences.iter().map(|s| s.len()).max().unwrap();
+    for done in (0..longest).step_by(chunk) {
+        match together {
+            true => step(&[0, 1], done, &mut out),
+            false => [0, 1].into_iter().for_each(|s| step(&[s], done, &mut out)),
+        }
+    }
+    out
+}
+
+const SHAPE: Shape =
+    Shape { hidden: 96, ffn: 160, heads: Heads { q: 6, kv: 2, dim: 20 }, vocab: 101, bias: true };
+
+fn sequences() -> [Vec<u32>; 2] {
+    let mut r = Random(3);
+    [2 * PAGE + 9, PAGE + 5].map(|n| (0..n).map(|_| r.bits() % 101).collect())
+}
+
+#[test]
+fn the_cpu_gives_the_same_bits_at_any_batch_chunk_thread_count_and_instruction_set() {
+    let s = sequences();
+    let s = [&*s[0], &*s[1]];
+    for kind in [
+        Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16),
+        Kind::Grouped(GroupFormat::INT3, Layout::Nk, DType::F16),
+        Kind::Grouped(GroupFormat::INT4, Layout::Kn, DType::F16),
+        Kind::Dense(DType::BF16),
+    ] {
+        let mut expected = Vec::new();
+        for kernels in Kernels::available() {
+            for threads in [1, 2] {
+                let cpu = Cpu { threads, exact: false, kernels: Some(kernels.name().to_owned()) };
+                let mut e = cpu.load(decoder(kind, &SHAPE), 6).unwrap();
+                for (chunk, together) in [(1, false), (1, true), (7, true), (64, false), (500, true)] {
+                    let all: Vec<Vec<u32>> =
+                        logits(&mut *e, s, chunk, together).iter().map(|l| bits(l)).collect();
+                    if expected.is_empty() {
+                        expected = all.clone();
+                    }
+                    assert!(all == expected, "{kind:?} {} {threads} {chunk} {together}", kernels.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_cpu_stays_close_to_the_reference() {
+    let s = sequences();
+    let s = [&*s[0], &*s[1]];
+    for kind in [
+        Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16),
+        Kind::Grouped(GroupFormat::INT4, Layout::Kn, DType::F16),
+        Kind::Grouped(GroupFormat::INT3, Layout::Nk, DType::F16),
+        Kind::Grouped(GroupFormat::INT3, Layout::Kn, DType::F16),
+        Kind::Dense(DType::F16),
+        Kind::Dense(DType::F32),
+    ] {
+        let mut reference = Reference.load(decoder(kind, &SHAPE), 6).unwrap();
+        let expected = logits(&mut *reference, s, 500, true);
+        for exact in [true, false] {
+            let mut cpu = Cpu { exact, ..Cpu::default() }.load(decoder(kind, &SHAPE), 6).unwrap();
+            let found = logits(&mut *cpu, s, 500, true);
+            // f16 keys and values alone cost some 1e-3 of the logits' size; 8-bit activations some 1e-2.
+            let bound = if exact { 2e-3 } else { 2e-2 };
+            for (f, e) in found.iter().zip(&expected) {
+                let error: f64 = f.iter().zip(e).map(|(f, e)| f64::from(f - e).powi(2)).sum();
+                let size: f64 = e.iter().map(|e| f64::from(*e).powi(2)).sum();
+                let ratio = (error / size).sqrt();
+                assert!(ratio < bound, "{kind:?} exact {exact}: relative error {ratio}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_reference_does_not_depend_on_chunks() {
+    let s = sequences();
+    let s = [&*s[0], &*s[1]];
+    let kind = Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16);
+    let mut e = Reference.load(decoder(kind, &SHAPE), 6).unwrap();
+    let whole = logits(&mut *e, s, 500, true);
+    assert!(whole == logits(&mut *e, s, 1, false));
+    assert!(whole == logits(&mut *e, s, 50, true));
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() {
+    let kind = Kind::Dense(DType::F32);
+    let mut e = Cpu::default().load(decoder(kind, &SHAPE), 1).unwrap();
+    let span = |len, position, pages| Span { start: 0, len, position, rope_len: 1, pages };
+    let mut out = Output::default();
+    let mut refused = |tokens: &[u32], spans: &[Span<'_>], picked: &[u32]| {
+        e.step(&Batch { tokens, spans, picked, want: Want::Logits }, &mut out).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&[], &[], &[]), "the batch has no tokens");
+    assert_eq!(refused(&[101], &[span(1, 0, &[0])], &[]), "token id 101 is outside the vocabulary of 101");
+    assert!(refused(&[1], &[span(1, 64, &[0])], &[]).contains("position 65 with 1 pages"));
+    assert!(refused(&[1], &[span(1, 0, &[1])], &[]).contains("the pool has 1"));
+    assert!(refused(&[1, 2], &[span(1, 0, &[0])], &[]).contains("rows 1..1 of 2"));
+    assert!(refused(&[1], &[span(1, 0, &[0])], &[1]).contains("picked row 1"));
+}
