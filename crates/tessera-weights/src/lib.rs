@@ -11,7 +11,6 @@ pub mod config;
 pub mod convert;
 pub mod dtype;
 pub mod export;
-#[cfg(feature = "fs")]
 pub mod folder;
 pub mod gguf;
 pub mod hf;
