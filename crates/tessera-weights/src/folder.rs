@@ -13,7 +13,7 @@ pub use error::FolderError;
 pub(crate) use infer::infer_from;
 pub use infer::infer_scheme;
 #[cfg(feature = "fs")]
-pub(crate) use open::{Located, locate, map_shard, read_manifest};
+pub(crate) use open::{locate, map_shard, read_manifest};
 
 use crate::bytes::Bytes;
 use crate::manifest::{Disguise, Manifest, Record, Shard};
