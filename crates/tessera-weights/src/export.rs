@@ -4,11 +4,9 @@
 //! resolved and checked before the first byte is written. Rows are then decoded block by block, so the
 //! memory needed does not grow with the model.
 
-#[cfg(feature = "fs")]
 mod file;
 mod rows;
 
-#[cfg(feature = "fs")]
 pub use file::export_safetensors;
 
 use crate::dtype::DType;
@@ -93,7 +91,7 @@ pub enum ExportError {
         /// The tensor that was to be written.
         name: String,
         /// What is wrong with its source.
-        source: FolderError,
+        source: Box<FolderError>,
     },
     /// The plan lists a name twice.
     #[error("export: {name} is planned twice")]
@@ -205,7 +203,7 @@ fn resolve_one<'a>(
 ) -> Result<Resolved<'a>, ExportError> {
     let name = || plan.name.clone();
     let source = Source::find(folder, &plan.from, options.group)
-        .map_err(|source| ExportError::Source { name: name(), source })?;
+        .map_err(|source| ExportError::Source { name: name(), source: Box::new(source) })?;
     let shape = source.shape();
     let all = shape[0];
     let mut taken = 0usize;
@@ -217,7 +215,7 @@ fn resolve_one<'a>(
         // Ranges may repeat, so their sum has no bound but the shape's, which is compared below.
         taken = taken.saturating_add(range.len());
     }
-    let rows = if plan.rows.is_empty() { vec![0..all] } else { plan.rows.clone() };
+    let rows = if plan.rows.is_empty() { std::iter::once(0..all).collect() } else { plan.rows.clone() };
     let mut found = shape;
     found[0] = if plan.rows.is_empty() { all } else { taken };
     if plan.transform == Transform::Transpose {
@@ -233,5 +231,5 @@ fn resolve_one<'a>(
     Ok(Resolved { plan, source, rows })
 }
 
-#[cfg(all(test, feature = "fs"))]
+#[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod matrix;
 mod open;
 
 pub use error::FolderError;
+#[cfg(feature = "fs")]
 pub(crate) use infer::infer_from;
 pub use infer::infer_scheme;
 #[cfg(feature = "fs")]
@@ -39,7 +40,7 @@ impl Folder {
     ) -> Result<Folder, FolderError> {
         let name = "manifest";
         let manifest = Manifest::parse(manifest)
-            .map_err(|source| FolderError::Manifest { file: name.to_owned(), source })?;
+            .map_err(|source| FolderError::Manifest { file: name.to_owned(), source: Box::new(source) })?;
         let found: Vec<Option<Bytes>> = manifest.shards().iter().map(&mut shard).collect();
         Folder::assemble(PathBuf::new(), name.to_owned(), manifest, found)
     }

@@ -10,6 +10,7 @@ pub mod chat_config;
 pub mod config;
 pub mod convert;
 pub mod dtype;
+#[cfg(feature = "fs")]
 pub mod export;
 pub mod folder;
 pub mod gguf;

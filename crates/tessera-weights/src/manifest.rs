@@ -381,8 +381,8 @@ impl Parser {
                 stated: nbytes,
                 needed,
                 shape,
-                dtype: dtype.name(),
-                format: encoding.name(),
+                dtype,
+                format: encoding,
             });
         }
         // Both are at most MAX_SHARD_LEN, so the sum fits; checked all the same.

@@ -10,7 +10,7 @@ mod values;
 
 #[cfg(feature = "fs")]
 pub use run::verify;
-pub use values::{ValueCounts, count_values};
+pub use values::{CodeCounts, ValueCounts, count_codes, count_values};
 
 use crate::dtype::DType;
 use serde::Serialize;

@@ -76,7 +76,7 @@ pub enum FolderError {
         /// The manifest's file name.
         file: String,
         /// Why.
-        source: ManifestError,
+        source: Box<ManifestError>,
     },
     /// A shard that is not there.
     #[error("shard {shard} is missing ({missing} of {total} shards are)")]

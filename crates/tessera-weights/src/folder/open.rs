@@ -110,7 +110,7 @@ pub(crate) fn read_manifest(located: &Located) -> Result<Manifest, FolderError> 
 fn parse_file(folder: &Path, name: &str) -> Result<Manifest, FolderError> {
     let path = folder.join(name);
     let io = |source| FolderError::Io { file: path.display().to_string(), source };
-    let refused = |source| FolderError::Manifest { file: name.to_owned(), source };
+    let refused = |source| FolderError::Manifest { file: name.to_owned(), source: Box::new(source) };
     let meta = std::fs::metadata(&path).map_err(io)?;
     if !meta.is_file() {
         // Opening a pipe would wait for a writer.

@@ -1,6 +1,7 @@
 //! The ways in which a manifest can be wrong.
 
 use super::json::quoted;
+use crate::dtype::{DType, Encoding};
 
 /// Where in the manifest a value stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -137,8 +138,9 @@ pub enum ManifestError {
     },
     /// `nbytes` is not what shape, dtype and format need.
     #[error(
-        "shard {shard}: tensor {tensor}: nbytes is {stated}, but shape {shape:?} of {dtype} in format {format} \
-         takes {needed}"
+        "shard {shard}: tensor {tensor}: nbytes is {stated}, but shape {shape:?} of {dtype} in format {} \
+         takes {needed}",
+        format.name()
     )]
     WrongSize {
         /// Its shard.
@@ -152,9 +154,9 @@ pub enum ManifestError {
         /// The shape.
         shape: Vec<usize>,
         /// The dtype.
-        dtype: &'static str,
+        dtype: DType,
         /// The encoding.
-        format: &'static str,
+        format: Encoding,
     },
     /// A record ends after its shard does.
     #[error(

@@ -67,7 +67,7 @@ fn half_width(bytes: &[u8], exponent: u16, counts: &mut ValueCounts) {
 
 /// What no converter writes into packed words: codes above `2 * zero`, and bits above the codes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CodeCounts {
+pub struct CodeCounts {
     /// Codes of all ones: 15 of 4 bits, 7 of 3.
     pub all_ones: usize,
     /// Words with a bit above their last code.
@@ -75,7 +75,7 @@ pub(crate) struct CodeCounts {
 }
 
 /// Counts in little-endian words of `format`.
-pub(crate) fn count_codes(format: GroupFormat, bytes: &[u8]) -> CodeCounts {
+pub fn count_codes(format: GroupFormat, bytes: &[u8]) -> CodeCounts {
     // The lowest bit of every code.
     let ones = (0..format.per_word as u32).fold(0u32, |mask, i| mask | 1 << (i * format.bits));
     let used = ones * ((1 << format.bits) - 1);
