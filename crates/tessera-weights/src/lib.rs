@@ -10,8 +10,8 @@ pub mod chat_config;
 pub mod config;
 pub mod convert;
 pub mod dtype;
-pub mod export;
 #[cfg(feature = "fs")]
+pub mod export;
 pub mod folder;
 pub mod gguf;
 pub mod hf;

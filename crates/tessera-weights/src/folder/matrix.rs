@@ -1,0 +1,143 @@
+//! Weights by their base name: one dense tensor, or codes with their scales.
+
+use super::{Folder, FolderError};
+use crate::dtype::DType;
+use crate::scheme::{GroupFormat, Layout};
+use crate::tensor::{Matrix, MatrixData, Tensor};
+
+impl Folder {
+    /// The weight `{base}` as a matrix of `rows` outputs and `cols` inputs: `{base}.q_weight` with
+    /// `{base}.q_scale` if they are there, else `{base}.weight`.
+    ///
+    /// `group` is the scheme's format; with `None` a quantised weight is refused. With `Some` a dense
+    /// weight is fine, since every scheme leaves some matrices alone. `layout` says how codes lie; a
+    /// dense weight is always `[rows, cols]`.
+    pub fn matrix(
+        &self,
+        base: &str,
+        group: Option<GroupFormat>,
+        layout: Layout,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, FolderError> {
+        let name = |end: &str| format!("{base}.{end}");
+        let dense = self.tensor(&name("weight"));
+        let words = self.tensor(&name("q_weight"));
+        let scales = self.tensor(&name("q_scale"));
+        let wrong_form = |what: String| FolderError::WrongForm { base: base.to_owned(), what };
+        let matrix = match (dense, words, scales) {
+            (None, None, None) => {
+                let tensor = format!("{base}.q_weight (or {base}.weight)");
+                return Err(FolderError::MissingTensor { tensor });
+            }
+            (None, None, Some(_)) => return Err(FolderError::MissingTensor { tensor: name("q_weight") }),
+            (None, Some(_), None) => return Err(FolderError::MissingTensor { tensor: name("q_scale") }),
+            (Some(tensor), None, None) => dense_matrix(tensor, rows, cols)?,
+            (None, Some(words), Some(scales)) => {
+                let Some(format) = group else {
+                    let what = "it is quantised (q_weight), but the scheme is not";
+                    return Err(wrong_form(what.to_owned()));
+                };
+                grouped_matrix(words, scales, format, layout, rows, cols)?
+            }
+            (Some(_), _, _) => {
+                return Err(wrong_form("it is there both as weight and as q_weight or q_scale".to_owned()));
+            }
+        };
+        // Shapes and dtypes were compared above, and the manifest ties them to byte lengths.
+        if !matrix.check() {
+            return Err(wrong_form(format!("its bytes do not make a matrix of {rows} by {cols}")));
+        }
+        Ok(matrix)
+    }
+
+    /// A float vector of `len` elements, widened to f32: a norm's weight, a bias.
+    pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, FolderError> {
+        let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
+        let tensor = self.tensor(name).ok_or_else(missing)?;
+        expect_float(tensor)?;
+        expect_shape(tensor, &[len], "")?;
+        tensor.to_f32().ok_or_else(|| wrong_dtype(tensor, FLOATS))
+    }
+}
+
+const FLOATS: &str = "float32, float16 or bfloat16";
+
+fn dense_matrix(tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix, FolderError> {
+    expect_float(tensor)?;
+    let hint = if tensor.shape == [cols, rows] { "; it is transposed" } else { "" };
+    expect_shape(tensor, &[rows, cols], hint)?;
+    let data = MatrixData::Dense { dtype: tensor.stored(), bytes: tensor.bytes.clone() };
+    Ok(Matrix { rows, cols, data })
+}
+
+fn grouped_matrix(
+    words: &Tensor,
+    scales: &Tensor,
+    format: GroupFormat,
+    layout: Layout,
+    rows: usize,
+    cols: usize,
+) -> Result<Matrix, FolderError> {
+    if words.dtype.is_float() && scales.dtype == DType::U32 {
+        let describe = |t: &Tensor| format!("{} {:?}", t.dtype, t.shape);
+        return Err(FolderError::Swapped {
+            weight: words.name.clone(),
+            weight_is: describe(words),
+            scale: scales.name.clone(),
+            scale_is: describe(scales),
+        });
+    }
+    if words.dtype != DType::U32 {
+        return Err(wrong_dtype(words, "uint32"));
+    }
+    expect_float(scales)?;
+    let lie = |across: usize, layout| match layout {
+        Layout::Nk => [rows, across],
+        Layout::Kn => [across, rows],
+    };
+    let (n_words, n_groups) = (format.words(cols), format.groups(cols));
+    let (other, turned) = match layout {
+        Layout::Nk => (Layout::Kn, "; it lies the other way, as in the _0 schemes"),
+        Layout::Kn => (Layout::Nk, "; it lies the other way, as in the _1 schemes"),
+    };
+    let hint = |t: &Tensor, across| if t.shape == lie(across, other) { turned } else { "" };
+    expect_shape(words, &lie(n_words, layout), hint(words, n_words))?;
+    let scale_hint = match hint(scales, n_groups) {
+        "" => "; it is the scale of another weight, or of another group size",
+        turned => turned,
+    };
+    expect_shape(scales, &lie(n_groups, layout), scale_hint)?;
+    let data = MatrixData::Grouped {
+        format,
+        layout,
+        words: words.bytes.clone(),
+        scale_dtype: scales.stored(),
+        scales: scales.bytes.clone(),
+    };
+    Ok(Matrix { rows, cols, data })
+}
+
+fn wrong_dtype(tensor: &Tensor, expected: &str) -> FolderError {
+    FolderError::WrongDType {
+        tensor: tensor.name.clone(),
+        expected: expected.to_owned(),
+        found: tensor.dtype.to_string(),
+    }
+}
+
+fn expect_float(tensor: &Tensor) -> Result<(), FolderError> {
+    if tensor.dtype.is_float() { Ok(()) } else { Err(wrong_dtype(tensor, FLOATS)) }
+}
+
+fn expect_shape(tensor: &Tensor, expected: &[usize], hint: &'static str) -> Result<(), FolderError> {
+    if tensor.shape == expected {
+        return Ok(());
+    }
+    Err(FolderError::WrongShape {
+        tensor: tensor.name.clone(),
+        expected: expected.to_vec(),
+        found: tensor.shape.clone(),
+        hint,
+    })
+}
