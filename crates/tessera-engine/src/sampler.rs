@@ -90,7 +90,9 @@ pub enum SampleError {
         value: f32,
     },
     /// No token is left to choose from.
-    #[error("no token can be chosen: {allowed} of {vocab_size} are allowed and none of them has a finite logit")]
+    #[error(
+        "no token can be chosen: {allowed} of {vocab_size} are allowed and none of them has a finite logit"
+    )]
     NoToken {
         /// Tokens that the mask allows.
         allowed: usize,
@@ -209,8 +211,13 @@ impl Sampler {
         work.clear();
         work.extend_from_slice(logits);
         let chosen = self.adjust(&mut work, mask).and_then(|()| {
-            let none = || SampleError::NoToken { allowed: allowed(mask, logits.len()), vocab_size: logits.len() };
-            if self.params.is_greedy() { argmax(&work).ok_or_else(none) } else { self.draw(&work).ok_or_else(none) }
+            let none =
+                || SampleError::NoToken { allowed: allowed(mask, logits.len()), vocab_size: logits.len() };
+            if self.params.is_greedy() {
+                argmax(&work).ok_or_else(none)
+            } else {
+                self.draw(&work).ok_or_else(none)
+            }
         });
         self.work = work;
         chosen
@@ -225,8 +232,7 @@ impl Sampler {
         bias.dedup_by_key(|(token, _)| *token);
         let vocab_size = work.len();
         for (token, bias) in bias {
-            let logit =
-                work.get_mut(token as usize).ok_or(SampleError::BiasToken { token, vocab_size })?;
+            let logit = work.get_mut(token as usize).ok_or(SampleError::BiasToken { token, vocab_size })?;
             *logit += bias;
         }
         for (token, count) in &self.seen {
@@ -442,7 +448,8 @@ mod tests {
 
     #[test]
     fn top_p_agrees_with_a_full_sort() {
-        let logits: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2654435761) >> 20) as f32 / 700.0).collect();
+        let logits: Vec<f32> =
+            (0..5000u32).map(|i| (i.wrapping_mul(2654435761) >> 20) as f32 / 700.0).collect();
         let mut order: Vec<u32> = (0..5000).collect();
         order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
         let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
@@ -502,8 +509,14 @@ mod tests {
     #[test]
     fn broken_logits_are_errors() {
         let mut sampler = Sampler::new(params(), &[]).unwrap();
-        assert!(matches!(sampler.sample(&[0.0, f32::NAN], None), Err(SampleError::NotANumber { token: 1, .. })));
-        assert!(matches!(sampler.sample(&[f32::INFINITY], None), Err(SampleError::NotANumber { token: 0, .. })));
+        assert!(matches!(
+            sampler.sample(&[0.0, f32::NAN], None),
+            Err(SampleError::NotANumber { token: 1, .. })
+        ));
+        assert!(matches!(
+            sampler.sample(&[f32::INFINITY], None),
+            Err(SampleError::NotANumber { token: 0, .. })
+        ));
         assert!(matches!(sampler.sample(&[f32::NEG_INFINITY; 3], None), Err(SampleError::NoToken { .. })));
         assert!(matches!(sampler.sample(&[], None), Err(SampleError::NoToken { .. })));
         assert!(logprobs(&[f32::NAN], 1, 0).is_err());

@@ -83,7 +83,10 @@ fn rope_settings_that_mlc_drops_are_kept() {
     let map = config.as_object_mut().unwrap();
     map.remove("rope_scaling");
     map.remove("rope_theta");
-    map.insert("rope_parameters".into(), json!({"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0}));
+    map.insert(
+        "rope_parameters".into(),
+        json!({"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0}),
+    );
     let model = generate(&config, "llama").model_config;
     assert_eq!(model["position_embedding_base"], json!(500000.0));
     assert_eq!(model["rope_scaling"], json!({"rope_type": "llama3", "factor": 8.0}));

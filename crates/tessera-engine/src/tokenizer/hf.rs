@@ -126,8 +126,7 @@ pub(super) fn open_vocab_and_merges(
                    "lstrip": false, "rstrip": false, "normalized": false})
         })
         .collect();
-    let byte_level =
-        |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
+    let byte_level = |regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
     let qwen2 = settings.class.as_deref().is_some_and(|c| c.starts_with("Qwen2Tokenizer"));
     let (normalizer, pre_tokenizer) = if qwen2 {
         let split = json!({"type": "Split", "pattern": {"Regex": QWEN2_WORDS}, "behavior": "Isolated", "invert": false});

@@ -57,7 +57,8 @@ impl Settings {
         for (id, token) in config["added_tokens_decoder"].as_object().into_iter().flatten() {
             let content = content(token);
             let (Ok(id), Some(content)) = (id.parse(), content) else {
-                let what = format!("added_tokens_decoder: expected an id and its text, found {id:?}: {token}");
+                let what =
+                    format!("added_tokens_decoder: expected an id and its text, found {id:?}: {token}");
                 return Err(TokenizerError::invalid("tokenizer_config.json", what));
             };
             let special = token["special"].as_bool().unwrap_or(false);

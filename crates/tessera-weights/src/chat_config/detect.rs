@@ -142,8 +142,7 @@ pub fn detect_conv_template(
     template.stop_token_ids = stop;
     template.strip_reasoning_in_history.get_or_insert(false);
     let names_bos = has("bos_token") || bos.is_some_and(has);
-    template.system_prefix_token_ids =
-        bos.filter(|_| names_bos).and_then(&id_of).map(|id| vec![id]);
+    template.system_prefix_token_ids = bos.filter(|_| names_bos).and_then(&id_of).map(|id| vec![id]);
 
     match name {
         "chatml" | "qwen2" | "qwen3" => match default_system(chat_template) {
