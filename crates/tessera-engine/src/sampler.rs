@@ -1,1 +1,553 @@
-//! TODO
+//! From logits to a token.
+//!
+//! The steps, in this order:
+//!
+//! 1. the mask of allowed tokens (grammars);
+//! 2. `logit_bias` is added;
+//! 3. penalties: `repetition_penalty` as Hugging Face defines it (a positive logit is divided by it,
+//!    a negative one multiplied) for every token of the prompt or the answer; then `frequency_penalty`
+//!    times the count and `presence_penalty` once are subtracted as OpenAI defines them, for tokens of
+//!    the answer only;
+//! 4. `temperature` divides; 0 takes the largest logit, the lowest id among equals, and ends here;
+//! 5. `top_k` keeps the k largest, the lowest ids among equals;
+//! 6. `top_p` keeps the smallest set of the most probable tokens that reaches p;
+//! 7. `min_p` drops tokens less probable than `min_p` times the most probable one;
+//! 8. one uniform number in [0, 1) from PCG64 picks among the rest.
+//!
+//! Probabilities are summed in f64 in a fixed order, by an `exp` that is the same code everywhere, so a seed gives the same tokens for the same
+//! logits everywhere.
+
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg64;
+use std::collections::BTreeMap;
+
+/// How a token is chosen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits; 0 is greedy.
+    pub temperature: f32,
+    /// Keeps this many tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the most probable tokens up to this mass; 1 keeps all.
+    pub top_p: f32,
+    /// Drops tokens below this part of the largest probability; 0 keeps all.
+    pub min_p: f32,
+    /// Weakens tokens that occurred in prompt or answer; 1 does nothing.
+    pub repetition_penalty: f32,
+    /// Subtracted for each earlier occurrence in the answer.
+    pub frequency_penalty: f32,
+    /// Subtracted once for tokens that occur in the answer.
+    pub presence_penalty: f32,
+    /// Added to the logits of single tokens. A later entry for the same token replaces an earlier one.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Start of the random numbers.
+    pub seed: u64,
+}
+
+impl Default for SamplingParams {
+    fn default() -> SamplingParams {
+        SamplingParams {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// A parameter outside its range, or logits that no token can be taken from.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SampleError {
+    /// A parameter outside its range.
+    #[error("{field}: expected {expected}, found {found}")]
+    Param {
+        /// The parameter's name.
+        field: &'static str,
+        /// Its range.
+        expected: &'static str,
+        /// The value given.
+        found: f32,
+    },
+    /// A bias for a token that does not exist.
+    #[error("logit_bias: token {token} does not exist, the vocabulary has {vocab_size}")]
+    BiasToken {
+        /// The token.
+        token: u32,
+        /// Number of logits.
+        vocab_size: usize,
+    },
+    /// A logit is not a number.
+    #[error("the logit of token {token} is {value}: the model's output is broken")]
+    NotANumber {
+        /// The first such token.
+        token: usize,
+        /// NaN or +inf.
+        value: f32,
+    },
+    /// No token is left to choose from.
+    #[error(
+        "no token can be chosen: {allowed} of {vocab_size} are allowed and none of them has a finite logit"
+    )]
+    NoToken {
+        /// Tokens that the mask allows.
+        allowed: usize,
+        /// Number of logits.
+        vocab_size: usize,
+    },
+    /// The mask does not have a bit for each token.
+    #[error("the mask has {found} words, expected {expected}")]
+    MaskLength {
+        /// Words needed.
+        expected: usize,
+        /// Words given.
+        found: usize,
+    },
+}
+
+impl SamplingParams {
+    /// Whether every parameter lies in its range.
+    pub fn check(&self) -> Result<(), SampleError> {
+        let within = |field, value: f32, low: f32, high: f32, expected| {
+            if value >= low && value <= high {
+                Ok(())
+            } else {
+                Err(SampleError::Param { field, expected, found: value })
+            }
+        };
+        within("temperature", self.temperature, 0.0, 100.0, "0 to 100")?;
+        within("top_p", self.top_p, f32::MIN_POSITIVE, 1.0, "more than 0 and at most 1")?;
+        within("min_p", self.min_p, 0.0, 1.0, "0 to 1")?;
+        within("repetition_penalty", self.repetition_penalty, 1e-3, 1e3, "0.001 to 1000")?;
+        within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "-100 to 100")?;
+        within("presence_penalty", self.presence_penalty, -100.0, 100.0, "-100 to 100")?;
+        for (_, bias) in &self.logit_bias {
+            within("logit_bias", *bias, -1e4, 1e4, "-10000 to 10000")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the largest logit always wins.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+    }
+}
+
+/// Log-probability of a token in the raw distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogProb {
+    /// The token.
+    pub token: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// What the choice of one sequence depends on: parameters, random numbers, and the tokens so far.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    params: SamplingParams,
+    rng: Pcg64,
+    /// Tokens of prompt and answer, with their counts in the answer. Ordered, so that nothing depends
+    /// on how a hash map is laid out.
+    seen: BTreeMap<u32, u32>,
+    work: Vec<f32>,
+    order: Vec<u32>,
+}
+
+impl Sampler {
+    /// Starts a sequence. The prompt matters to the repetition penalty only.
+    pub fn new(params: SamplingParams, prompt: &[u32]) -> Result<Sampler, SampleError> {
+        params.check()?;
+        let seen = match params.repetition_penalty {
+            1.0 => BTreeMap::new(),
+            _ => prompt.iter().map(|token| (*token, 0)).collect(),
+        };
+        let rng = Pcg64::seed_from_u64(params.seed);
+        Ok(Sampler { params, rng, seen, work: Vec::new(), order: Vec::new() })
+    }
+
+    /// The parameters.
+    pub fn params(&self) -> &SamplingParams {
+        &self.params
+    }
+
+    /// Chooses the next token and notes it as part of the answer. `mask` has a bit for each token,
+    /// token 0 in the lowest bit of word 0; a set bit allows it.
+    pub fn sample(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<u32, SampleError> {
+        let token = self.choose(logits, mask)?;
+        self.accept(token);
+        Ok(token)
+    }
+
+    /// Notes a token of the answer that was not chosen here (forced by a grammar, or chosen on the
+    /// device).
+    pub fn accept(&mut self, token: u32) {
+        let count = self.seen.entry(token).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+
+    /// Whether the choice is simply the largest of the raw logits, so that a device may make it.
+    pub fn is_plain_greedy(&self) -> bool {
+        let p = &self.params;
+        p.is_greedy()
+            && p.logit_bias.is_empty()
+            && p.repetition_penalty == 1.0
+            && p.frequency_penalty == 0.0
+            && p.presence_penalty == 0.0
+    }
+
+    fn choose(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<u32, SampleError> {
+        check(logits)?;
+        if let Some(mask) = mask
+            && mask.len() != logits.len().div_ceil(32)
+        {
+            return Err(SampleError::MaskLength { expected: logits.len().div_ceil(32), found: mask.len() });
+        }
+        let mut work = std::mem::take(&mut self.work);
+        work.clear();
+        work.extend_from_slice(logits);
+        let chosen = self.adjust(&mut work, mask).and_then(|()| {
+            let none =
+                || SampleError::NoToken { allowed: allowed(mask, logits.len()), vocab_size: logits.len() };
+            if self.params.is_greedy() {
+                argmax(&work).ok_or_else(none)
+            } else {
+                self.draw(&work).ok_or_else(none)
+            }
+        });
+        self.work = work;
+        chosen
+    }
+
+    /// Steps 1 to 3.
+    fn adjust(&self, work: &mut [f32], mask: Option<&[u32]>) -> Result<(), SampleError> {
+        let p = &self.params;
+        let mut bias: Vec<(u32, f32)> = p.logit_bias.clone();
+        bias.reverse();
+        bias.sort_by_key(|(token, _)| *token);
+        bias.dedup_by_key(|(token, _)| *token);
+        let vocab_size = work.len();
+        for (token, bias) in bias {
+            let logit = work.get_mut(token as usize).ok_or(SampleError::BiasToken { token, vocab_size })?;
+            *logit += bias;
+        }
+        for (token, count) in &self.seen {
+            // A prompt may hold ids beyond the head's rows; they have no logit to weaken.
+            let Some(logit) = work.get_mut(*token as usize) else { continue };
+            if *logit > 0.0 {
+                *logit /= p.repetition_penalty;
+            } else {
+                *logit *= p.repetition_penalty;
+            }
+            if *count > 0 {
+                *logit -= p.frequency_penalty * *count as f32 + p.presence_penalty;
+            }
+        }
+        if let Some(mask) = mask {
+            for (logits, word) in work.chunks_mut(32).zip(mask) {
+                for (bit, logit) in logits.iter_mut().enumerate() {
+                    if word >> bit & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps 4 to 8.
+    fn draw(&mut self, work: &[f32]) -> Option<u32> {
+        let p = &self.params;
+        let largest = f64::from(work[argmax(work)? as usize]);
+        let temperature = f64::from(p.temperature);
+        let weight = |token: u32| libm::exp((f64::from(work[token as usize]) - largest) / temperature);
+
+        // Candidates in no order yet; a token whose weight is zero can never be drawn.
+        self.order.clear();
+        self.order.extend((0..work.len() as u32).filter(|t| work[*t as usize] > f32::NEG_INFINITY));
+        let order = &mut self.order;
+        let better = |a: &u32, b: &u32| work[*b as usize].total_cmp(&work[*a as usize]).then(a.cmp(b));
+        if p.top_k > 0 && p.top_k < order.len() {
+            order.select_nth_unstable_by(p.top_k - 1, better);
+            order.truncate(p.top_k);
+        }
+        // Without top-p, min-p is a bound on the logit and the rest needs no order but one that is
+        // always the same. With it, only the head of the order is sorted, in growing portions.
+        order.sort_unstable();
+        let mut total: f64 = order.iter().map(|t| weight(*t)).sum();
+        if p.top_p < 1.0 {
+            let goal = f64::from(p.top_p) * total;
+            let (mut sorted, mut mass, mut kept) = (0, 0.0, 0);
+            'portions: while sorted < order.len() {
+                let portion = (sorted * 3).max(256).min(order.len() - sorted);
+                let rest = &mut order[sorted..];
+                if portion < rest.len() {
+                    rest.select_nth_unstable_by(portion - 1, better);
+                }
+                rest[..portion].sort_unstable_by(better);
+                sorted += portion;
+                for token in &order[kept..sorted] {
+                    mass += weight(*token);
+                    kept += 1;
+                    if mass >= goal {
+                        break 'portions;
+                    }
+                }
+            }
+            order.truncate(kept);
+            total = mass;
+        }
+        if p.min_p > 0.0 {
+            let floor = f64::from(p.min_p);
+            order.retain(|t| weight(*t) >= floor);
+            total = order.iter().map(|t| weight(*t)).sum();
+        }
+
+        // 53 random bits make a number in [0, 1).
+        let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let goal = uniform * total;
+        let mut mass = 0.0;
+        let mut last = None;
+        for token in order.iter() {
+            let weight = weight(*token);
+            if weight == 0.0 {
+                continue;
+            }
+            mass += weight;
+            last = Some(*token);
+            if mass > goal {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// Log-probabilities of the raw distribution: the `k` most probable tokens, most probable first, and
+/// the given token's own.
+pub fn logprobs(logits: &[f32], k: usize, token: u32) -> Result<(Vec<LogProb>, LogProb), SampleError> {
+    check(logits)?;
+    let none = SampleError::NoToken { allowed: logits.len(), vocab_size: logits.len() };
+    let largest = f64::from(logits[argmax(logits).ok_or(none.clone())? as usize]);
+    let sum: f64 = logits.iter().map(|l| libm::exp(f64::from(*l) - largest)).sum();
+    let norm = largest + libm::log(sum);
+    let of = |t: u32| LogProb { token: t, logprob: (f64::from(logits[t as usize]) - norm) as f32 };
+    let mut order: Vec<u32> = (0..logits.len() as u32).collect();
+    let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let k = k.min(order.len());
+    if k > 0 && k < order.len() {
+        order.select_nth_unstable_by(k - 1, better);
+    }
+    order.truncate(k);
+    order.sort_unstable_by(better);
+    if token as usize >= logits.len() {
+        return Err(none);
+    }
+    Ok((order.into_iter().map(of).collect(), of(token)))
+}
+
+/// The largest logit, the lowest id among equals. `None` if all are -inf.
+pub fn argmax(logits: &[f32]) -> Option<u32> {
+    let mut best = None;
+    let mut largest = f32::NEG_INFINITY;
+    for (token, logit) in logits.iter().enumerate() {
+        if *logit > largest {
+            largest = *logit;
+            best = Some(token as u32);
+        }
+    }
+    best
+}
+
+/// -inf is how a model rules a token out; NaN and +inf are defects.
+fn check(logits: &[f32]) -> Result<(), SampleError> {
+    match logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
+        Some(token) => Err(SampleError::NotANumber { token, value: logits[token] }),
+        None => Ok(()),
+    }
+}
+
+fn allowed(mask: Option<&[u32]>, vocab_size: usize) -> usize {
+    mask.map_or(vocab_size, |m| m.iter().map(|w| w.count_ones() as usize).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params() -> SamplingParams {
+        SamplingParams::default()
+    }
+
+    fn draws(params: SamplingParams, logits: &[f32], n: usize) -> Vec<u32> {
+        // A fresh answer for every draw, so that penalties do not build up.
+        let mut sampler = Sampler::new(params, &[]).unwrap();
+        (0..n).map(|_| sampler.choose(logits, None).unwrap()).collect()
+    }
+
+    fn chi_square(tokens: &[u32], probabilities: &[f64]) -> f64 {
+        let n = tokens.len() as f64;
+        let counts = probabilities.iter().enumerate().map(|(t, p)| {
+            let seen = tokens.iter().filter(|x| **x == t as u32).count() as f64;
+            if *p == 0.0 {
+                assert_eq!(seen, 0.0, "token {t} must not be drawn");
+                return 0.0;
+            }
+            (seen - n * p).powi(2) / (n * p)
+        });
+        counts.sum()
+    }
+
+    #[test]
+    fn draws_follow_the_distribution() {
+        let p = [0.5, 0.25, 0.15, 0.1];
+        let logits: Vec<f32> = p.iter().map(|p: &f64| p.ln() as f32 + 3.0).collect();
+        let plain = draws(SamplingParams { seed: 7, ..params() }, &logits, 20_000);
+        // 3 degrees of freedom: 16.3 has a probability of 0.001.
+        assert!(chi_square(&plain, &p) < 16.3, "{}", chi_square(&plain, &p));
+        // Temperature 2 takes square roots.
+        let roots: Vec<f64> = p.iter().map(|p| p.sqrt()).collect();
+        let total: f64 = roots.iter().sum();
+        let roots: Vec<f64> = roots.iter().map(|r| r / total).collect();
+        let warm = draws(SamplingParams { temperature: 2.0, seed: 8, ..params() }, &logits, 20_000);
+        assert!(chi_square(&warm, &roots) < 16.3);
+        assert!(chi_square(&warm, &p) > 100.0, "the test must be able to fail");
+        let top_k = draws(SamplingParams { top_k: 2, seed: 9, ..params() }, &logits, 20_000);
+        assert!(chi_square(&top_k, &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]) < 16.3);
+        // 0.5 + 0.25 < 0.8 <= 0.5 + 0.25 + 0.15
+        let top_p = draws(SamplingParams { top_p: 0.8, seed: 10, ..params() }, &logits, 20_000);
+        assert!(chi_square(&top_p, &[0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0.0]) < 16.3);
+        // 0.25 >= 0.4 * 0.5 > 0.15
+        let min_p = draws(SamplingParams { min_p: 0.4, seed: 11, ..params() }, &logits, 20_000);
+        assert!(chi_square(&min_p, &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]) < 16.3);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_tokens_everywhere() {
+        let logits: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 101) as f32 / 10.0).collect();
+        let with = |seed| draws(SamplingParams { seed, top_p: 0.9, ..params() }, &logits, 8);
+        assert_eq!(with(42), with(42));
+        assert_ne!(with(42), with(43));
+        // Pins generator and order of summing: a change here changes everybody's seeded answers.
+        let numbers: Vec<u32> = draws(SamplingParams { seed: 42, ..params() }, &vec![0.0; 1 << 16], 4);
+        let mut rng = Pcg64::seed_from_u64(42);
+        let expected: Vec<u32> = (0..4).map(|_| (rng.next_u64() >> 48) as u32).collect();
+        assert_eq!(numbers, expected);
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_id_among_equals() {
+        let greedy = SamplingParams { temperature: 0.0, ..params() };
+        assert_eq!(draws(greedy.clone(), &[1.0, 5.0, 5.0, f32::NEG_INFINITY], 3), [1, 1, 1]);
+        assert!(Sampler::new(greedy, &[]).unwrap().is_plain_greedy());
+    }
+
+    #[test]
+    fn top_p_agrees_with_a_full_sort() {
+        let logits: Vec<f32> =
+            (0..5000u32).map(|i| (i.wrapping_mul(2654435761) >> 20) as f32 / 700.0).collect();
+        let mut order: Vec<u32> = (0..5000).collect();
+        order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
+        let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut mass = 0.0;
+        let nucleus = order.iter().take_while(|t| {
+            let before = mass;
+            mass += weights[**t as usize] / total;
+            before < 0.7
+        });
+        let nucleus = nucleus.count();
+        let params = SamplingParams { top_p: 0.7, ..params() };
+        let mut sampler = Sampler::new(params, &[]).unwrap();
+        sampler.choose(&logits, None).unwrap();
+        assert!(nucleus > 256, "more than one portion");
+        assert_eq!(sampler.order, order[..nucleus]);
+    }
+
+    #[test]
+    fn penalties_follow_their_definitions() {
+        let greedy = SamplingParams { temperature: 0.0, ..params() };
+        // Repetition: 4 / 2 < 3, and the prompt counts; -1 * 2 = -2.
+        let p = SamplingParams { repetition_penalty: 2.0, ..greedy.clone() };
+        let mut sampler = Sampler::new(p, &[0]).unwrap();
+        assert_eq!(sampler.sample(&[4.0, 3.0], None).unwrap(), 1);
+        let p = SamplingParams { repetition_penalty: 2.0, ..greedy.clone() };
+        assert_eq!(Sampler::new(p, &[0]).unwrap().sample(&[-1.0, -1.5], None).unwrap(), 1);
+        // Frequency: the prompt does not count, each occurrence of the answer does.
+        let p = SamplingParams { frequency_penalty: 0.5, ..greedy.clone() };
+        let mut sampler = Sampler::new(p, &[0, 0, 0]).unwrap();
+        let tokens: Vec<u32> = (0..5).map(|_| sampler.sample(&[4.0, 2.9], None).unwrap()).collect();
+        assert_eq!(tokens, [0, 0, 0, 1, 0]);
+        // Presence: once, however often.
+        let p = SamplingParams { presence_penalty: 1.0, ..greedy.clone() };
+        let mut sampler = Sampler::new(p, &[0]).unwrap();
+        let tokens: Vec<u32> = (0..4).map(|_| sampler.sample(&[4.0, 3.5], None).unwrap()).collect();
+        assert_eq!(tokens, [0, 1, 0, 0]);
+        let p = SamplingParams { logit_bias: vec![(1, 9.0), (1, 5.0)], ..greedy };
+        assert_eq!(Sampler::new(p.clone(), &[]).unwrap().sample(&[7.0, 0.0], None).unwrap(), 0);
+        assert_eq!(Sampler::new(p, &[]).unwrap().sample(&[4.0, 0.0], None).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_mask_allows_its_tokens_only() {
+        let logits = vec![1.0; 70];
+        let mask = [0, 1 << 3, 1 << 5];
+        let mut sampler = Sampler::new(params(), &[]).unwrap();
+        for _ in 0..50 {
+            assert!([35, 69].contains(&sampler.sample(&logits, Some(&mask)).unwrap()));
+        }
+        let none = sampler.sample(&logits, Some(&[0, 0, 0])).unwrap_err();
+        assert_eq!(none, SampleError::NoToken { allowed: 0, vocab_size: 70 });
+        let short = sampler.sample(&logits, Some(&[1])).unwrap_err();
+        assert_eq!(short, SampleError::MaskLength { expected: 3, found: 1 });
+    }
+
+    #[test]
+    fn broken_logits_are_errors() {
+        let mut sampler = Sampler::new(params(), &[]).unwrap();
+        assert!(matches!(
+            sampler.sample(&[0.0, f32::NAN], None),
+            Err(SampleError::NotANumber { token: 1, .. })
+        ));
+        assert!(matches!(
+            sampler.sample(&[f32::INFINITY], None),
+            Err(SampleError::NotANumber { token: 0, .. })
+        ));
+        assert!(matches!(sampler.sample(&[f32::NEG_INFINITY; 3], None), Err(SampleError::NoToken { .. })));
+        assert!(matches!(sampler.sample(&[], None), Err(SampleError::NoToken { .. })));
+        assert!(logprobs(&[f32::NAN], 1, 0).is_err());
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_named() {
+        for (p, field) in [
+            (SamplingParams { temperature: -1.0, ..params() }, "temperature: expected 0 to 100, found -1"),
+            (SamplingParams { temperature: f32::NAN, ..params() }, "temperature"),
+            (SamplingParams { top_p: 0.0, ..params() }, "top_p"),
+            (SamplingParams { min_p: 1.5, ..params() }, "min_p"),
+            (SamplingParams { repetition_penalty: 0.0, ..params() }, "repetition_penalty"),
+            (SamplingParams { logit_bias: vec![(0, f32::INFINITY)], ..params() }, "logit_bias"),
+        ] {
+            let message = Sampler::new(p, &[]).unwrap_err().to_string();
+            assert!(message.contains(field), "{message}");
+        }
+        let p = SamplingParams { logit_bias: vec![(9, 1.0)], ..params() };
+        let error = Sampler::new(p, &[]).unwrap().sample(&[0.0; 4], None).unwrap_err();
+        assert_eq!(error, SampleError::BiasToken { token: 9, vocab_size: 4 });
+    }
+
+    #[test]
+    fn logprobs_are_of_the_raw_distribution() {
+        let logits = [1.0f32, 3.0, 2.0, f32::NEG_INFINITY];
+        let (top, own) = logprobs(&logits, 2, 0).unwrap();
+        let norm = (1f64.exp() + 3f64.exp() + 2f64.exp()).ln();
+        assert_eq!(top.iter().map(|t| t.token).collect::<Vec<_>>(), [1, 2]);
+        assert!((f64::from(top[0].logprob) - (3.0 - norm)).abs() < 1e-6);
+        assert!((f64::from(own.logprob) - (1.0 - norm)).abs() < 1e-6);
+        assert_eq!(logprobs(&logits, 9, 3).unwrap().0.len(), 4);
+    }
+}

@@ -1,1 +1,314 @@
-//! TODO
+//! Text to token ids, and token ids to raw bytes.
+//!
+//! Three sorts of files are read: `tokenizer.json` (Hugging Face), `tokenizer.model` (SentencePiece),
+//! and `vocab.json` with `merges.txt` (byte-level BPE). Whatever the sort, every token's bytes are put
+//! into a table once, and decoding is done from that table: streams, stop strings and grammars all
+//! need bytes, which no tokenizer library hands out.
+
+mod bytes;
+mod hf;
+mod sentencepiece;
+mod settings;
+
+use settings::Settings;
+use std::collections::HashMap;
+
+/// A tokenizer that cannot be opened, or a text that it cannot encode.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// None of the files is there.
+    #[error(
+        "no tokenizer: looked for tokenizer.json, tokenizer.model, and vocab.json with merges.txt in {place}"
+    )]
+    Missing {
+        /// Where they were looked for.
+        place: String,
+    },
+    /// A file that cannot be read.
+    #[error("{file}: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file larger than any real one.
+    #[error("{file}: {found} bytes, at most {limit} are read")]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its length.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A file that is not what its name says.
+    #[error("{file}: {what}")]
+    Invalid {
+        /// The file.
+        file: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// A text that cannot be encoded.
+    #[error("cannot encode a text of {len} bytes: {what}")]
+    Encode {
+        /// Length of the text.
+        len: usize,
+        /// What the tokenizer says.
+        what: String,
+    },
+}
+
+impl TokenizerError {
+    fn invalid(file: &'static str, what: impl std::fmt::Display) -> TokenizerError {
+        TokenizerError::Invalid { file, what: what.to_string() }
+    }
+}
+
+/// Longest tokenizer file that is read; the largest known ones are about 35 MB.
+const MAX_FILE: u64 = 256 << 20;
+
+/// Ids from here on are refused: a table with a place for each id would not fit.
+const MAX_ID: u32 = 1 << 24;
+
+/// One token.
+#[derive(Clone, Debug)]
+struct Entry {
+    /// The text in the vocabulary's own spelling.
+    text: String,
+    /// The bytes that it stands for.
+    bytes: Vec<u8>,
+    /// Whether it is markup rather than text.
+    special: bool,
+}
+
+enum Backend {
+    Hf(Box<hf::HfTokenizer>),
+    SentencePiece(Box<sentencepiece::SentencePiece>),
+}
+
+/// A tokenizer with the bytes of all its tokens.
+pub struct Tokenizer {
+    backend: Backend,
+    table: Vec<Option<Entry>>,
+    ids: HashMap<String, u32>,
+    settings: Settings,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    strip_space_in_decode: bool,
+    notes: Vec<String>,
+}
+
+/// What a backend gives when it is opened.
+struct Opened {
+    backend: Backend,
+    entries: Vec<(u32, Entry)>,
+    strip_space_in_decode: bool,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    notes: Vec<String>,
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer of a model folder.
+    #[cfg(feature = "fs")]
+    pub fn from_folder(folder: impl AsRef<std::path::Path>) -> Result<Tokenizer, TokenizerError> {
+        let folder = folder.as_ref();
+        let read = |name: &str| -> Result<Option<Vec<u8>>, TokenizerError> {
+            let path = folder.join(name);
+            let file = || path.display().to_string();
+            let len = match std::fs::metadata(&path) {
+                Ok(data) => data.len(),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(source) => return Err(TokenizerError::Io { file: file(), source }),
+            };
+            if len > MAX_FILE {
+                return Err(TokenizerError::TooLarge { file: file(), found: len, limit: MAX_FILE });
+            }
+            let bytes = std::fs::read(&path).map_err(|source| TokenizerError::Io { file: file(), source })?;
+            Ok(Some(bytes))
+        };
+        Tokenizer::open(read, &folder.display().to_string())
+    }
+
+    /// Opens a tokenizer from files that the caller can look up by name.
+    pub fn from_files(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Tokenizer, TokenizerError> {
+        Tokenizer::open(|name| Ok(lookup(name)), "the given files")
+    }
+
+    fn open(
+        read: impl Fn(&str) -> Result<Option<Vec<u8>>, TokenizerError>,
+        place: &str,
+    ) -> Result<Tokenizer, TokenizerError> {
+        let settings = Settings::read(&read)?;
+        let opened = if let Some(json) = read("tokenizer.json")? {
+            hf::open(&json, "tokenizer.json")?
+        } else if let Some(model) = read("tokenizer.model")? {
+            sentencepiece::open(&model, &settings)?
+        } else if let (Some(vocab), Some(merges)) = (read("vocab.json")?, read("merges.txt")?) {
+            hf::open_vocab_and_merges(&vocab, &merges, &settings)?
+        } else {
+            return Err(TokenizerError::Missing { place: place.to_owned() });
+        };
+        Tokenizer::build(opened, settings)
+    }
+
+    fn build(opened: Opened, settings: Settings) -> Result<Tokenizer, TokenizerError> {
+        let file = opened.backend.file();
+        let largest = opened.entries.iter().map(|(id, _)| *id).max();
+        let Some(largest) = largest else { return Err(TokenizerError::invalid(file, "no tokens")) };
+        if largest >= MAX_ID {
+            let what = format!("a token has the id {largest}, the largest that is taken is {}", MAX_ID - 1);
+            return Err(TokenizerError::invalid(file, what));
+        }
+        let mut table: Vec<Option<Entry>> = vec![None; largest as usize + 1];
+        let mut ids = HashMap::with_capacity(opened.entries.len());
+        for (id, entry) in opened.entries {
+            ids.insert(entry.text.clone(), id);
+            table[id as usize] = Some(entry);
+        }
+        let find = |text: &Option<String>| text.as_ref().and_then(|t| ids.get(t.as_str()).copied());
+        let bos = find(&settings.bos_token).or(opened.bos);
+        let eos = find(&settings.eos_token).or(opened.eos);
+        let mut notes = opened.notes;
+        for (id, added) in &settings.added {
+            if ids.get(&added.content) != Some(id) {
+                notes.push(format!(
+                    "tokenizer_config.json says that {:?} has the id {id}, {file} does not",
+                    added.content
+                ));
+            }
+        }
+        Ok(Tokenizer {
+            backend: opened.backend,
+            table,
+            ids,
+            settings,
+            bos,
+            eos,
+            strip_space_in_decode: opened.strip_space_in_decode,
+            notes,
+        })
+    }
+
+    /// Token ids of a text. The text of special tokens is recognised inside it. With `add_special`
+    /// the tokens that the tokenizer itself puts around a text (a first token, most often) are added;
+    /// prompts that come from a chat template bring their own.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        match &self.backend {
+            Backend::Hf(hf) => hf.encode(text, add_special),
+            Backend::SentencePiece(sp) => {
+                let mut ids = Vec::new();
+                if add_special && self.settings.add_bos_token.unwrap_or(true) {
+                    ids.extend(self.bos);
+                }
+                sp.encode(text, &mut ids)?;
+                if add_special && self.settings.add_eos_token.unwrap_or(false) {
+                    ids.extend(self.eos);
+                }
+                Ok(ids)
+            }
+        }
+    }
+
+    /// Token ids of a text in which nothing is special: `</s>` is four characters. Added tokens that
+    /// are not flagged special (runs of spaces, say) are recognised all the same.
+    pub fn encode_ordinary(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        match &self.backend {
+            Backend::Hf(hf) => hf.encode_ordinary(text),
+            Backend::SentencePiece(sp) => sp.encode_ordinary(text),
+        }
+    }
+
+    /// The bytes that a token stands for; `None` for an id that no token has.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.entry(id).map(|e| e.bytes.as_slice())
+    }
+
+    /// A token in the vocabulary's own spelling, for display.
+    pub fn token_text(&self, id: u32) -> Option<&str> {
+        self.entry(id).map(|e| e.text.as_str())
+    }
+
+    /// Whether a token is markup rather than text.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.entry(id).is_some_and(|e| e.special)
+    }
+
+    /// The id of a token in the vocabulary's own spelling.
+    pub fn id_of(&self, text: &str) -> Option<u32> {
+        self.ids.get(text).copied()
+    }
+
+    /// One more than the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Number of tokens; what MLC calls the active vocabulary.
+    pub fn active_vocab_size(&self) -> usize {
+        self.table.iter().flatten().count()
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether the first space of a decoded text is no part of it.
+    pub fn strip_space_in_decode(&self) -> bool {
+        self.strip_space_in_decode
+    }
+
+    /// What had to be assumed or does not fit together, one sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The text of a whole sequence, without special tokens. Bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let mut bytes = Vec::new();
+        for id in ids.iter().filter(|id| !self.is_special(**id)) {
+            bytes.extend_from_slice(self.token_bytes(*id).unwrap_or("\u{fffd}".as_bytes()));
+        }
+        let start = usize::from(self.strip_space_in_decode && bytes.first() == Some(&b' '));
+        String::from_utf8_lossy(&bytes[start..]).into_owned()
+    }
+
+    fn entry(&self, id: u32) -> Option<&Entry> {
+        self.table.get(id as usize)?.as_ref()
+    }
+}
+
+impl Backend {
+    fn file(&self) -> &'static str {
+        match self {
+            Backend::Hf(hf) => hf.file,
+            Backend::SentencePiece(_) => "tokenizer.model",
+        }
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({}, {} tokens)", self.backend.file(), self.active_vocab_size())
+    }
+}
+
+/// Runs code of a tokenizer library. Their checks of hostile files are not complete, so a panic in
+/// there becomes an error here.
+fn contained<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|cause| {
+        let text = cause
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| cause.downcast_ref::<&str>().copied());
+        format!("the tokenizer library failed: {}", text.unwrap_or("no message"))
+    })
+}
