@@ -107,6 +107,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether q, k, v and o have biases.
     pub attention_bias: bool,
+    /// Whether q, k and v have biases even if `attention_bias` is false (Qwen2: o has none).
+    pub qkv_bias: bool,
     /// Whether the MLP's linears have biases.
     pub mlp_bias: bool,
     /// Activation of the gate.
