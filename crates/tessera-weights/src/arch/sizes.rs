@@ -43,7 +43,7 @@ impl From<&ModelConfig> for Sizes {
             heads: c.num_attention_heads,
             kv_heads: c.num_key_value_heads,
             head_dim: c.head_dim,
-            positions: 0,
+            positions: c.context_window_size,
             tied: c.tie_word_embeddings,
             qkv_bias: c.attention_bias || c.qkv_bias,
             out_bias: c.attention_bias,
@@ -113,7 +113,7 @@ impl Sizes {
     }
 
     /// That every size is positive, within limits, and that heads divide.
-    pub(super) fn check(&self, model_type: &str) -> Result<(), ArchError> {
+    pub(crate) fn check(&self, model_type: &str) -> Result<(), ArchError> {
         let invalid = |field, found: usize, expected: String| ArchError::Invalid {
             model_type: model_type.to_owned(),
             field,
