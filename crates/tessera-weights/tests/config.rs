@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tessera_weights::arch::{self, Sizes};
 use tessera_weights::config::{Activation, ModelConfig, RopeScaling};
 
 fn golden(path: &str) -> Value {
@@ -238,4 +239,64 @@ fn shapes_alone_give_the_sizes_and_every_guess_is_said() {
         let odd = |name: &str| Some(vec![sizes; if name.contains("norm") { 1 } else { 2 }]);
         assert!(ModelConfig::from_shapes(&odd).is_err());
     }
+}
+
+#[test]
+fn biases_are_seen_in_the_folder() {
+    let mut config = ModelConfig::from_mlc(&golden("llama-tied-bf16/q4f32_1/mlc-chat-config.json")).unwrap();
+    config.see_biases(&|name| name.ends_with("qkv_proj.bias"));
+    assert_eq!((config.qkv_bias, config.attention_bias, config.mlp_bias), (true, false, false));
+    let sizes = Sizes::from(&config);
+    let params = arch::params("llama", &sizes).unwrap();
+    assert!(params.iter().any(|p| p.name == "model.layers.1.self_attn.qkv_proj.bias" && p.shape == [96]));
+    assert!(!params.iter().any(|p| p.name.ends_with("o_proj.bias")));
+}
+
+#[test]
+fn no_value_in_any_field_makes_a_config_panic() {
+    let strange = [
+        json!(null),
+        json!(true),
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(3),
+        json!(1.5),
+        json!(1e300),
+        json!(u64::MAX),
+        json!(1 << 24),
+        json!(i64::MIN),
+        json!(""),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!({"rope_type": "yarn", "factor": 1e308}),
+        json!([1, 2, 3]),
+    ];
+    let mut accepted = 0;
+    for name in ["llama-gqa-f32", "gemma-bf16", "gpt2-f32", "gptneox-f16", "phi3-bf16", "qwen3-f32"] {
+        let good = golden(&format!("{name}/hf/config.json"));
+        let mut keys: Vec<String> = good.as_object().unwrap().keys().cloned().collect();
+        keys.extend(
+            ["rope_scaling", "rope_parameters", "n_inner", "head_dim", "sliding_window"].map(str::to_owned),
+        );
+        for key in keys {
+            for value in &strange {
+                let mut config = good.clone();
+                config[&key] = value.clone();
+                let mlc = json!({"model_type": config["model_type"], "model_config": config});
+                let _ = ModelConfig::from_mlc(&mlc);
+                if let Ok(config) = ModelConfig::from_hf(&config) {
+                    let _ = arch::params(&config.model_type, &Sizes::from(&config));
+                    accepted += 1;
+                }
+                let model_type = config["model_type"].as_str().unwrap_or("llama");
+                if let Ok(sizes) = Sizes::from_json(model_type, &config) {
+                    let params = arch::params(model_type, &sizes).unwrap();
+                    assert!(params.iter().all(|p| p.numel() > 0), "{key} {value}");
+                }
+            }
+        }
+    }
+    assert!(accepted > 100, "most values of fields that do not matter are accepted: {accepted}");
 }

@@ -62,7 +62,7 @@ impl Sizes {
         let heads = read.need("num_attention_heads", &["num_attention_heads", "n_head"])?;
         let head_dim = match read.size("head_dim", &["head_dim"])? {
             Some(dim) => dim,
-            None if heads > 0 && hidden % heads == 0 => hidden / heads,
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 return Err(read.invalid("hidden_size", hidden, format!("a multiple of the {heads} heads")));
             }
@@ -133,14 +133,28 @@ impl Sizes {
                 return Err(invalid(field, value, format!("1 to {limit}")));
             }
         }
+        if self.positions == 0 && family(model_type)?.learned_positions {
+            return Err(invalid("n_positions", 0, format!("1 to {LIMIT}")));
+        }
         if self.positions > LIMIT {
             return Err(invalid("n_positions", self.positions, format!("at most {LIMIT}")));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(invalid(
                 "num_key_value_heads",
                 self.kv_heads,
                 format!("a divisor of the {} attention heads", self.heads),
+            ));
+        }
+        // Where addresses have 32 bits, a matrix can be larger than memory and its size larger than a word.
+        let widest = [Dim::Vocab, Dim::TwoInter, Dim::Qkv, Dim::Positions].map(|d| self.dim(d));
+        let widest = widest.into_iter().max().unwrap_or(0).max(self.hidden);
+        let inner = self.hidden.max(self.intermediate).max(self.dim(Dim::Q));
+        if (widest as u128) * (inner as u128) * 4 > isize::MAX as u128 {
+            return Err(invalid(
+                "hidden_size",
+                self.hidden,
+                "a model whose matrices fit into memory".to_owned(),
             ));
         }
         Ok(())

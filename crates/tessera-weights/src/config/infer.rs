@@ -121,6 +121,16 @@ impl ModelConfig {
         crate::arch::Sizes::from(&config).check(model_type)?;
         Ok(config)
     }
+
+    /// Takes the biases of a llama-like folder from its tensors: MLC's config does not mention them. `has`
+    /// says whether the folder holds a tensor.
+    pub fn see_biases(&mut self, has: &dyn Fn(&str) -> bool) {
+        if matches!(self.model_type.as_str(), "llama" | "mistral") {
+            self.qkv_bias = has("model.layers.0.self_attn.qkv_proj.bias");
+            self.attention_bias = self.qkv_bias && has("model.layers.0.self_attn.o_proj.bias");
+            self.mlp_bias = has("model.layers.0.mlp.gate_up_proj.bias");
+        }
+    }
 }
 
 fn strange(tensor: &str, what: impl Into<String>) -> ConfigError {
@@ -168,7 +178,7 @@ fn matrix(lookup: &dyn Fn(&str) -> Option<Vec<usize>>, module: &str) -> Result<E
 fn likely_head_dim(hidden: usize, q_width: usize, kv_width: usize) -> usize {
     let order: &[usize] =
         if hidden >= 2048 { &[128, 64, 80, 96, 32, 16, 8] } else { &[64, 128, 80, 96, 32, 16, 8] };
-    let divides = |dim: &usize| q_width % dim == 0 && kv_width % dim == 0;
+    let divides = |dim: &usize| q_width.is_multiple_of(*dim) && kv_width.is_multiple_of(*dim);
     order.iter().copied().find(divides).unwrap_or_else(|| gcd(q_width, kv_width))
 }
 

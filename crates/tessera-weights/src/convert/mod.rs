@@ -7,6 +7,7 @@ mod layout;
 mod plan;
 #[cfg(feature = "fs")]
 mod run;
+#[cfg(feature = "fs")]
 mod values;
 mod write;
 

@@ -12,6 +12,7 @@ use crate::source::{SourceError, SourceTensor, TensorSource, Values};
 
 /// A parameter and the source tensors that it is made from.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "fs"), allow(dead_code))] // only a run reads them
 pub(super) struct Step {
     pub param: Param,
     /// Positions in [`TensorSource::tensors`].
@@ -20,6 +21,7 @@ pub(super) struct Step {
 
 /// A conversion, decided but not run.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "fs"), allow(dead_code))]
 pub struct Plan {
     pub(super) scheme: &'static Scheme,
     pub(super) steps: Vec<Step>,

@@ -18,7 +18,7 @@ use crate::arch::{Combine, Param};
 use crate::dtype::DType;
 use crate::hf::is_plain_name;
 use crate::pack::transpose;
-use crate::quantize::{Arithmetic, encode_row, f32_to_bf16_bits, store};
+use crate::quantize::{Arithmetic, encode_row, store};
 use crate::scheme::{GroupFormat, Layout, Scheme};
 use crate::source::{SourceError, TensorSource, Values};
 
@@ -175,16 +175,12 @@ fn make_dense(source: &dyn TensorSource, step: &Step, dtype: DType) -> Result<Ma
         let (bytes, rest) = left.split_at_mut(values.len() * 2);
         left = rest;
         bytes.par_chunks_mut(cols * 2).enumerate().with_min_len(8).for_each_init(
-            || vec![0.0; cols],
-            |row, (r, bytes)| {
+            || (vec![0.0; cols], Vec::with_capacity(cols * 2)),
+            |(row, stored), (r, bytes)| {
                 part.read(r, row);
-                for (b, &x) in bytes.chunks_exact_mut(2).zip(row.iter()) {
-                    b.copy_from_slice(&match dtype {
-                        DType::F16 => half::f16::from_f32(x).to_le_bytes(),
-                        DType::BF16 => ((x.to_bits() >> 16) as u16).to_le_bytes(),
-                        _ => f32_to_bf16_bits(x).to_le_bytes(),
-                    });
-                }
+                stored.clear();
+                store(dtype, row, stored);
+                bytes.copy_from_slice(stored);
                 if !row.iter().all(|x| x.is_finite()) {
                     finite.store(false, Ordering::Relaxed);
                 }
