@@ -1,6 +1,11 @@
 //! The hyper-parameters of a decoder, from `mlc-chat-config.json`, from HF's `config.json`, or from
 //! the shapes in a manifest.
 
+mod infer;
+mod parse;
+
+pub use parse::ConfigError;
+
 /// How positions are turned into angles beyond the trained context. All of HF's llama kinds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
@@ -107,6 +112,8 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether q, k, v and o have biases.
     pub attention_bias: bool,
+    /// Whether q, k and v have biases: whenever `attention_bias` is true, and in Qwen2, where o has none.
+    pub qkv_bias: bool,
     /// Whether the MLP's linears have biases.
     pub mlp_bias: bool,
     /// Activation of the gate.

@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::pack::pack_word;
 use crate::scheme::{GroupFormat, Layout};
 use crate::tensor::{Matrix, MatrixData, widen};
+use half::slice::HalfFloatSliceExt;
 
 /// Rounds to the nearest f16, ties to even; beyond the range to infinity. Written without branches
 /// because quantising to f16 rounds three times for every weight.
@@ -63,7 +64,15 @@ pub fn f32_to_bf16_bits(x: f32) -> u16 {
 /// already be ones that `dtype` has.
 pub fn store(dtype: DType, values: &[f32], out: &mut Vec<u8>) {
     match dtype {
-        DType::F16 => out.extend(values.iter().flat_map(|&v| half::f16::from_f32(v).to_le_bytes())),
+        DType::F16 => {
+            // A slice at a time, for `half` picks its instructions once per call.
+            let mut halves = [half::f16::ZERO; 256];
+            for values in values.chunks(halves.len()) {
+                let halves = &mut halves[..values.len()];
+                halves.convert_from_f32_slice(values);
+                out.extend(halves.iter().flat_map(|h| h.to_le_bytes()));
+            }
+        }
         DType::BF16 => out.extend(values.iter().flat_map(|&v| ((v.to_bits() >> 16) as u16).to_le_bytes())),
         _ => out.extend(values.iter().flat_map(|&v| f32_to_bf16_bits(v).to_le_bytes())),
     }

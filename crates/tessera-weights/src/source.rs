@@ -57,6 +57,12 @@ pub trait TensorSource: Sync {
 
     /// The values of `tensors()[index]`.
     fn read(&self, index: usize) -> Result<Values, SourceError>;
+
+    /// The file that holds `tensors()[index]`, as a user would name it. MLC counts parameters file by
+    /// file, so tensors of one file must give the same name.
+    fn file(&self, _index: usize) -> &str {
+        "the checkpoint"
+    }
 }
 
 /// A checkpoint's tensor that could not be read.

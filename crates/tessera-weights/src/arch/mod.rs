@@ -1,1 +1,292 @@
-//! TODO
+//! Architectures as data: which tensors a model type has, how large they are, what quantisation does to
+//! them, and what MLC makes them from.
+//!
+//! The tables are in `families.rs`; this file gives them sizes. The names and the sources were read out of
+//! MLC's own loaders; what the loaders do to the values is in the format page, section 5.
+
+mod families;
+mod sizes;
+
+pub use sizes::Sizes;
+
+use crate::dtype::DType;
+use crate::scheme::{Layout, Scheme};
+use families::{Dim, FAMILIES, Family, From, Row};
+
+/// What a parameter is, as far as quantisation cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamKind {
+    /// A linear weight `[outputs, inputs]`.
+    Linear,
+    /// A linear weight that schemes count as the final layer. MLC goes by the module's name (`lm_head`,
+    /// `lm_head.linear`, `embed_out`, `head`), so that InternLM2's `output` is an ordinary linear.
+    Head,
+    /// An embedding table `[entries, width]`, always in NK layout.
+    Embedding,
+    /// A norm or bias: never quantised, in the model's dtype.
+    Vector,
+    /// Never quantised, and float32 in every scheme.
+    VectorF32,
+}
+
+/// How a parameter's values come from its sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// The rows of the sources, one source after the other.
+    Rows,
+    /// Like `Rows`, from a source that is another parameter's too. MLC's loader meets these first.
+    Copy,
+    /// The source is `[inputs, outputs]` (GPT-2's Conv1D).
+    Transpose,
+    /// One is added, in the source's own dtype (Gemma's norms).
+    AddOne,
+    /// Rows come head by head as q, k, v and become all q, all k, all v (GPT-NeoX).
+    PerHead {
+        /// Number of heads.
+        heads: usize,
+        /// Rows of a head's q, of its k, of its v.
+        head_dim: usize,
+    },
+    /// Rows come group by group as the q heads that share a k and v, then k, then v, and become all q,
+    /// all k, all v (InternLM2).
+    PerGroup {
+        /// Number of key and value heads.
+        groups: usize,
+        /// Query heads of a group.
+        queries: usize,
+        /// Rows of a head.
+        head_dim: usize,
+    },
+}
+
+/// A tensor of the checkpoint that a parameter needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// The shape that it must have.
+    pub shape: Vec<usize>,
+}
+
+/// A parameter of a model, before quantisation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Param {
+    /// MLC's name, ending in `.weight` or `.bias`.
+    pub name: String,
+    /// Logical shape, whatever the scheme: `[rows, cols]`, or `[len]` for vectors.
+    pub shape: Vec<usize>,
+    /// What quantisation does to it.
+    pub kind: ParamKind,
+    /// What it is made from, in order.
+    pub sources: Vec<Source>,
+    /// How.
+    pub combine: Combine,
+}
+
+/// A tensor as a folder holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// The record's name.
+    pub name: String,
+    /// The record's shape.
+    pub shape: Vec<usize>,
+    /// The record's dtype; float32 is stored as bf16.
+    pub dtype: DType,
+}
+
+impl StoredTensor {
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes in the shard.
+    pub fn stored_len(&self) -> usize {
+        self.numel() * crate::dtype::Encoding::F32ToBf16.stored(self.dtype).size()
+    }
+}
+
+impl Param {
+    /// Rows of the matrix; 1 for a vector.
+    pub fn rows(&self) -> usize {
+        if self.shape.len() == 2 { self.shape[0] } else { 1 }
+    }
+
+    /// Columns of the matrix; the length of a vector.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(0)
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether `scheme` quantises the parameter, and in which layout.
+    pub fn layout(&self, scheme: &Scheme) -> Option<Layout> {
+        scheme.group?;
+        match self.kind {
+            ParamKind::Linear => Some(scheme.layout),
+            ParamKind::Head => scheme.head.then_some(scheme.layout),
+            ParamKind::Embedding => scheme.embedding.then_some(Layout::Nk),
+            ParamKind::Vector | ParamKind::VectorF32 => None,
+        }
+    }
+
+    /// The tensors that a folder in `scheme` holds for this parameter: `X.q_weight` and `X.q_scale`, or
+    /// the parameter under its own name.
+    pub fn stored(&self, scheme: &Scheme) -> Vec<StoredTensor> {
+        if let (Some(layout), Some(format)) = (self.layout(scheme), scheme.group) {
+            let base = self.name.strip_suffix(".weight").unwrap_or(&self.name);
+            let lying = |inner: usize| match layout {
+                Layout::Nk => vec![self.rows(), inner],
+                Layout::Kn => vec![inner, self.rows()],
+            };
+            return vec![
+                StoredTensor {
+                    name: format!("{base}.q_weight"),
+                    shape: lying(format.words(self.cols())),
+                    dtype: DType::U32,
+                },
+                StoredTensor {
+                    name: format!("{base}.q_scale"),
+                    shape: lying(format.groups(self.cols())),
+                    dtype: scheme.dtype,
+                },
+            ];
+        }
+        let dtype = if self.kind == ParamKind::VectorF32 { DType::F32 } else { scheme.dtype };
+        vec![StoredTensor { name: self.name.clone(), shape: self.shape.clone(), dtype }]
+    }
+
+    /// The same parameter made from a tensor that already has its name and shape: a source that was
+    /// fused before, as an MLC folder is.
+    pub fn from_itself(mut self) -> Param {
+        self.sources = vec![Source { name: self.name.clone(), shape: self.shape.clone() }];
+        self.combine = Combine::Rows;
+        self
+    }
+}
+
+/// A model type or sizes that the tables cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArchError {
+    /// No table has this name.
+    #[error("model type {model_type:?} is not supported; supported are {}", known().join(", "))]
+    Unknown {
+        /// The name as given.
+        model_type: String,
+    },
+    /// The config lacks a size.
+    #[error("config of a {model_type} model: {field} is missing")]
+    Missing {
+        /// The model type.
+        model_type: String,
+        /// The field's name.
+        field: &'static str,
+    },
+    /// A size that cannot be.
+    #[error("config of a {model_type} model: {field} is {found}, expected {expected}")]
+    Invalid {
+        /// The model type.
+        model_type: String,
+        /// The field's name.
+        field: &'static str,
+        /// The value.
+        found: String,
+        /// What is allowed.
+        expected: String,
+    },
+}
+
+/// Every model type that has a table.
+pub fn known() -> Vec<&'static str> {
+    FAMILIES.iter().flat_map(|f| f.model_types.iter().copied()).collect()
+}
+
+fn family(model_type: &str) -> Result<&'static Family, ArchError> {
+    FAMILIES
+        .iter()
+        .find(|f| f.model_types.contains(&model_type))
+        .ok_or_else(|| ArchError::Unknown { model_type: model_type.to_owned() })
+}
+
+/// The parameters of a model, in module order: embedding, each layer, final norm, head.
+pub fn params(model_type: &str, sizes: &Sizes) -> Result<Vec<Param>, ArchError> {
+    let family = family(model_type)?;
+    sizes.check(model_type)?;
+    let mut out = Vec::new();
+    for row in family.first.iter().copied().flatten() {
+        push(&mut out, family, row, sizes, None);
+    }
+    for layer in 0..sizes.layers {
+        for row in family.layer.iter().copied().flatten() {
+            push(&mut out, family, row, sizes, Some(layer));
+        }
+    }
+    for row in family.last.iter().copied().flatten() {
+        push(&mut out, family, row, sizes, None);
+    }
+    Ok(out)
+}
+
+/// Whether a checkpoint of this model type may hold `tensor` although no parameter is made from it:
+/// buffers that are computed anew, and the copy of a tied head.
+pub fn may_be_unused(tensor: &str) -> bool {
+    ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias"]
+        .iter()
+        .any(|end| tensor.ends_with(end))
+        || tensor == "lm_head.weight"
+}
+
+fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: Option<usize>) {
+    if !row.when.holds(sizes) {
+        return;
+    }
+    let named = |template: &str| match layer {
+        Some(i) => template.replace("{i}", &i.to_string()),
+        None => template.to_owned(),
+    };
+    let source_shape = |rows: Dim| match row.cols {
+        Some(cols) if row.combine == families::How::Transpose => vec![sizes.dim(cols), sizes.dim(rows)],
+        Some(cols) => vec![sizes.dim(rows), sizes.dim(cols)],
+        None => vec![sizes.dim(rows)],
+    };
+    let (rows, sources) = match row.from {
+        From::Same(rows) => {
+            (sizes.dim(rows), vec![Source { name: named(row.name), shape: source_shape(rows) }])
+        }
+        From::Names(list) => (
+            list.iter().map(|&(_, rows)| sizes.dim(rows)).sum(),
+            list.iter()
+                .map(|&(name, rows)| Source { name: named(name), shape: source_shape(rows) })
+                .collect(),
+        ),
+    };
+    let shape = match row.cols {
+        Some(cols) => vec![rows, sizes.dim(cols)],
+        None => vec![rows],
+    };
+    let combine = match row.combine {
+        families::How::Rows => Combine::Rows,
+        families::How::Copy => Combine::Copy,
+        families::How::Transpose => Combine::Transpose,
+        families::How::AddOne => Combine::AddOne,
+        families::How::PerHead => Combine::PerHead { heads: sizes.heads, head_dim: sizes.head_dim },
+        families::How::PerGroup => Combine::PerGroup {
+            groups: sizes.kv_heads,
+            queries: sizes.heads / sizes.kv_heads,
+            head_dim: sizes.head_dim,
+        },
+    };
+    out.push(Param {
+        name: format!("{}{}", family.prefix, named(row.name)),
+        shape,
+        kind: row.kind,
+        sources,
+        combine,
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! The sizes that the tables speak of, under one name each whatever the config calls them.
+
+use serde_json::Value;
+
+use super::families::{Dim, Tie};
+use super::{ArchError, family};
+use crate::config::ModelConfig;
+
+/// Sizes and switches that decide which parameters a model has and how large they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Sizes {
+    pub vocab: usize,
+    pub hidden: usize,
+    pub intermediate: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    /// Entries of a learned position embedding; 0 where there is none.
+    pub positions: usize,
+    /// Whether the head is the embedding.
+    pub tied: bool,
+    /// Whether q, k and v have biases where the family leaves that open.
+    pub qkv_bias: bool,
+    /// Whether the attention's output has one.
+    pub out_bias: bool,
+    /// Whether the MLP's linears have one.
+    pub mlp_bias: bool,
+}
+
+/// More than any model has; keeps every product of two sizes inside 64 bits and every list inside memory.
+const LIMIT: usize = 1 << 24;
+const MAX_LAYERS: usize = 1 << 12;
+
+impl From<&ModelConfig> for Sizes {
+    fn from(c: &ModelConfig) -> Sizes {
+        Sizes {
+            vocab: c.vocab_size,
+            hidden: c.hidden_size,
+            intermediate: c.intermediate_size,
+            layers: c.num_hidden_layers,
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: c.head_dim,
+            positions: c.context_window_size,
+            tied: c.tie_word_embeddings,
+            qkv_bias: c.attention_bias || c.qkv_bias,
+            out_bias: c.attention_bias,
+            mlp_bias: c.mlp_bias,
+        }
+    }
+}
+
+impl Sizes {
+    /// From the hyper-parameters of a model: HF's `config.json`, or `model_config` of
+    /// `mlc-chat-config.json`, which keeps HF's names.
+    pub fn from_json(model_type: &str, config: &Value) -> Result<Sizes, ArchError> {
+        let family = family(model_type)?;
+        let read = Reader { model_type, config };
+        let hidden = read.need("hidden_size", &["hidden_size", "n_embd"])?;
+        let heads = read.need("num_attention_heads", &["num_attention_heads", "n_head"])?;
+        let head_dim = match read.size("head_dim", &["head_dim"])? {
+            Some(dim) => dim,
+            None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
+            None => {
+                return Err(read.invalid("hidden_size", hidden, format!("a multiple of the {heads} heads")));
+            }
+        };
+        let intermediate = match read.size("intermediate_size", &["intermediate_size", "n_inner"])? {
+            Some(size) => size,
+            None if family.mlp_is_four_hidden => hidden.saturating_mul(4),
+            None => return Err(read.missing("intermediate_size")),
+        };
+        let positions = match family.learned_positions {
+            true => {
+                read.need("n_positions", &["n_positions", "max_position_embeddings", "context_window_size"])?
+            }
+            false => 0,
+        };
+        let tied = match family.tie {
+            Tie::Always => true,
+            Tie::Never => false,
+            Tie::Config { default } => read.flag("tie_word_embeddings", &["tie_word_embeddings"], default)?,
+        };
+        let qkv_bias = match family.bias_key {
+            Some((key, default)) => read.flag(key, &[key], default)?,
+            None if read.flag("attention_bias", &["attention_bias"], false)? => {
+                return Err(read.invalid("attention_bias", true, "false".to_owned()));
+            }
+            None => false,
+        };
+        let mlp_bias = match family.mlp_bias_key {
+            Some((key, default)) => read.flag(key, &[key], default)?,
+            None => false,
+        };
+        let sizes = Sizes {
+            vocab: read.need("vocab_size", &["vocab_size"])?,
+            hidden,
+            intermediate,
+            layers: read.need("num_hidden_layers", &["num_hidden_layers", "n_layer"])?,
+            heads,
+            kv_heads: read.size("num_key_value_heads", &["num_key_value_heads"])?.unwrap_or(heads),
+            head_dim,
+            positions,
+            tied,
+            qkv_bias,
+            out_bias: qkv_bias,
+            mlp_bias,
+        };
+        sizes.check(model_type)?;
+        Ok(sizes)
+    }
+
+    /// That every size is positive, within limits, and that heads divide.
+    pub(crate) fn check(&self, model_type: &str) -> Result<(), ArchError> {
+        let invalid = |field, found: usize, expected: String| ArchError::Invalid {
+            model_type: model_type.to_owned(),
+            field,
+            found: found.to_string(),
+            expected,
+        };
+        for (field, value, limit) in [
+            ("vocab_size", self.vocab, LIMIT),
+            ("hidden_size", self.hidden, LIMIT),
+            ("intermediate_size", self.intermediate, LIMIT),
+            ("num_hidden_layers", self.layers, MAX_LAYERS),
+            ("num_attention_heads", self.heads, 1 << 12),
+            ("num_key_value_heads", self.kv_heads, 1 << 12),
+            ("head_dim", self.head_dim, 1 << 12),
+        ] {
+            if value == 0 || value > limit {
+                return Err(invalid(field, value, format!("1 to {limit}")));
+            }
+        }
+        if self.positions == 0 && family(model_type)?.learned_positions {
+            return Err(invalid("n_positions", 0, format!("1 to {LIMIT}")));
+        }
+        if self.positions > LIMIT {
+            return Err(invalid("n_positions", self.positions, format!("at most {LIMIT}")));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(invalid(
+                "num_key_value_heads",
+                self.kv_heads,
+                format!("a divisor of the {} attention heads", self.heads),
+            ));
+        }
+        // Where addresses have 32 bits, a matrix can be larger than memory and its size larger than a word.
+        let widest = [Dim::Vocab, Dim::TwoInter, Dim::Qkv, Dim::Positions].map(|d| self.dim(d));
+        let widest = widest.into_iter().max().unwrap_or(0).max(self.hidden);
+        let inner = self.hidden.max(self.intermediate).max(self.dim(Dim::Q));
+        if (widest as u128) * (inner as u128) * 4 > isize::MAX as u128 {
+            return Err(invalid(
+                "hidden_size",
+                self.hidden,
+                "a model whose matrices fit into memory".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn dim(&self, dim: Dim) -> usize {
+        match dim {
+            Dim::Vocab => self.vocab,
+            Dim::Hidden => self.hidden,
+            Dim::Inter => self.intermediate,
+            Dim::TwoInter => 2 * self.intermediate,
+            Dim::Q => self.heads * self.head_dim,
+            Dim::Kv => self.kv_heads * self.head_dim,
+            Dim::Qkv => (self.heads + 2 * self.kv_heads) * self.head_dim,
+            Dim::Head => self.head_dim,
+            Dim::Positions => self.positions,
+        }
+    }
+}
+
+struct Reader<'a> {
+    model_type: &'a str,
+    config: &'a Value,
+}
+
+impl Reader<'_> {
+    fn missing(&self, field: &'static str) -> ArchError {
+        ArchError::Missing { model_type: self.model_type.to_owned(), field }
+    }
+
+    fn invalid(&self, field: &'static str, found: impl ToString, expected: String) -> ArchError {
+        let model_type = self.model_type.to_owned();
+        ArchError::Invalid { model_type, field, found: found.to_string(), expected }
+    }
+
+    fn find(&self, keys: &[&str]) -> Option<&Value> {
+        keys.iter().filter_map(|key| self.config.get(key)).find(|value| !value.is_null())
+    }
+
+    fn size(&self, field: &'static str, keys: &[&str]) -> Result<Option<usize>, ArchError> {
+        match self.find(keys) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
+                Some(n) => Ok(Some(n)),
+                None => Err(self.invalid(field, value, "a positive whole number".to_owned())),
+            },
+        }
+    }
+
+    fn need(&self, field: &'static str, keys: &[&str]) -> Result<usize, ArchError> {
+        self.size(field, keys)?.ok_or_else(|| self.missing(field))
+    }
+
+    fn flag(&self, field: &'static str, keys: &[&str], default: bool) -> Result<bool, ArchError> {
+        match self.find(keys) {
+            None => Ok(default),
+            Some(value) => {
+                value.as_bool().ok_or_else(|| self.invalid(field, value, "true or false".to_owned()))
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use super::*;
+use serde_json::json;
+
+fn llama() -> Sizes {
+    let config = json!({
+        "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 101, "tie_word_embeddings": false
+    });
+    Sizes::from_json("llama", &config).unwrap()
+}
+
+#[test]
+fn every_table_gives_unique_names_and_shapes_that_its_sources_fill() {
+    let sizes = Sizes { qkv_bias: true, out_bias: true, mlp_bias: true, positions: 64, ..llama() };
+    for model_type in known() {
+        // GPT-2 and GPT-NeoX have no grouped heads; GPT-2's heads are as wide as the model.
+        let sizes = match model_type {
+            "gpt2" | "gpt_neox" => Sizes { kv_heads: 6, ..sizes.clone() },
+            _ => sizes.clone(),
+        };
+        let params = params(model_type, &sizes).unwrap();
+        let mut names: Vec<&str> = params.iter().map(|p| p.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), params.len(), "{model_type}");
+        for p in &params {
+            assert!(!p.name.contains('{') && !p.sources.is_empty(), "{p:?}");
+            let filled: usize = p.sources.iter().map(|s| s.shape.iter().product::<usize>()).sum();
+            assert_eq!(filled, p.numel(), "{model_type} {p:?}");
+            if p.combine != Combine::Transpose {
+                assert!(p.sources.iter().all(|s| s.shape[1..] == p.shape[1..]), "{p:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn names_agree_with_what_was_read_out_of_the_reference_loaders() {
+    // One layer of each model type, MLC's names in the order of its modules.
+    let expected = include_str!("names.txt");
+    for line in expected.lines().filter(|l| !l.is_empty()) {
+        let mut words = line.split(' ');
+        let model_type = words.next().unwrap();
+        let switches = words.next().unwrap();
+        let sizes = Sizes {
+            layers: 1,
+            kv_heads: if matches!(model_type, "gpt2" | "gpt_neox") { 6 } else { 2 },
+            positions: 8,
+            tied: switches.contains('t'),
+            qkv_bias: switches.contains('b'),
+            out_bias: switches.contains('b'),
+            mlp_bias: switches.contains('m'),
+            ..llama()
+        };
+        let mut found: Vec<String> = params(model_type, &sizes)
+            .unwrap()
+            .iter()
+            .map(|p| {
+                let sources: Vec<&str> = p.sources.iter().map(|s| s.name.as_str()).collect();
+                let mark = match p.kind {
+                    ParamKind::Vector => "",
+                    ParamKind::VectorF32 => "!",
+                    _ => "*",
+                };
+                format!("{}{mark}={}", p.name, sources.join("+"))
+            })
+            .collect();
+        let mut expected: Vec<String> = words.map(str::to_owned).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{model_type} {switches}");
+    }
+}
+
+#[test]
+fn the_layout_of_a_tensor_is_the_schemes_but_embeddings_are_always_nk() {
+    let params = params("llama", &llama()).unwrap();
+    let stored = |scheme: &str, name: &str| {
+        let param = params.iter().find(|p| p.name == name).unwrap();
+        param.stored(Scheme::find(scheme).unwrap())
+    };
+    let shapes = |t: Vec<StoredTensor>| t.into_iter().map(|t| t.shape).collect::<Vec<_>>();
+    assert_eq!(shapes(stored("q4f16_0", "model.embed_tokens.weight")), [vec![101, 8], vec![101, 2]]);
+    assert_eq!(shapes(stored("q4f16_0", "lm_head.weight")), [vec![8, 101], vec![2, 101]]);
+    assert_eq!(shapes(stored("q4f16_2", "lm_head.weight")), [vec![101, 48]]);
+    let down = stored("q4f32_1", "model.layers.1.mlp.down_proj.weight");
+    assert_eq!(down[0].name, "model.layers.1.mlp.down_proj.q_weight");
+    assert_eq!((down[0].dtype, down[1].dtype), (DType::U32, DType::F32));
+    assert_eq!(down[1].stored_len(), 48 * 3 * 2);
+}
+
+#[test]
+fn internlm2s_head_is_not_a_final_layer() {
+    let params = params("internlm2", &llama()).unwrap();
+    let output = params.iter().find(|p| p.name == "output.weight").unwrap();
+    assert_eq!(output.stored(Scheme::find("q4f16_2").unwrap()).len(), 2);
+}
+
+#[test]
+fn bad_sizes_are_named_with_their_value() {
+    let good = json!({
+        "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 101
+    });
+    for (key, value, part) in [
+        ("hidden_size", json!(-1), "hidden_size is -1"),
+        ("hidden_size", json!(50), "hidden_size is 50, expected a multiple of the 6 heads"),
+        ("num_attention_heads", json!(0), "multiple of the 0 heads"),
+        ("num_key_value_heads", json!(4), "num_key_value_heads is 4, expected a divisor of the 6"),
+        ("num_key_value_heads", json!(0), "num_key_value_heads is 0"),
+        ("vocab_size", json!(u64::MAX), "vocab_size is 18446744073709551615"),
+        ("intermediate_size", json!(null), "intermediate_size is missing"),
+        ("attention_bias", json!("yes"), "attention_bias is \"yes\""),
+    ] {
+        let mut config = good.clone();
+        config[key] = value;
+        let error = Sizes::from_json("llama", &config).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    let error = Sizes::from_json("lama", &good).unwrap_err().to_string();
+    assert!(error.contains("\"lama\"") && error.contains("llama, mistral, qwen2"), "{error}");
+}

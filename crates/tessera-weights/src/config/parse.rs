@@ -1,0 +1,389 @@
+//! [`ModelConfig`] from the two JSON files that state one.
+
+use serde_json::Value;
+
+use super::{Activation, ModelConfig, RopeScaling};
+use crate::arch::{ArchError, Sizes};
+
+/// A config that cannot be used; the field is named as in the file.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A field that nothing can stand in for is missing.
+    #[error("config: {field} is missing")]
+    Missing {
+        /// The field.
+        field: String,
+    },
+    /// A value is of the wrong type or out of range.
+    #[error("config: {field} is {found}, expected {expected}")]
+    Invalid {
+        /// The field.
+        field: String,
+        /// The value.
+        found: String,
+        /// What is allowed.
+        expected: String,
+    },
+    /// A known field asks for something that is not implemented.
+    #[error("config: {field} {found:?} is not supported; supported are {supported}")]
+    Unsupported {
+        /// The field.
+        field: String,
+        /// The value.
+        found: String,
+        /// The values that are.
+        supported: &'static str,
+    },
+    /// The model type or its sizes.
+    #[error(transparent)]
+    Arch(#[from] ArchError),
+    /// The tensors of a folder without a config are not those of a model that can be guessed.
+    #[error("no config, and tensor {tensor} {what}")]
+    Shapes {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+const MAX_CONTEXT: u64 = 1 << 24;
+
+/// Fields of one JSON object.
+#[derive(Clone, Copy)]
+struct Fields<'a> {
+    json: &'a Value,
+    /// Put before names in messages.
+    path: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn get(self, key: &str) -> Option<&'a Value> {
+        self.json.get(key).filter(|v| !v.is_null())
+    }
+
+    fn any(self, keys: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+        keys.iter().find_map(|&key| Some((key, self.get(key)?)))
+    }
+
+    fn invalid(self, key: &str, found: &Value, expected: &str) -> ConfigError {
+        let mut found = found.to_string();
+        if found.len() > 100 {
+            found = format!("{}...", found.chars().take(100).collect::<String>());
+        }
+        ConfigError::Invalid { field: format!("{}{key}", self.path), found, expected: expected.to_owned() }
+    }
+
+    fn missing(self, key: &str) -> ConfigError {
+        ConfigError::Missing { field: format!("{}{key}", self.path) }
+    }
+
+    fn text(self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(v) => v.as_str().map(Some).ok_or_else(|| self.invalid(key, v, "a string")),
+        }
+    }
+
+    fn flag(self, key: &str) -> Result<Option<bool>, ConfigError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(v) => v.as_bool().map(Some).ok_or_else(|| self.invalid(key, v, "true or false")),
+        }
+    }
+
+    /// A finite number of at least `least`.
+    fn number(self, key: &str, least: f64) -> Result<Option<f64>, ConfigError> {
+        let Some(v) = self.get(key) else { return Ok(None) };
+        match v.as_f64().filter(|x| x.is_finite() && *x >= least) {
+            Some(x) => Ok(Some(x)),
+            None => Err(self.invalid(key, v, &format!("a number of at least {least}"))),
+        }
+    }
+
+    fn need_number(self, key: &str, least: f64) -> Result<f64, ConfigError> {
+        self.number(key, least)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A number of tokens. MLC writes -1 for none.
+    fn tokens(self, key: &str) -> Result<Option<usize>, ConfigError> {
+        let Some(v) = self.get(key) else { return Ok(None) };
+        if v.as_i64() == Some(-1) {
+            return Ok(None);
+        }
+        match v.as_u64().filter(|n| (1..=MAX_CONTEXT).contains(n)) {
+            Some(n) => Ok(Some(n as usize)),
+            None => Err(self.invalid(key, v, &format!("1 to {MAX_CONTEXT} tokens"))),
+        }
+    }
+
+    fn numbers(self, key: &str, len: usize) -> Result<Vec<f64>, ConfigError> {
+        let v = self.get(key).ok_or_else(|| self.missing(key))?;
+        let list: Option<Vec<f64>> = v
+            .as_array()
+            .and_then(|l| l.iter().map(|x| x.as_f64().filter(|x| x.is_finite() && *x > 0.0)).collect());
+        match list.filter(|l| l.len() == len) {
+            Some(list) => Ok(list),
+            None => Err(self.invalid(key, v, &format!("{len} positive numbers, half the head's width"))),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// From a parsed `mlc-chat-config.json`.
+    pub fn from_mlc(json: &Value) -> Result<ModelConfig, ConfigError> {
+        let top = Fields { json, path: "" };
+        let inner = top.get("model_config").ok_or_else(|| top.missing("model_config"))?;
+        let model = Fields { json: inner, path: "model_config." };
+        let model_type = match top.text("model_type")? {
+            Some(t) => t,
+            None => model.text("model_type")?.ok_or_else(|| top.missing("model_type"))?,
+        };
+        let mut config = common(model_type, model)?;
+        if let Some(v) = top.get("vocab_size")
+            && v.as_u64() != Some(config.vocab_size as u64)
+        {
+            let expected = format!("{}, as in model_config", config.vocab_size);
+            return Err(top.invalid("vocab_size", v, &expected));
+        }
+        config.rope_theta = theta(&mut config, model, &["position_embedding_base", "rope_theta"])?;
+        let trained = match model.tokens("context_window_size")? {
+            Some(n) => Some(n),
+            None => model.tokens("max_position_embeddings")?,
+        };
+        let window = match top.tokens("sliding_window_size")? {
+            Some(n) => Some(n),
+            None => model.tokens("sliding_window_size")?,
+        };
+        // The top level is what the packager chose, the inner value what the model was trained for.
+        let context = top.tokens("context_window_size")?.or(trained).or(window);
+        let context = context.ok_or_else(|| top.missing("context_window_size"))?;
+        config.context_window_size = within_window(&mut config, context, window);
+        let trained = trained.unwrap_or(context);
+        if let Some(scaling) = model.get("rope_scaling") {
+            let scaling = Fields { json: scaling, path: "model_config.rope_scaling." };
+            config.rope_scaling = rope_scaling(scaling, model, config.head_dim, trained)?;
+        }
+        Ok(config)
+    }
+
+    /// From a parsed Hugging Face `config.json`.
+    pub fn from_hf(json: &Value) -> Result<ModelConfig, ConfigError> {
+        let top = Fields { json, path: "" };
+        let model_type = top.text("model_type")?.ok_or_else(|| top.missing("model_type"))?;
+        let mut config = common(model_type, top)?;
+        let parameters = top.get("rope_parameters").map(|json| Fields { json, path: "rope_parameters." });
+        let nested = match parameters {
+            Some(p) => p.number("rope_theta", 1.0)?,
+            None => None,
+        };
+        config.rope_theta = match (nested, top.number("rope_theta", 1.0)?) {
+            (Some(nested), Some(outer)) if nested != outer => {
+                let expected = format!("{nested}, as in rope_parameters");
+                return Err(top.invalid("rope_theta", &Value::from(outer), &expected));
+            }
+            (Some(nested), _) => nested,
+            (None, _) => theta(&mut config, top, &["rope_theta", "rotary_emb_base"])?,
+        };
+        let context = match top.tokens("max_position_embeddings")? {
+            Some(n) => n,
+            None => {
+                let n = top.tokens("n_positions")?;
+                n.ok_or_else(|| top.missing("max_position_embeddings"))?
+            }
+        };
+        let window = match top.flag("use_sliding_window")? {
+            Some(false) => None,
+            _ => top.tokens("sliding_window")?,
+        };
+        config.context_window_size = within_window(&mut config, context, window);
+        let scaling = match top.get("rope_scaling") {
+            Some(json) => Some(Fields { json, path: "rope_scaling." }),
+            None => parameters,
+        };
+        if let Some(scaling) = scaling {
+            config.rope_scaling = rope_scaling(scaling, top, config.head_dim, context)?;
+        }
+        Ok(config)
+    }
+}
+
+/// What both files spell alike. Rotary settings and context are filled in by the caller.
+fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigError> {
+    if !model.json.is_object() {
+        return Err(model.invalid("", model.json, "an object"));
+    }
+    let sizes = Sizes::from_json(model_type, model.json)?;
+    for key in ["partial_rotary_factor", "rotary_pct"] {
+        if let Some(part) = model.number(key, 0.0)?.filter(|part| *part != 1.0) {
+            return Err(ConfigError::Unsupported {
+                field: format!("{}{key}", model.path),
+                found: part.to_string(),
+                supported: "1",
+            });
+        }
+    }
+    let mut guesses = Vec::new();
+    let eps_keys = ["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"];
+    let norm_eps = match model.any(&eps_keys) {
+        Some((key, v)) => match v.as_f64().filter(|e| *e > 0.0 && *e < 1.0) {
+            Some(eps) => eps,
+            None => return Err(model.invalid(key, v, "a number between 0 and 1")),
+        },
+        None => {
+            guesses.push("The norms' epsilon is not in the config; 1e-6 is assumed.".to_owned());
+            1e-6
+        }
+    };
+    // These have biases whatever the config says; the others leave it to `Sizes`.
+    let (qkv, out, mlp) = match model_type {
+        "qwen2" => (true, false, false),
+        "stablelm" => (sizes.qkv_bias, false, false),
+        "gpt2" | "gpt_neox" | "phi" => (true, true, true),
+        _ => (sizes.qkv_bias, sizes.out_bias, sizes.mlp_bias),
+    };
+    Ok(ModelConfig {
+        model_type: model_type.to_owned(),
+        hidden_size: sizes.hidden,
+        intermediate_size: sizes.intermediate,
+        num_hidden_layers: sizes.layers,
+        num_attention_heads: sizes.heads,
+        num_key_value_heads: sizes.kv_heads,
+        head_dim: sizes.head_dim,
+        vocab_size: sizes.vocab,
+        norm_eps,
+        rope_theta: 10000.0,
+        rope_scaling: RopeScaling::None,
+        context_window_size: 0,
+        tie_word_embeddings: sizes.tied,
+        attention_bias: qkv && out,
+        qkv_bias: qkv,
+        mlp_bias: mlp,
+        activation: activation(model_type, model)?,
+        guesses,
+    })
+}
+
+fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigError> {
+    let gemma = model_type.starts_with("gemma");
+    let keys = ["hidden_activation", "hidden_act", "activation_function"];
+    let Some((key, v)) = model.any(&keys) else {
+        // MLC drops the field where an architecture has one activation only.
+        return Ok(match model_type {
+            "gpt_neox" => Activation::Gelu,
+            "gpt2" | "phi" | "starcoder2" => Activation::GeluTanh,
+            _ if gemma => Activation::GeluTanh,
+            _ => Activation::Silu,
+        });
+    };
+    match v.as_str() {
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        // The first Gemma configs say `gelu` and mean the approximation, as HF's own code does.
+        Some("gelu") if gemma => Ok(Activation::GeluTanh),
+        Some("gelu") => Ok(Activation::Gelu),
+        Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => Ok(Activation::GeluTanh),
+        Some("relu") => Ok(Activation::Relu),
+        Some(other) => Err(ConfigError::Unsupported {
+            field: format!("{}{key}", model.path),
+            found: other.to_owned(),
+            supported: "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu",
+        }),
+        None => Err(model.invalid(key, v, "a string")),
+    }
+}
+
+/// The rotary base under one of `keys`; 10000 where the model has no rotary positions or is silent.
+fn theta(config: &mut ModelConfig, model: Fields<'_>, keys: &[&'static str]) -> Result<f64, ConfigError> {
+    for key in keys {
+        if let Some(theta) = model.number(key, 1.0)? {
+            return Ok(theta);
+        }
+    }
+    if config.model_type != "gpt2" {
+        config.guesses.push(format!("{} is not in the config; 10000 is assumed.", keys[0]));
+    }
+    Ok(10000.0)
+}
+
+/// Attention over a sliding window equals plain attention as long as the window is not full.
+fn within_window(config: &mut ModelConfig, context: usize, window: Option<usize>) -> usize {
+    match window.filter(|w| *w < context) {
+        None => context,
+        Some(window) => {
+            config.guesses.push(format!(
+                "The model attends to a sliding window of {window} tokens; the context is limited to that."
+            ));
+            window
+        }
+    }
+}
+
+fn rope_scaling(
+    scaling: Fields<'_>,
+    model: Fields<'_>,
+    head_dim: usize,
+    context: usize,
+) -> Result<RopeScaling, ConfigError> {
+    let empty = scaling.json.as_object().is_some_and(serde_json::Map::is_empty);
+    let only_theta = scaling.json.as_object().is_some_and(|o| o.keys().all(|k| k == "rope_theta"));
+    if empty || only_theta {
+        return Ok(RopeScaling::None);
+    }
+    let kind = match scaling.text("rope_type")? {
+        Some(kind) => kind,
+        None => scaling.text("type")?.ok_or_else(|| scaling.missing("rope_type"))?,
+    };
+    let key = "original_max_position_embeddings";
+    let original = match scaling.tokens(key)? {
+        Some(n) => Some(n),
+        None => model.tokens(key)?,
+    };
+    let factor = || scaling.need_number("factor", 1.0);
+    Ok(match kind {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: factor()? },
+        "dynamic" => {
+            RopeScaling::Dynamic { factor: factor()?, original_context: original.unwrap_or(context) }
+        }
+        "llama3" => {
+            let (low, high) = ("low_freq_factor", "high_freq_factor");
+            let low_freq_factor = scaling.need_number(low, f64::MIN_POSITIVE)?;
+            let high_freq_factor = scaling.need_number(high, f64::MIN_POSITIVE)?;
+            if high_freq_factor <= low_freq_factor {
+                let expected = format!("more than {low}, which is {low_freq_factor}");
+                return Err(scaling.invalid(high, &Value::from(high_freq_factor), &expected));
+            }
+            RopeScaling::Llama3 {
+                factor: factor()?,
+                low_freq_factor,
+                high_freq_factor,
+                original_context: original.ok_or_else(|| scaling.missing(key))?,
+            }
+        }
+        "yarn" => RopeScaling::Yarn {
+            factor: factor()?,
+            original_context: original.unwrap_or(context),
+            beta_fast: scaling.number("beta_fast", 0.0)?.unwrap_or(32.0),
+            beta_slow: scaling.number("beta_slow", 0.0)?.unwrap_or(1.0),
+            attention_factor: scaling.number("attention_factor", f64::MIN_POSITIVE)?,
+            mscale: scaling.number("mscale", 0.0)?,
+            mscale_all_dim: scaling.number("mscale_all_dim", 0.0)?,
+            truncate: scaling.flag("truncate")?.unwrap_or(true),
+        },
+        // Phi-3's first name for it.
+        "longrope" | "su" => RopeScaling::LongRope {
+            short_factor: scaling.numbers("short_factor", head_dim / 2)?,
+            long_factor: scaling.numbers("long_factor", head_dim / 2)?,
+            original_context: original.unwrap_or(context),
+            attention_factor: scaling.number("attention_factor", f64::MIN_POSITIVE)?,
+            factor: scaling.number("factor", 1.0)?,
+        },
+        other => {
+            return Err(ConfigError::Unsupported {
+                field: format!("{}rope_type", scaling.path),
+                found: other.to_owned(),
+                supported: "default, linear, dynamic, llama3, yarn, longrope",
+            });
+        }
+    })
+}

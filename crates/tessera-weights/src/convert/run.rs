@@ -1,0 +1,348 @@
+//! Running a plan: read, quantise, write, one parameter at a time; the folder appears when it is whole.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use md5::{Digest, Md5};
+use rayon::prelude::*;
+
+use super::plan::{Plan, Step};
+use super::values::Rows;
+use super::write::{Flavour, shard_name};
+use super::{ConvertError, ConvertOptions, ConvertReport, Progress};
+use crate::arch::{Combine, Param};
+use crate::dtype::DType;
+use crate::hf::is_plain_name;
+use crate::pack::transpose;
+use crate::quantize::{Arithmetic, encode_row, store};
+use crate::scheme::{GroupFormat, Layout, Scheme};
+use crate::source::{SourceError, TensorSource, Values};
+
+/// Converts `source` into a new folder `dst`, with `extra_files` (name and content) beside the weights.
+///
+/// Memory is taken for one source tensor and one parameter at a time. Everything is written to a sibling
+/// of `dst` that is renamed when it is complete; the manifest comes last, so that not even the sibling of
+/// a killed conversion opens.
+pub fn convert(
+    source: &dyn TensorSource,
+    params: &[Param],
+    scheme: &'static Scheme,
+    options: &ConvertOptions<'_>,
+    dst: &Path,
+    extra_files: &[(String, Vec<u8>)],
+) -> Result<ConvertReport, ConvertError> {
+    let plan = Plan::new(source, params, scheme, options)?;
+    check_extra_names(extra_files)?;
+    let staging = Staging::beside(dst)?;
+    let mut shards = ShardFiles::new(&plan, &staging.path);
+    let total = plan.total_bytes();
+    let mut report = ConvertReport { unused: plan.unused.clone(), bytes: total, ..ConvertReport::default() };
+    let mut done = 0;
+    let tell = |done: u64, tensor: &str| match options.progress {
+        Some(progress) => progress(&Progress { done, total, tensor }),
+        None => ControlFlow::Continue(()),
+    };
+    for step in &plan.steps {
+        if tell(done, &step.param.name).is_break() {
+            return Err(ConvertError::Stopped { tensor: step.param.name.clone() });
+        }
+        let made = make(source, step, plan.scheme)?;
+        if !made.finite {
+            report.non_finite.push(step.param.name.clone());
+        }
+        for (tensor, bytes) in step.param.stored(plan.scheme).iter().zip(&made.tensors) {
+            shards.write(&tensor.name, bytes)?;
+            done += bytes.len() as u64;
+            report.tensors += 1;
+        }
+    }
+    let md5 = shards.finish()?;
+    report.shards = md5.len();
+    for (name, bytes) in extra_files {
+        write_whole(&staging.path.join(name), bytes)?;
+    }
+    if plan.has_b16() {
+        let text = plan.manifest(Some(&md5), Flavour::B16);
+        write_whole(&staging.path.join(options.manifest_name.b16_file()), text.as_bytes())?;
+    }
+    let text = plan.manifest(Some(&md5), Flavour::Plain);
+    write_whole(&staging.path.join(options.manifest_name.file()), text.as_bytes())?;
+    staging.publish(dst)?;
+    let _ = tell(done, "");
+    Ok(report)
+}
+
+/// A parameter's stored tensors.
+struct Made {
+    tensors: Vec<Vec<u8>>,
+    finite: bool,
+}
+
+fn make(source: &dyn TensorSource, step: &Step, scheme: &Scheme) -> Result<Made, ConvertError> {
+    let param = &step.param;
+    match (param.layout(scheme), scheme.group) {
+        (Some(layout), Some(format)) => make_quantised(source, step, scheme, layout, format),
+        _ => make_dense(source, step, param.stored(scheme)[0].dtype),
+    }
+}
+
+/// Rows and columns in which a parameter is worked on: reordered biases are columns of single values.
+fn work_shape(param: &Param) -> (usize, usize) {
+    match param.combine {
+        Combine::PerHead { .. } | Combine::PerGroup { .. } if param.shape.len() == 1 => (param.numel(), 1),
+        _ => (param.rows(), param.cols()),
+    }
+}
+
+/// Reads a source tensor and checks that it has as many values as its shape says.
+fn read(source: &dyn TensorSource, at: usize) -> Result<Values, ConvertError> {
+    let values = source.read(at)?;
+    let tensor = &source.tensors()[at];
+    let expected: usize = tensor.shape.iter().product();
+    if values.len() != expected {
+        let what = format!("{} values, expected {expected} for shape {:?}", values.len(), tensor.shape);
+        let (file, tensor) = (source.file(at).to_owned(), tensor.name.clone());
+        return Err(SourceError { file, tensor, what }.into());
+    }
+    Ok(values)
+}
+
+fn make_quantised(
+    source: &dyn TensorSource,
+    step: &Step,
+    scheme: &Scheme,
+    layout: Layout,
+    format: GroupFormat,
+) -> Result<Made, ConvertError> {
+    let (rows, cols) = work_shape(&step.param);
+    let (row_words, row_groups) = (format.words(cols), format.groups(cols));
+    let arithmetic = Arithmetic::of(scheme.dtype, layout);
+    let mut words = vec![0u32; rows * row_words];
+    let mut scales = vec![0f32; rows * row_groups];
+    let (mut words_left, mut scales_left) = (&mut words[..], &mut scales[..]);
+    for &at in &step.sources {
+        let values = read(source, at)?;
+        let part = Rows {
+            rows: values.len() / cols,
+            values: &values,
+            cols,
+            combine: step.param.combine,
+            dtype: scheme.dtype,
+        };
+        let (words, rest) = words_left.split_at_mut(part.rows * row_words);
+        words_left = rest;
+        let (scales, rest) = scales_left.split_at_mut(part.rows * row_groups);
+        scales_left = rest;
+        words
+            .par_chunks_mut(row_words)
+            .zip(scales.par_chunks_mut(row_groups))
+            .enumerate()
+            .with_min_len(8)
+            .for_each_init(
+                || vec![0.0; cols],
+                |row, (r, (words, scales))| {
+                    part.read(r, row);
+                    encode_row(format, arithmetic, row, words, scales);
+                },
+            );
+    }
+    let finite = scales.iter().all(|s| s.is_finite());
+    if layout == Layout::Kn {
+        words = transpose(rows, row_words, &words);
+        scales = transpose(rows, row_groups, &scales);
+    }
+    let mut stored = Vec::with_capacity(scales.len() * 2);
+    store(scheme.dtype, &scales, &mut stored);
+    Ok(Made { tensors: vec![little_endian(words), stored], finite })
+}
+
+fn make_dense(source: &dyn TensorSource, step: &Step, dtype: DType) -> Result<Made, ConvertError> {
+    let (rows, cols) = work_shape(&step.param);
+    // Every float is stored in two bytes: float32 becomes bf16.
+    let mut out = vec![0u8; rows * cols * 2];
+    let mut left = &mut out[..];
+    let finite = AtomicBool::new(true);
+    for &at in &step.sources {
+        let values = read(source, at)?;
+        // A fused vector is parts of one row.
+        let cols = if step.param.shape.len() == 1 && rows == 1 { values.len() } else { cols };
+        let part =
+            Rows { rows: values.len() / cols, values: &values, cols, combine: step.param.combine, dtype };
+        let (bytes, rest) = left.split_at_mut(values.len() * 2);
+        left = rest;
+        bytes.par_chunks_mut(cols * 2).enumerate().with_min_len(8).for_each_init(
+            || (vec![0.0; cols], Vec::with_capacity(cols * 2)),
+            |(row, stored), (r, bytes)| {
+                part.read(r, row);
+                stored.clear();
+                store(dtype, row, stored);
+                bytes.copy_from_slice(stored);
+                if !row.iter().all(|x| x.is_finite()) {
+                    finite.store(false, Ordering::Relaxed);
+                }
+            },
+        );
+    }
+    Ok(Made { tensors: vec![out], finite: finite.into_inner() })
+}
+
+fn little_endian(words: Vec<u32>) -> Vec<u8> {
+    if cfg!(target_endian = "little") {
+        bytemuck::cast_slice(&words).to_vec()
+    } else {
+        words.iter().flat_map(|w| w.to_le_bytes()).collect()
+    }
+}
+
+/// The shard files that are being written: at most the pending one and one that a large tensor has to
+/// itself.
+struct ShardFiles<'a> {
+    folder: &'a Path,
+    plan: &'a Plan,
+    /// Shard of each tensor.
+    shard: HashMap<&'a str, usize>,
+    open: HashMap<usize, Open>,
+    md5: Vec<String>,
+}
+
+struct Open {
+    path: PathBuf,
+    file: BufWriter<File>,
+    md5: Md5,
+    written: u64,
+}
+
+impl<'a> ShardFiles<'a> {
+    fn new(plan: &'a Plan, folder: &'a Path) -> ShardFiles<'a> {
+        let shard = plan
+            .shards
+            .iter()
+            .enumerate()
+            .flat_map(|(i, s)| s.records.iter().map(move |r| (r.tensor.name.as_str(), i)))
+            .collect();
+        let md5 = vec![String::new(); plan.shards.len()];
+        ShardFiles { folder, plan, shard, open: HashMap::new(), md5 }
+    }
+
+    fn write(&mut self, tensor: &str, bytes: &[u8]) -> Result<(), ConvertError> {
+        let number = self.shard[tensor];
+        let mut open = match self.open.remove(&number) {
+            Some(open) => open,
+            None => {
+                let path = self.folder.join(shard_name(number));
+                let file = BufWriter::new(File::create_new(&path).map_err(|e| io(&path, e))?);
+                Open { path, file, md5: Md5::new(), written: 0 }
+            }
+        };
+        open.file.write_all(bytes).map_err(|e| io(&open.path, e))?;
+        open.md5.update(bytes);
+        open.written += bytes.len() as u64;
+        if open.written < self.plan.shards[number].nbytes {
+            self.open.insert(number, open);
+            return Ok(());
+        }
+        let file = open.file.into_inner().map_err(|e| io(&open.path, e.into_error()))?;
+        file.sync_all().map_err(|e| io(&open.path, e))?;
+        self.md5[number] = open.md5.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Vec<String>, ConvertError> {
+        assert!(self.open.is_empty(), "every planned byte was written");
+        Ok(self.md5)
+    }
+}
+
+fn check_extra_names(files: &[(String, Vec<u8>)]) -> Result<(), ConvertError> {
+    for (i, (name, _)) in files.iter().enumerate() {
+        let ours = name.starts_with("params_shard_")
+            || ["ndarray-cache", "tensor-cache"].iter().any(|m| name.starts_with(m));
+        if ours || !is_plain_name(name) || files[..i].iter().any(|(other, _)| other == name) {
+            return Err(ConvertError::BadExtraName { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// A folder beside the destination; removed unless it was published.
+struct Staging {
+    path: PathBuf,
+    published: bool,
+}
+
+impl Staging {
+    fn beside(dst: &Path) -> Result<Staging, ConvertError> {
+        refuse_if_occupied(dst)?;
+        let exists = || ConvertError::Exists { path: dst.display().to_string() };
+        // `..` and `/` have no name that a sibling could be named after.
+        let name = dst.file_name().ok_or_else(exists)?.to_string_lossy().into_owned();
+        let parent = match dst.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(parent).map_err(|e| io(parent, e))?;
+        for n in 0u32.. {
+            let path = parent.join(format!("{name}.tmp-{:x}{n:02x}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Staging { path, published: false }),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(io(&path, e)),
+            }
+        }
+        Err(exists())
+    }
+
+    fn publish(mut self, dst: &Path) -> Result<(), ConvertError> {
+        sync_folder(&self.path)?;
+        refuse_if_occupied(dst)?;
+        if dst.exists() {
+            fs::remove_dir(dst).map_err(|e| io(dst, e))?;
+        }
+        fs::rename(&self.path, dst).map_err(|e| io(dst, e))?;
+        self.published = true;
+        match dst.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+            _ => sync_folder(Path::new(".")),
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.published {
+            // Nothing better can be done about a failure here than to leave the folder, which does not open.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn refuse_if_occupied(dst: &Path) -> Result<(), ConvertError> {
+    let occupied = match fs::read_dir(dst) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => true,
+        Err(e) => return Err(io(dst, e)),
+    };
+    if occupied { Err(ConvertError::Exists { path: dst.display().to_string() }) } else { Ok(()) }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ConvertError> {
+    let mut file = File::create_new(path).map_err(|e| io(path, e))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| io(path, e))
+}
+
+/// Makes names durable; a folder can be synced on Unix only.
+fn sync_folder(path: &Path) -> Result<(), ConvertError> {
+    if cfg!(unix) {
+        File::open(path).and_then(|f| f.sync_all()).map_err(|e| io(path, e))?;
+    }
+    Ok(())
+}
+
+fn io(path: &Path, source: std::io::Error) -> ConvertError {
+    ConvertError::Io { path: path.display().to_string(), source }
+}
