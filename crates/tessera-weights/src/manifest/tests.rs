@@ -1,5 +1,6 @@
 //! Each way in which a manifest can be wrong, made from one that is right.
 
+use super::parse::MAX_WARNINGS;
 use super::*;
 use serde_json::{Value, json};
 
