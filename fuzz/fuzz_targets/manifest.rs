@@ -1,6 +1,7 @@
 //! Any bytes as a manifest: no panic, and what is accepted keeps its promises.
 //!
-//! `RUSTC_BOOTSTRAP=1 cargo fuzz run -s none manifest fuzz/corpus/manifest fuzz/seeds/manifest -- -runs=1000000
+//! `mkdir -p fuzz/corpus/manifest && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none manifest fuzz/corpus/manifest
+//! fuzz/seeds/manifest -- -runs=1000000
 //! -dict=fuzz/manifest.dict -max_len=16384` (the sanitizer adds nothing: this code has no unsafe blocks).
 
 #![no_main]

@@ -1,6 +1,8 @@
 //! Each way in which a manifest can be wrong, made from one that is right.
 
+use super::parse::MAX_WARNINGS;
 use super::*;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn tensor(name: &str, shape: Value, dtype: &str, nbytes: u64, offset: u64) -> Value {
@@ -319,4 +321,50 @@ fn warnings_are_bounded() {
     let manifest = parse(&value).unwrap();
     assert_eq!(manifest.warnings().len(), MAX_WARNINGS + 1);
     assert_eq!(manifest.warnings()[MAX_WARNINGS].message, "400 more warnings are not shown");
+}
+
+/// Small numbers that often fit together, and some that never do.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![8 => 0..24u64, 1 => any::<u64>(), 1 => (0..64u32).prop_map(|bit| 1 << bit)]
+}
+
+fn size() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => 1..4u64, 1 => number()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+    /// Acceptance is exactly the arithmetic of the format, done here in 128 bits.
+    #[test]
+    fn numbers_are_accepted_exactly_when_they_fit(
+        shard_len in prop_oneof![number(), 0..64u64],
+        shapes in [[size(), size()], [size(), size()]],
+        lens in [number(), number()],
+        offsets in [number(), number()],
+        right in any::<bool>(),
+    ) {
+        let wide = |x: u64| u128::from(x);
+        // Half of the time the lengths are those that the shapes need.
+        let need = |i: usize| (wide(shapes[i][0]) * wide(shapes[i][1])).saturating_mul(2);
+        let len = |i: usize| if right { u64::try_from(need(i)).unwrap_or(lens[i]) } else { lens[i] };
+        let tensor = |i: usize| json!({"name": format!("t{i}"), "shape": shapes[i], "dtype": "float16",
+            "format": "raw", "nbytes": len(i), "byteOffset": offsets[i]});
+        let value = json!({"metadata": {}, "records": [{"dataPath": "s", "format": "raw-shard",
+            "nbytes": shard_len, "records": [tensor(0), tensor(1)]}]});
+        let end = |i: usize| wide(offsets[i]) + wide(len(i));
+        let fits = |i: usize| {
+            shapes[i].iter().all(|&size| size > 0) && need(i) == wide(len(i)) && end(i) <= wide(shard_len)
+        };
+        let apart = end(0) <= wide(offsets[1]) || end(1) <= wide(offsets[0]);
+        let right = shard_len <= MAX_SHARD_LEN && fits(0) && fits(1) && apart;
+        match parse(&value) {
+            Ok(manifest) => {
+                prop_assert!(right, "accepted {value}");
+                let gaps = end(0) - wide(offsets[0]) + end(1) - wide(offsets[1]) < wide(shard_len);
+                prop_assert_eq!(!manifest.warnings().is_empty(), gaps);
+            }
+            Err(error) => prop_assert!(!right, "refused {value}: {error}"),
+        }
+    }
 }

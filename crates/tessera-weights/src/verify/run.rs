@@ -27,7 +27,7 @@ pub fn verify(
 ) -> Report {
     let path = path.as_ref();
     let mut report = Report { path: path.display().to_string(), ..Report::default() };
-    let located = match folder::locate(path) {
+    let mut located = match folder::locate(path) {
         Ok(located) => located,
         Err(error) => {
             report.defects.push(opening(&error, &report.path));
@@ -35,7 +35,18 @@ pub fn verify(
         }
     };
     report.manifest = Some(located.manifest.clone());
-    let manifest = match folder::read_manifest(&located) {
+    let mut manifest = folder::read_manifest(&located);
+    if let (Err(error), Some(_)) = (&manifest, located.twin) {
+        // Two manifests that disagree, or one that is refused, say nothing about the shards: go on with
+        // the one that `open` would prefer, if it is in order.
+        let error = opening(error, &located.manifest);
+        located.twin = None;
+        manifest = folder::read_manifest(&located);
+        if manifest.is_ok() {
+            report.defects.push(error);
+        }
+    }
+    let manifest = match manifest {
         Ok(manifest) => manifest,
         Err(error) => {
             report.defects.push(opening(&error, &located.manifest));
@@ -51,8 +62,7 @@ pub fn verify(
         message: w.message.clone(),
     }));
 
-    let shards: Vec<Result<Bytes, FolderError>> =
-        manifest.shards().iter().map(|shard| map_checked(&located.folder, &manifest, shard)).collect();
+    let shards = map_all(&located.folder, &manifest);
     let record_bytes = |i: usize| {
         let record = &manifest.records()[i];
         shards[record.shard].as_ref().ok().map(|bytes| folder::tensor(record, bytes).bytes)
@@ -95,14 +105,20 @@ pub fn verify(
     report
 }
 
-fn map_checked(folder: &Path, manifest: &Manifest, shard: &Shard) -> Result<Bytes, FolderError> {
-    let bytes = folder::map_shard(folder, shard)?.ok_or_else(|| FolderError::MissingShard {
-        shard: shard.path.clone(),
-        missing: manifest.shards().iter().filter(|s| !folder.join(&s.path).exists()).count(),
-        total: manifest.shards().len(),
-    })?;
-    check_shard(shard, &bytes)?;
-    Ok(bytes)
+/// Every shard, or why it cannot be read.
+fn map_all(folder: &Path, manifest: &Manifest) -> Vec<Result<Bytes, FolderError>> {
+    let shards = manifest.shards();
+    let mapped: Vec<_> = shards.iter().map(|shard| folder::map_shard(folder, shard)).collect();
+    let missing = mapped.iter().filter(|m| matches!(m, Ok(None))).count();
+    let total = shards.len();
+    let check = |(shard, mapped): (&Shard, Result<Option<Bytes>, FolderError>)| {
+        let shard_path = || shard.path.clone();
+        let bytes =
+            mapped?.ok_or_else(|| FolderError::MissingShard { shard: shard_path(), missing, total })?;
+        check_shard(shard, &bytes)?;
+        Ok(bytes)
+    };
+    shards.iter().zip(mapped).map(check).collect()
 }
 
 #[derive(Default)]

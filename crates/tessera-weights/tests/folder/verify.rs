@@ -89,6 +89,14 @@ fn a_manifest_that_is_refused_is_one_defect() {
     assert_eq!((defect.file.as_str(), defect.tensor.as_deref()), ("tensor-cache.json", Some("d.weight")));
     assert_eq!((defect.field.as_str(), defect.found.as_str()), ("byteOffset", "128"));
 
+    // A refused or stale twin is a defect, and the shards are still looked at.
+    let folder = small().temp();
+    for twin in [manifest.to_string(), small().manifest().to_string().replace("x.q_", "y.q_")] {
+        fs::write(folder.path().join("ndarray-cache.json"), twin).unwrap();
+        let report = check(folder.path());
+        assert_eq!((report.defects.len(), report.tensors_read), (1, 4), "{report:#?}");
+    }
+
     let nowhere = check(&folder.path().join("nowhere"));
     assert_eq!(nowhere.defects.len(), 1);
     assert_eq!(nowhere.manifest, None);
