@@ -168,9 +168,20 @@ pub fn detect_conv_template(
             warnings.push(no_default(&template.system_message));
         }
         "mistral_default" => {
+            // Mistral's own templates differ in their blanks: before a turn, and before an answer.
+            let before = if has("' [INST] '") || has("\" [INST] \"") { " " } else { "" };
+            let spaced = has("' ' + message['content']") || has("\" \" + message[\"content\"]");
+            let (role_end, content_sep) = if spaced { ("", " ") } else { (" ", "") };
+            template.system_template = format!("{before}[INST] {{system_message}}");
             template.system_message = String::new();
+            set_role(&mut template, "user", format!("{before}[INST]{role_end}"));
+            template.role_content_sep = content_sep.to_owned();
             template.seps = vec![" ".to_owned(), eos.unwrap_or_default().to_owned()];
             template.stop_str.clear();
+            warnings.push(
+                "a system message is not set off from the first question as in the Hugging Face template"
+                    .to_owned(),
+            );
         }
         "aya-23" => warnings.push(no_default(&template.system_message)),
         "deepseek_v3" | "deepseek_r1_qwen" => {
