@@ -155,7 +155,8 @@ pub struct Sampler {
     /// on how a hash map is laid out.
     seen: BTreeMap<u32, u32>,
     work: Vec<f32>,
-    order: Vec<u32>,
+    weights: Vec<f64>,
+    keys: Vec<u64>,
 }
 
 impl Sampler {
@@ -167,7 +168,7 @@ impl Sampler {
             _ => prompt.iter().map(|token| (*token, 0)).collect(),
         };
         let rng = Pcg64::seed_from_u64(params.seed);
-        Ok(Sampler { params, rng, seen, work: Vec::new(), order: Vec::new() })
+        Ok(Sampler { params, rng, seen, work: Vec::new(), weights: Vec::new(), keys: Vec::new() })
     }
 
     /// The parameters.
@@ -263,68 +264,114 @@ impl Sampler {
     fn draw(&mut self, work: &[f32]) -> Option<u32> {
         let p = &self.params;
         let largest = f64::from(work[argmax(work)? as usize]);
-        let temperature = f64::from(p.temperature);
-        let weight = |token: u32| libm::exp((f64::from(work[token as usize]) - largest) / temperature);
-
-        // Candidates in no order yet; a token whose weight is zero can never be drawn.
-        self.order.clear();
-        self.order.extend((0..work.len() as u32).filter(|t| work[*t as usize] > f32::NEG_INFINITY));
-        let order = &mut self.order;
-        let better = |a: &u32, b: &u32| work[*b as usize].total_cmp(&work[*a as usize]).then(a.cmp(b));
-        if p.top_k > 0 && p.top_k < order.len() {
-            order.select_nth_unstable_by(p.top_k - 1, better);
-            order.truncate(p.top_k);
-        }
-        // Without top-p, min-p is a bound on the logit and the rest needs no order but one that is
-        // always the same. With it, only the head of the order is sorted, in growing portions.
-        order.sort_unstable();
-        let mut total: f64 = order.iter().map(|t| weight(*t)).sum();
-        if p.top_p < 1.0 {
-            let goal = f64::from(p.top_p) * total;
-            let (mut sorted, mut mass, mut kept) = (0, 0.0, 0);
-            'portions: while sorted < order.len() {
-                let portion = (sorted * 3).max(256).min(order.len() - sorted);
-                let rest = &mut order[sorted..];
-                if portion < rest.len() {
-                    rest.select_nth_unstable_by(portion - 1, better);
-                }
-                rest[..portion].sort_unstable_by(better);
-                sorted += portion;
-                for token in &order[kept..sorted] {
-                    mass += weight(*token);
-                    kept += 1;
-                    if mass >= goal {
-                        break 'portions;
-                    }
-                }
-            }
-            order.truncate(kept);
-            total = mass;
-        }
-        if p.min_p > 0.0 {
-            let floor = f64::from(p.min_p);
-            order.retain(|t| weight(*t) >= floor);
-            total = order.iter().map(|t| weight(*t)).sum();
-        }
-
+        let inverse = 1.0 / f64::from(p.temperature);
+        self.weights.clear();
+        self.weights.extend(work.iter().map(|logit| exp_negative((f64::from(*logit) - largest) * inverse)));
+        let weights = &self.weights;
         // 53 random bits make a number in [0, 1).
         let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let goal = uniform * total;
-        let mut mass = 0.0;
-        let mut last = None;
-        for token in order.iter() {
-            let weight = weight(*token);
-            if weight == 0.0 {
-                continue;
-            }
-            mass += weight;
-            last = Some(*token);
-            if mass > goal {
-                break;
-            }
+        let floor = f64::from(p.min_p);
+
+        if p.top_k == 0 && p.top_p == 1.0 {
+            let tokens = || weights.iter().zip(0u32..).filter(|(weight, _)| **weight >= floor);
+            return pick(tokens().map(|(weight, token)| (*weight, token)), uniform);
         }
-        last
+
+        // Keys sort by probability, then by id. Only the head of the order is needed, so it is sorted
+        // in growing portions.
+        let keys = &mut self.keys;
+        keys.clear();
+        let all: f64 = weights.iter().sum();
+        // Tokens rarer than this add up to less than what top-p leaves out.
+        let rare = match p.top_k {
+            0 => 0.999 * (1.0 - f64::from(p.top_p)) * all / weights.len() as f64,
+            _ => 0.0,
+        };
+        let candidates = work.iter().zip(weights).zip(0u32..).filter(|((_, w), _)| **w > 0.0 && **w >= rare);
+        keys.extend(candidates.map(|((logit, _), token)| key(*logit, token)));
+        let weight = |key: u64| weights[token_of(key) as usize];
+        let mut sorted = 0;
+        let mut goal = f64::from(p.top_p) * all;
+        if p.top_k > 0 {
+            if p.top_k < keys.len() {
+                keys.select_nth_unstable_by(p.top_k - 1, |a, b| b.cmp(a));
+                keys.truncate(p.top_k);
+            }
+            keys.sort_unstable_by(|a, b| b.cmp(a));
+            sorted = keys.len();
+            goal = f64::from(p.top_p) * keys.iter().map(|k| weight(*k)).sum::<f64>();
+        }
+        if p.top_p < 1.0 {
+            let (mut mass, mut kept) = (0.0, 0);
+            while kept < keys.len() && mass < goal {
+                if kept == sorted {
+                    let rest = &mut keys[sorted..];
+                    let portion = (sorted * 3).max(256).min(rest.len());
+                    if portion < rest.len() {
+                        rest.select_nth_unstable_by(portion - 1, |a, b| b.cmp(a));
+                    }
+                    rest[..portion].sort_unstable_by(|a, b| b.cmp(a));
+                    sorted += portion;
+                }
+                mass += weight(keys[kept]);
+                kept += 1;
+            }
+            keys.truncate(kept);
+        }
+        keys.retain(|k| weight(*k) >= floor);
+        pick(keys.iter().map(|k| (weight(*k), token_of(*k))), uniform)
     }
+}
+
+/// Orders tokens by logit, equals by id, lowest first: a larger key comes first.
+fn key(logit: f32, token: u32) -> u64 {
+    // Adding zero turns -0 into 0; then the bits of a float sort like an integer once negative ones
+    // are flipped.
+    let bits = (logit + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 32 | u64::from(!token)
+}
+
+fn token_of(key: u64) -> u32 {
+    !(key as u32)
+}
+
+/// The token at which the running sum of the weights passes `uniform` times the whole.
+fn pick(tokens: impl Iterator<Item = (f64, u32)> + Clone, uniform: f64) -> Option<u32> {
+    let goal = uniform * tokens.clone().map(|(weight, _)| weight).sum::<f64>();
+    let mut mass = 0.0;
+    let mut last = None;
+    for (weight, token) in tokens.filter(|(weight, _)| *weight > 0.0) {
+        mass += weight;
+        last = Some(token);
+        if mass > goal {
+            break;
+        }
+    }
+    last
+}
+
+/// `exp` of a number that is not positive, to about 1e-13. Only operations that IEEE 754 defines to
+/// the last bit, so every platform gets the same weights; and without a call, so that a loop over a
+/// vocabulary is vectorised.
+fn exp_negative(x: f64) -> f64 {
+    // Below this the result is less than 1e-304: no uniform number is small enough to find it.
+    let live = x > -700.0;
+    let x = if live { x } else { 0.0 };
+    // 1.5 * 2^52: adding it leaves the nearest whole number in the lowest bits.
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
+    let shifted = x * std::f64::consts::LOG2_E + SHIFT;
+    let k = shifted - SHIFT;
+    // ln 2 in two parts; the first has bits to spare, so that k times it is exact.
+    let r = (x - k * 0.693_147_180_369_123_8) - k * 1.908_214_929_270_587_7e-10;
+    let mut sum = 1.0 / 479_001_600.0;
+    for factorial in
+        [39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0]
+    {
+        sum = sum * r + 1.0 / factorial;
+    }
+    let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    if live { sum * power } else { 0.0 }
 }
 
 /// Log-probabilities of the raw distribution: the `k` most probable tokens, most probable first, and
@@ -333,8 +380,8 @@ pub fn logprobs(logits: &[f32], k: usize, token: u32) -> Result<(Vec<LogProb>, L
     check(logits)?;
     let none = SampleError::NoToken { allowed: logits.len(), vocab_size: logits.len() };
     let largest = f64::from(logits[argmax(logits).ok_or(none.clone())? as usize]);
-    let sum: f64 = logits.iter().map(|l| libm::exp(f64::from(*l) - largest)).sum();
-    let norm = largest + libm::log(sum);
+    let sum: f64 = logits.iter().map(|l| exp_negative(f64::from(*l) - largest)).sum();
+    let norm = largest + sum.ln();
     let of = |t: u32| LogProb { token: t, logprob: (f64::from(logits[t as usize]) - norm) as f32 };
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
@@ -465,7 +512,30 @@ mod tests {
         let mut sampler = Sampler::new(params, &[]).unwrap();
         sampler.choose(&logits, None).unwrap();
         assert!(nucleus > 256, "more than one portion");
-        assert_eq!(sampler.order, order[..nucleus]);
+        assert_eq!(sampler.keys.iter().map(|k| token_of(*k)).collect::<Vec<_>>(), order[..nucleus]);
+    }
+
+    #[test]
+    fn weights_are_exponentials() {
+        for i in 0..70_000 {
+            let x = f64::from(i) * -0.01;
+            let (found, expected) = (exp_negative(x), x.exp());
+            assert!((found - expected).abs() <= 1e-12 * expected, "exp({x}): {found:e}, not {expected:e}");
+        }
+        assert_eq!(
+            (exp_negative(0.0), exp_negative(-701.0), exp_negative(f64::NEG_INFINITY)),
+            (1.0, 0.0, 0.0)
+        );
+    }
+
+    #[test]
+    fn keys_sort_by_logit_and_then_by_id() {
+        let logits = [f32::NEG_INFINITY, -5.0, -1e-30, -0.0, 0.0, 1e-30, 5.0, f32::MAX];
+        for pair in logits.windows(2).filter(|p| p[0] < p[1]) {
+            assert!(key(pair[0], 0) < key(pair[1], 9), "{pair:?}");
+        }
+        assert!(key(-0.0, 3) > key(0.0, 4) && key(0.0, 3) > key(-0.0, 4));
+        assert_eq!(token_of(key(-7.5, 128_255)), 128_255);
     }
 
     #[test]

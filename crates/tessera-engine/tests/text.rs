@@ -421,3 +421,16 @@ fn detected_templates_agree_with_their_originals() {
         assert!(stops.contains(&1) && stops.windows(2).all(|w| w[0] < w[1]), "{name}: {stops:?}");
     }
 }
+
+#[test]
+fn a_first_token_that_marks_turns_is_not_put_in_front() {
+    // SmolLM2 names `<|im_start|>` as its first token; its template has no other one.
+    let golden: Value = serde_json::from_str(include_str!("data/templates.golden.json")).unwrap();
+    let source = golden["templates"]["chatml"].as_str().unwrap();
+    let ids = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+    let id_of = |text: &str| ids.iter().position(|t| *t == text).map(|i| i as u32);
+    let found = detect_conv_template(source, id_of, Some("<|im_start|>"), Some("<|im_end|>")).unwrap();
+    let jinja = JinjaTemplate::new(source, "<|im_start|>", "<|im_end|>").unwrap();
+    agrees(&found.template, &jinja, |id| ids.get(id as usize).map(|t| (*t).to_owned())).unwrap();
+    assert_eq!(found.template.stop_token_ids, [0, 2]);
+}
