@@ -132,7 +132,7 @@ fn token_bytes_are_raw() {
 #[test]
 fn several_megabytes_do_not_hang() {
     let text =
-        ["a".repeat(3_000_000), " ".repeat(3_000_000), "字".repeat(1_000_000), "a b\n字 ".repeat(400_000)];
+        ["a".repeat(2_000_000), " ".repeat(2_000_000), "字".repeat(1_000_000), "a b\n字 ".repeat(150_000)];
     for tokenizer in [Some(tiny()), chinese()].into_iter().flatten() {
         for text in &text {
             let start = Instant::now();
