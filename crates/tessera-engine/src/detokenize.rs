@@ -248,6 +248,7 @@ mod tests {
 
         #[test]
         fn a_whole_character_is_never_shown_broken(text in "\\PC{0,12}", cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12)) {
+            let text = text.replace('\u{fffd}', "");
             let mut stream = Utf8Stream::default();
             for pair in cut(text.len(), &cuts).windows(2) {
                 let part = stream.push(&text.as_bytes()[pair[0]..pair[1]]);

@@ -17,6 +17,9 @@
 //! Probabilities are summed in f64 in a fixed order, by an `exp` that is the same code everywhere, so a seed gives the same tokens for the same
 //! logits everywhere.
 
+#[cfg(test)]
+mod tests;
+
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use std::collections::BTreeMap;
@@ -155,7 +158,8 @@ pub struct Sampler {
     /// on how a hash map is laid out.
     seen: BTreeMap<u32, u32>,
     work: Vec<f32>,
-    order: Vec<u32>,
+    weights: Vec<f64>,
+    keys: Vec<u64>,
 }
 
 impl Sampler {
@@ -167,7 +171,7 @@ impl Sampler {
             _ => prompt.iter().map(|token| (*token, 0)).collect(),
         };
         let rng = Pcg64::seed_from_u64(params.seed);
-        Ok(Sampler { params, rng, seen, work: Vec::new(), order: Vec::new() })
+        Ok(Sampler { params, rng, seen, work: Vec::new(), weights: Vec::new(), keys: Vec::new() })
     }
 
     /// The parameters.
@@ -263,68 +267,114 @@ impl Sampler {
     fn draw(&mut self, work: &[f32]) -> Option<u32> {
         let p = &self.params;
         let largest = f64::from(work[argmax(work)? as usize]);
-        let temperature = f64::from(p.temperature);
-        let weight = |token: u32| libm::exp((f64::from(work[token as usize]) - largest) / temperature);
-
-        // Candidates in no order yet; a token whose weight is zero can never be drawn.
-        self.order.clear();
-        self.order.extend((0..work.len() as u32).filter(|t| work[*t as usize] > f32::NEG_INFINITY));
-        let order = &mut self.order;
-        let better = |a: &u32, b: &u32| work[*b as usize].total_cmp(&work[*a as usize]).then(a.cmp(b));
-        if p.top_k > 0 && p.top_k < order.len() {
-            order.select_nth_unstable_by(p.top_k - 1, better);
-            order.truncate(p.top_k);
-        }
-        // Without top-p, min-p is a bound on the logit and the rest needs no order but one that is
-        // always the same. With it, only the head of the order is sorted, in growing portions.
-        order.sort_unstable();
-        let mut total: f64 = order.iter().map(|t| weight(*t)).sum();
-        if p.top_p < 1.0 {
-            let goal = f64::from(p.top_p) * total;
-            let (mut sorted, mut mass, mut kept) = (0, 0.0, 0);
-            'portions: while sorted < order.len() {
-                let portion = (sorted * 3).max(256).min(order.len() - sorted);
-                let rest = &mut order[sorted..];
-                if portion < rest.len() {
-                    rest.select_nth_unstable_by(portion - 1, better);
-                }
-                rest[..portion].sort_unstable_by(better);
-                sorted += portion;
-                for token in &order[kept..sorted] {
-                    mass += weight(*token);
-                    kept += 1;
-                    if mass >= goal {
-                        break 'portions;
-                    }
-                }
-            }
-            order.truncate(kept);
-            total = mass;
-        }
-        if p.min_p > 0.0 {
-            let floor = f64::from(p.min_p);
-            order.retain(|t| weight(*t) >= floor);
-            total = order.iter().map(|t| weight(*t)).sum();
-        }
-
+        let inverse = 1.0 / f64::from(p.temperature);
+        self.weights.clear();
+        self.weights.extend(work.iter().map(|logit| exp_negative((f64::from(*logit) - largest) * inverse)));
+        let weights = &self.weights;
         // 53 random bits make a number in [0, 1).
         let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let goal = uniform * total;
-        let mut mass = 0.0;
-        let mut last = None;
-        for token in order.iter() {
-            let weight = weight(*token);
-            if weight == 0.0 {
-                continue;
-            }
-            mass += weight;
-            last = Some(*token);
-            if mass > goal {
-                break;
-            }
+        let floor = f64::from(p.min_p);
+
+        if p.top_k == 0 && p.top_p == 1.0 {
+            let tokens = || weights.iter().zip(0u32..).filter(|(weight, _)| **weight >= floor);
+            return pick(tokens().map(|(weight, token)| (*weight, token)), uniform);
         }
-        last
+
+        // Keys sort by probability, then by id. Only the head of the order is needed, so it is sorted
+        // in growing portions.
+        let keys = &mut self.keys;
+        keys.clear();
+        let all: f64 = weights.iter().sum();
+        // Tokens rarer than this add up to less than what top-p leaves out.
+        let rare = match p.top_k {
+            0 => 0.999 * (1.0 - f64::from(p.top_p)) * all / weights.len() as f64,
+            _ => 0.0,
+        };
+        let candidates = work.iter().zip(weights).zip(0u32..).filter(|((_, w), _)| **w > 0.0 && **w >= rare);
+        keys.extend(candidates.map(|((logit, _), token)| key(*logit, token)));
+        let weight = |key: u64| weights[token_of(key) as usize];
+        let mut sorted = 0;
+        let mut goal = f64::from(p.top_p) * all;
+        if p.top_k > 0 {
+            if p.top_k < keys.len() {
+                keys.select_nth_unstable_by(p.top_k - 1, |a, b| b.cmp(a));
+                keys.truncate(p.top_k);
+            }
+            keys.sort_unstable_by(|a, b| b.cmp(a));
+            sorted = keys.len();
+            goal = f64::from(p.top_p) * keys.iter().map(|k| weight(*k)).sum::<f64>();
+        }
+        if p.top_p < 1.0 {
+            let (mut mass, mut kept) = (0.0, 0);
+            while kept < keys.len() && mass < goal {
+                if kept == sorted {
+                    let rest = &mut keys[sorted..];
+                    let portion = (sorted * 3).max(256).min(rest.len());
+                    if portion < rest.len() {
+                        rest.select_nth_unstable_by(portion - 1, |a, b| b.cmp(a));
+                    }
+                    rest[..portion].sort_unstable_by(|a, b| b.cmp(a));
+                    sorted += portion;
+                }
+                mass += weight(keys[kept]);
+                kept += 1;
+            }
+            keys.truncate(kept);
+        }
+        keys.retain(|k| weight(*k) >= floor);
+        pick(keys.iter().map(|k| (weight(*k), token_of(*k))), uniform)
     }
+}
+
+/// Orders tokens by logit, equals by id, lowest first: a larger key comes first.
+fn key(logit: f32, token: u32) -> u64 {
+    // Adding zero turns -0 into 0; then the bits of a float sort like an integer once negative ones
+    // are flipped.
+    let bits = (logit + 0.0).to_bits();
+    let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
+    u64::from(ordered) << 32 | u64::from(!token)
+}
+
+fn token_of(key: u64) -> u32 {
+    !(key as u32)
+}
+
+/// The token at which the running sum of the weights passes `uniform` times the whole.
+fn pick(tokens: impl Iterator<Item = (f64, u32)> + Clone, uniform: f64) -> Option<u32> {
+    let goal = uniform * tokens.clone().map(|(weight, _)| weight).sum::<f64>();
+    let mut mass = 0.0;
+    let mut last = None;
+    for (weight, token) in tokens.filter(|(weight, _)| *weight > 0.0) {
+        mass += weight;
+        last = Some(token);
+        if mass > goal {
+            break;
+        }
+    }
+    last
+}
+
+/// `exp` of a number that is not positive, to about 1e-13. Only operations that IEEE 754 defines to
+/// the last bit, so every platform gets the same weights; and without a call, so that a loop over a
+/// vocabulary is vectorised.
+fn exp_negative(x: f64) -> f64 {
+    // Below this the result is less than 1e-304: no uniform number is small enough to find it.
+    let live = x > -700.0;
+    let x = if live { x } else { 0.0 };
+    // 1.5 * 2^52: adding it leaves the nearest whole number in the lowest bits.
+    const SHIFT: f64 = 6_755_399_441_055_744.0;
+    let shifted = x * std::f64::consts::LOG2_E + SHIFT;
+    let k = shifted - SHIFT;
+    // ln 2 in two parts; the first has bits to spare, so that k times it is exact.
+    let r = (x - k * 0.693_147_180_369_123_8) - k * 1.908_214_929_270_587_7e-10;
+    let mut sum = 1.0 / 479_001_600.0;
+    for factorial in
+        [39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0]
+    {
+        sum = sum * r + 1.0 / factorial;
+    }
+    let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    if live { sum * power } else { 0.0 }
 }
 
 /// Log-probabilities of the raw distribution: the `k` most probable tokens, most probable first, and
@@ -333,8 +383,8 @@ pub fn logprobs(logits: &[f32], k: usize, token: u32) -> Result<(Vec<LogProb>, L
     check(logits)?;
     let none = SampleError::NoToken { allowed: logits.len(), vocab_size: logits.len() };
     let largest = f64::from(logits[argmax(logits).ok_or(none.clone())? as usize]);
-    let sum: f64 = logits.iter().map(|l| libm::exp(f64::from(*l) - largest)).sum();
-    let norm = largest + libm::log(sum);
+    let sum: f64 = logits.iter().map(|l| exp_negative(f64::from(*l) - largest)).sum();
+    let norm = largest + sum.ln();
     let of = |t: u32| LogProb { token: t, logprob: (f64::from(logits[t as usize]) - norm) as f32 };
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
@@ -373,181 +423,4 @@ fn check(logits: &[f32]) -> Result<(), SampleError> {
 
 fn allowed(mask: Option<&[u32]>, vocab_size: usize) -> usize {
     mask.map_or(vocab_size, |m| m.iter().map(|w| w.count_ones() as usize).sum())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn params() -> SamplingParams {
-        SamplingParams::default()
-    }
-
-    fn draws(params: SamplingParams, logits: &[f32], n: usize) -> Vec<u32> {
-        // A fresh answer for every draw, so that penalties do not build up.
-        let mut sampler = Sampler::new(params, &[]).unwrap();
-        (0..n).map(|_| sampler.choose(logits, None).unwrap()).collect()
-    }
-
-    fn chi_square(tokens: &[u32], probabilities: &[f64]) -> f64 {
-        let n = tokens.len() as f64;
-        let counts = probabilities.iter().enumerate().map(|(t, p)| {
-            let seen = tokens.iter().filter(|x| **x == t as u32).count() as f64;
-            if *p == 0.0 {
-                assert_eq!(seen, 0.0, "token {t} must not be drawn");
-                return 0.0;
-            }
-            (seen - n * p).powi(2) / (n * p)
-        });
-        counts.sum()
-    }
-
-    #[test]
-    fn draws_follow_the_distribution() {
-        let p = [0.5, 0.25, 0.15, 0.1];
-        let logits: Vec<f32> = p.iter().map(|p: &f64| p.ln() as f32 + 3.0).collect();
-        let plain = draws(SamplingParams { seed: 7, ..params() }, &logits, 20_000);
-        // 3 degrees of freedom: 16.3 has a probability of 0.001.
-        assert!(chi_square(&plain, &p) < 16.3, "{}", chi_square(&plain, &p));
-        // Temperature 2 takes square roots.
-        let roots: Vec<f64> = p.iter().map(|p| p.sqrt()).collect();
-        let total: f64 = roots.iter().sum();
-        let roots: Vec<f64> = roots.iter().map(|r| r / total).collect();
-        let warm = draws(SamplingParams { temperature: 2.0, seed: 8, ..params() }, &logits, 20_000);
-        assert!(chi_square(&warm, &roots) < 16.3);
-        assert!(chi_square(&warm, &p) > 100.0, "the test must be able to fail");
-        let top_k = draws(SamplingParams { top_k: 2, seed: 9, ..params() }, &logits, 20_000);
-        assert!(chi_square(&top_k, &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]) < 16.3);
-        // 0.5 + 0.25 < 0.8 <= 0.5 + 0.25 + 0.15
-        let top_p = draws(SamplingParams { top_p: 0.8, seed: 10, ..params() }, &logits, 20_000);
-        assert!(chi_square(&top_p, &[0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0.0]) < 16.3);
-        // 0.25 >= 0.4 * 0.5 > 0.15
-        let min_p = draws(SamplingParams { min_p: 0.4, seed: 11, ..params() }, &logits, 20_000);
-        assert!(chi_square(&min_p, &[2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]) < 16.3);
-    }
-
-    #[test]
-    fn a_seed_gives_the_same_tokens_everywhere() {
-        let logits: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 101) as f32 / 10.0).collect();
-        let with = |seed| draws(SamplingParams { seed, top_p: 0.9, ..params() }, &logits, 8);
-        assert_eq!(with(42), with(42));
-        assert_ne!(with(42), with(43));
-        // Pins generator and order of summing: a change here changes everybody's seeded answers.
-        let numbers: Vec<u32> = draws(SamplingParams { seed: 42, ..params() }, &vec![0.0; 1 << 16], 4);
-        let mut rng = Pcg64::seed_from_u64(42);
-        let expected: Vec<u32> = (0..4).map(|_| (rng.next_u64() >> 48) as u32).collect();
-        assert_eq!(numbers, expected);
-    }
-
-    #[test]
-    fn greedy_takes_the_lowest_id_among_equals() {
-        let greedy = SamplingParams { temperature: 0.0, ..params() };
-        assert_eq!(draws(greedy.clone(), &[1.0, 5.0, 5.0, f32::NEG_INFINITY], 3), [1, 1, 1]);
-        assert!(Sampler::new(greedy, &[]).unwrap().is_plain_greedy());
-    }
-
-    #[test]
-    fn top_p_agrees_with_a_full_sort() {
-        let logits: Vec<f32> =
-            (0..5000u32).map(|i| (i.wrapping_mul(2654435761) >> 20) as f32 / 700.0).collect();
-        let mut order: Vec<u32> = (0..5000).collect();
-        order.sort_by(|a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)));
-        let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
-        let total: f64 = weights.iter().sum();
-        let mut mass = 0.0;
-        let nucleus = order.iter().take_while(|t| {
-            let before = mass;
-            mass += weights[**t as usize] / total;
-            before < 0.7
-        });
-        let nucleus = nucleus.count();
-        let params = SamplingParams { top_p: 0.7, ..params() };
-        let mut sampler = Sampler::new(params, &[]).unwrap();
-        sampler.choose(&logits, None).unwrap();
-        assert!(nucleus > 256, "more than one portion");
-        assert_eq!(sampler.order, order[..nucleus]);
-    }
-
-    #[test]
-    fn penalties_follow_their_definitions() {
-        let greedy = SamplingParams { temperature: 0.0, ..params() };
-        // Repetition: 4 / 2 < 3, and the prompt counts; -1 * 2 = -2.
-        let p = SamplingParams { repetition_penalty: 2.0, ..greedy.clone() };
-        let mut sampler = Sampler::new(p, &[0]).unwrap();
-        assert_eq!(sampler.sample(&[4.0, 3.0], None).unwrap(), 1);
-        let p = SamplingParams { repetition_penalty: 2.0, ..greedy.clone() };
-        assert_eq!(Sampler::new(p, &[0]).unwrap().sample(&[-1.0, -1.5], None).unwrap(), 1);
-        // Frequency: the prompt does not count, each occurrence of the answer does.
-        let p = SamplingParams { frequency_penalty: 0.5, ..greedy.clone() };
-        let mut sampler = Sampler::new(p, &[0, 0, 0]).unwrap();
-        let tokens: Vec<u32> = (0..5).map(|_| sampler.sample(&[4.0, 2.9], None).unwrap()).collect();
-        assert_eq!(tokens, [0, 0, 0, 1, 0]);
-        // Presence: once, however often.
-        let p = SamplingParams { presence_penalty: 1.0, ..greedy.clone() };
-        let mut sampler = Sampler::new(p, &[0]).unwrap();
-        let tokens: Vec<u32> = (0..4).map(|_| sampler.sample(&[4.0, 3.5], None).unwrap()).collect();
-        assert_eq!(tokens, [0, 1, 0, 0]);
-        let p = SamplingParams { logit_bias: vec![(1, 9.0), (1, 5.0)], ..greedy };
-        assert_eq!(Sampler::new(p.clone(), &[]).unwrap().sample(&[7.0, 0.0], None).unwrap(), 0);
-        assert_eq!(Sampler::new(p, &[]).unwrap().sample(&[4.0, 0.0], None).unwrap(), 1);
-    }
-
-    #[test]
-    fn a_mask_allows_its_tokens_only() {
-        let logits = vec![1.0; 70];
-        let mask = [0, 1 << 3, 1 << 5];
-        let mut sampler = Sampler::new(params(), &[]).unwrap();
-        for _ in 0..50 {
-            assert!([35, 69].contains(&sampler.sample(&logits, Some(&mask)).unwrap()));
-        }
-        let none = sampler.sample(&logits, Some(&[0, 0, 0])).unwrap_err();
-        assert_eq!(none, SampleError::NoToken { allowed: 0, vocab_size: 70 });
-        let short = sampler.sample(&logits, Some(&[1])).unwrap_err();
-        assert_eq!(short, SampleError::MaskLength { expected: 3, found: 1 });
-    }
-
-    #[test]
-    fn broken_logits_are_errors() {
-        let mut sampler = Sampler::new(params(), &[]).unwrap();
-        assert!(matches!(
-            sampler.sample(&[0.0, f32::NAN], None),
-            Err(SampleError::NotANumber { token: 1, .. })
-        ));
-        assert!(matches!(
-            sampler.sample(&[f32::INFINITY], None),
-            Err(SampleError::NotANumber { token: 0, .. })
-        ));
-        assert!(matches!(sampler.sample(&[f32::NEG_INFINITY; 3], None), Err(SampleError::NoToken { .. })));
-        assert!(matches!(sampler.sample(&[], None), Err(SampleError::NoToken { .. })));
-        assert!(logprobs(&[f32::NAN], 1, 0).is_err());
-    }
-
-    #[test]
-    fn parameters_out_of_range_are_named() {
-        for (p, field) in [
-            (SamplingParams { temperature: -1.0, ..params() }, "temperature: expected 0 to 100, found -1"),
-            (SamplingParams { temperature: f32::NAN, ..params() }, "temperature"),
-            (SamplingParams { top_p: 0.0, ..params() }, "top_p"),
-            (SamplingParams { min_p: 1.5, ..params() }, "min_p"),
-            (SamplingParams { repetition_penalty: 0.0, ..params() }, "repetition_penalty"),
-            (SamplingParams { logit_bias: vec![(0, f32::INFINITY)], ..params() }, "logit_bias"),
-        ] {
-            let message = Sampler::new(p, &[]).unwrap_err().to_string();
-            assert!(message.contains(field), "{message}");
-        }
-        let p = SamplingParams { logit_bias: vec![(9, 1.0)], ..params() };
-        let error = Sampler::new(p, &[]).unwrap().sample(&[0.0; 4], None).unwrap_err();
-        assert_eq!(error, SampleError::BiasToken { token: 9, vocab_size: 4 });
-    }
-
-    #[test]
-    fn logprobs_are_of_the_raw_distribution() {
-        let logits = [1.0f32, 3.0, 2.0, f32::NEG_INFINITY];
-        let (top, own) = logprobs(&logits, 2, 0).unwrap();
-        let norm = (1f64.exp() + 3f64.exp() + 2f64.exp()).ln();
-        assert_eq!(top.iter().map(|t| t.token).collect::<Vec<_>>(), [1, 2]);
-        assert!((f64::from(top[0].logprob) - (3.0 - norm)).abs() < 1e-6);
-        assert!((f64::from(own.logprob) - (1.0 - norm)).abs() < 1e-6);
-        assert_eq!(logprobs(&logits, 9, 3).unwrap().0.len(), 4);
-    }
 }

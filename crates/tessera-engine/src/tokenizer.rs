@@ -134,7 +134,14 @@ impl Tokenizer {
 
     /// Opens a tokenizer from files that the caller can look up by name.
     pub fn from_files(lookup: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Tokenizer, TokenizerError> {
-        Tokenizer::open(|name| Ok(lookup(name)), "the given files")
+        let read = |name: &str| match lookup(name) {
+            Some(bytes) if bytes.len() as u64 > MAX_FILE => {
+                let found = bytes.len() as u64;
+                Err(TokenizerError::TooLarge { file: name.to_owned(), found, limit: MAX_FILE })
+            }
+            bytes => Ok(bytes),
+        };
+        Tokenizer::open(read, "the given files")
     }
 
     fn open(

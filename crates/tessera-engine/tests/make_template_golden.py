@@ -67,6 +67,10 @@ CONVERSATIONS = {
 }
 
 
+class Raised(TemplateError):
+    """An error that the template itself raises."""
+
+
 def environment():
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols])
 
@@ -74,7 +78,7 @@ def environment():
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
     def raise_exception(message):
-        raise TemplateError(message)
+        raise Raised(message)
 
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
@@ -99,9 +103,9 @@ def main():
                             eos_token="</s>",
                         )
                         result = {"text": text}
-                    except TemplateError as error:
+                    except Raised as error:
                         result = {"raised": str(error)}
-                    except TypeError:
+                    except (TemplateError, TypeError):
                         result = {"failed": True}
                     cases.append({"template": name, "conversation": what, "tools": tools is not None, "generate": generate, **result})
     out = {"now": NOW, "templates": TEMPLATES, "tools": TOOLS, "conversations": CONVERSATIONS, "cases": cases}

@@ -95,10 +95,15 @@ fn rope_settings_that_mlc_drops_are_kept() {
 #[test]
 fn other_families_keep_what_a_reader_needs() {
     let mut config = hf(include_str!("data/chat-config/config.json"));
-    config["sliding_window_size"] = json!(32);
+    config["sliding_window"] = json!(32);
     config["final_logit_softcapping"] = json!(30.0);
     let mistral = generate(&config, "mistral");
     assert_eq!((mistral.context_window_size, mistral.sliding_window_size), (Some(-1), Some(32)));
+    assert_eq!((mistral.prefill_chunk_size, mistral.attention_sink_size), (Some(32), Some(4)));
+    assert_eq!(generate(&config, "qwen2").sliding_window_size, Some(-1));
+    let gpt2 = json!({"n_embd": 8, "n_head": 2, "n_positions": 16, "n_inner": null, "vocab_size": 3});
+    let gpt2 = generate(&gpt2, "gpt2").model_config;
+    assert_eq!((&gpt2["n_inner"], &gpt2["head_dim"]), (&json!(32), &json!(4)));
     let other = generate(&config, "a_new_family").model_config;
     assert_eq!(other["final_logit_softcapping"], json!(30.0));
     assert_eq!(other["num_key_value_heads"], json!(1));

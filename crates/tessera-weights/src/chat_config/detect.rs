@@ -59,6 +59,15 @@ impl TokenizerInfo {
         })
     }
 
+    /// For a folder with `tokenizer.model` only: what MLC finds after it has converted such a model.
+    pub fn sentencepiece() -> TokenizerInfo {
+        TokenizerInfo {
+            prepend_space_in_encode: true,
+            strip_space_in_decode: true,
+            ..TokenizerInfo::default()
+        }
+    }
+
     /// From the content of `tokenizer.json`, by MLC's rules: the decoder says how bytes are spelled
     /// and whether a space is stripped, the normalizer whether one is prepended.
     pub fn detect(tokenizer_json: &Value) -> TokenizerInfo {
@@ -141,8 +150,10 @@ pub fn detect_conv_template(
     stop.dedup();
     template.stop_token_ids = stop;
     template.strip_reasoning_in_history.get_or_insert(false);
-    let names_bos = has("bos_token") || bos.is_some_and(has);
-    template.system_prefix_token_ids = bos.filter(|_| names_bos).and_then(&id_of).map(|id| vec![id]);
+    // A template may spell its first token out; where that token also marks turns, it says nothing.
+    let spelled_out = |text: &str| has(text) && !template.roles.iter().any(|(_, role)| role.contains(text));
+    let begins_with_bos = has("bos_token") || bos.is_some_and(spelled_out);
+    template.system_prefix_token_ids = bos.filter(|_| begins_with_bos).and_then(&id_of).map(|id| vec![id]);
 
     match name {
         "chatml" | "qwen2" | "qwen3" => match default_system(chat_template) {
@@ -168,9 +179,20 @@ pub fn detect_conv_template(
             warnings.push(no_default(&template.system_message));
         }
         "mistral_default" => {
+            // Mistral's own templates differ in their blanks: before a turn, and before an answer.
+            let before = if has("' [INST] '") || has("\" [INST] \"") { " " } else { "" };
+            let spaced = has("' ' + message['content']") || has("\" \" + message[\"content\"]");
+            let (role_end, content_sep) = if spaced { ("", " ") } else { (" ", "") };
+            template.system_template = format!("{before}[INST] {{system_message}}");
             template.system_message = String::new();
+            set_role(&mut template, "user", format!("{before}[INST]{role_end}"));
+            template.role_content_sep = content_sep.to_owned();
             template.seps = vec![" ".to_owned(), eos.unwrap_or_default().to_owned()];
             template.stop_str.clear();
+            warnings.push(
+                "a system message is not set off from the first question as in the Hugging Face template"
+                    .to_owned(),
+            );
         }
         "aya-23" => warnings.push(no_default(&template.system_message)),
         "deepseek_v3" | "deepseek_r1_qwen" => {
@@ -255,6 +277,8 @@ mod tests {
             "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
         );
         assert_eq!(found.template.stop_token_ids, [0, 2]);
+        // The first token is `<|im_start|>` by name only; the template puts none in front.
+        assert_eq!(found.template.system_prefix_token_ids, None);
         assert!(found.warnings.is_empty());
     }
 

@@ -43,6 +43,13 @@ enum From {
     RopeScaling,
     KvHeads,
     HeadDim,
+    /// GPT-2's width of the MLP, four times the model's unless given.
+    Inner,
+    Sliding,
+    /// The key of the same name, or this whole number.
+    Whole(i64),
+    /// The key of the same name, or this number.
+    Fraction(f64),
 }
 
 type Field = (&'static str, From);
@@ -118,8 +125,9 @@ const MISTRAL: &[Field] = &[
     ("num_key_value_heads", From::KvHeads),
     ("head_dim", From::HeadDim),
     ("context_window_size", From::Context),
-    ("sliding_window_size", From::Zero),
+    ("sliding_window_size", From::Sliding),
     ("prefill_chunk_size", From::Prefill),
+    ("attention_sink_size", From::Whole(4)),
     ("tensor_parallel_shards", From::One),
     ("max_batch_size", From::One),
 ];
@@ -160,6 +168,8 @@ const PHI3: &[Field] = &[
     ("head_dim", From::HeadDim),
     ("tensor_parallel_shards", From::One),
     ("max_batch_size", From::One),
+    ("tie_word_embeddings", From::False),
+    ("partial_rotary_factor", From::Fraction(1.0)),
 ];
 
 const GPT2: &[Field] = &[
@@ -168,7 +178,7 @@ const GPT2: &[Field] = &[
     ("n_layer", From::Same),
     ("n_head", From::Same),
     ("layer_norm_epsilon", From::Same),
-    ("n_inner", From::Null),
+    ("n_inner", From::Inner),
     ("context_window_size", From::Context),
     ("prefill_chunk_size", From::Prefill),
     ("scale_attn_by_inverse_layer_idx", From::False),
@@ -217,7 +227,7 @@ const INTERNLM2: &[Field] = &[
 ];
 
 /// The hyper-parameters that a family's config lists, in order. `llama` is checked against MLC's own
-/// output. Families without a table get llama's list and then every other scalar of `config.json`:
+/// output, the others follow its sources. Families without a table get llama's list and then every other scalar of `config.json`:
 /// nothing that a reader needs is lost.
 fn fields(model_type: &str) -> (&'static [Field], bool) {
     match model_type {
@@ -266,10 +276,17 @@ fn context(config: &Value) -> Option<i64> {
 /// MLC prefills in chunks of at most this many tokens unless told otherwise.
 const PREFILL_CHUNK: i64 = 8192;
 
-fn prefill(config: &Value) -> Option<i64> {
+fn prefill(config: &Value, sliding: Option<i64>) -> Option<i64> {
     integer(config, &["prefill_chunk_size"])
         .filter(|n| *n > 0)
-        .or_else(|| context(config).map(|n| n.min(PREFILL_CHUNK)))
+        .or_else(|| sliding.or_else(|| context(config)).map(|n| n.min(PREFILL_CHUNK)))
+}
+
+/// The sliding window. Only Mistral's family has one in MLC; elsewhere `config.json` names one that
+/// is not in use.
+fn sliding(model_type: &str, config: &Value) -> Option<i64> {
+    let keys = ["sliding_window_size", "sliding_window"];
+    integer(config, &keys).filter(|n| *n > 0 && model_type == "mistral")
 }
 
 /// The base of the rotary angles. MLC looks at the top level only and silently takes 10000 for
@@ -301,7 +318,7 @@ fn rope_scaling(config: &Value) -> Value {
     Value::Object(scaling)
 }
 
-fn hyper_parameter(config: &Value, key: &str, from: From) -> Option<Value> {
+fn hyper_parameter(config: &Value, sliding: Option<i64>, key: &str, from: From) -> Option<Value> {
     let heads = || integer(config, &["num_attention_heads", "n_head"]);
     let same = first(config, &[key]).cloned();
     match from {
@@ -311,8 +328,14 @@ fn hyper_parameter(config: &Value, key: &str, from: From) -> Option<Value> {
         From::False => same.or(Some(json!(false))),
         From::Text(text) => Some(json!(text)),
         From::One => Some(json!(1)),
-        From::Context => context(config).map(Value::from),
-        From::Prefill => prefill(config).map(Value::from),
+        From::Context => context(config).map(|n| json!(if sliding.is_some() { -1 } else { n })),
+        From::Prefill => prefill(config, sliding).map(Value::from),
+        From::Inner => same
+            .filter(|n| n.as_i64() != Some(-1))
+            .or_else(|| integer(config, &["n_embd"])?.checked_mul(4).map(Value::from)),
+        From::Sliding => Some(json!(sliding.unwrap_or(-1))),
+        From::Whole(n) => same.or(Some(json!(n))),
+        From::Fraction(f) => same.or(Some(json!(f))),
         From::RopeTheta => Some(rope_theta(config)),
         From::RopeScaling => Some(rope_scaling(config)),
         From::KvHeads => same.or_else(|| heads().map(Value::from)),
@@ -323,11 +346,11 @@ fn hyper_parameter(config: &Value, key: &str, from: From) -> Option<Value> {
     }
 }
 
-fn model_config(model_type: &str, config: &Value) -> Map<String, Value> {
+fn model_config(model_type: &str, config: &Value, sliding: Option<i64>) -> Map<String, Value> {
     let (fields, open) = fields(model_type);
     let mut out: Map<String, Value> = fields
         .iter()
-        .filter_map(|(key, from)| Some(((*key).to_owned(), hyper_parameter(config, key, *from)?)))
+        .filter_map(|(key, from)| Some(((*key).to_owned(), hyper_parameter(config, sliding, key, *from)?)))
         .collect();
     if open {
         for (key, value) in config.as_object().into_iter().flatten() {
@@ -344,9 +367,9 @@ impl ChatConfig {
     /// The config of a folder that is being converted.
     pub fn generate(inputs: ChatConfigInputs<'_>) -> ChatConfig {
         let config = inputs.hf_config;
-        let model = model_config(inputs.model_type, config);
+        let sliding = sliding(inputs.model_type, config);
+        let model = model_config(inputs.model_type, config, sliding);
         let vocab_size = integer(config, &["vocab_size"]);
-        let sliding = model.get("sliding_window_size").and_then(Value::as_i64).filter(|n| *n > 0);
         // MLC asks generation_config.json first, then config.json, then its own defaults.
         let setting = |key: &str| {
             let given = inputs.generation_config.and_then(|g| first(g, &[key]));
@@ -367,8 +390,8 @@ impl ChatConfig {
                 None => context(config).unwrap_or(-1),
             }),
             sliding_window_size: Some(sliding.unwrap_or(-1)),
-            prefill_chunk_size: prefill(config),
-            attention_sink_size: Some(integer(config, &["attention_sink_size"]).unwrap_or(-1)),
+            prefill_chunk_size: prefill(config, sliding),
+            attention_sink_size: Some(model.get("attention_sink_size").and_then(Value::as_i64).unwrap_or(-1)),
             tensor_parallel_shards: Some(1),
             pipeline_parallel_stages: Some(1),
             active_vocab_size: inputs.active_vocab_size.and_then(|n| i64::try_from(n).ok()).or(vocab_size),
