@@ -1,8 +1,10 @@
 //! Writes GGUF files, wrong ones too.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 /// A metadata value.
 #[derive(Clone)]
-#[allow(dead_code)]
 pub enum V {
     U32(u32),
     F32(f32),
