@@ -27,7 +27,9 @@ pub fn check_supported(tensor: &str, ty: GgmlType) -> Result<(), GgufError> {
 /// Decodes whole blocks. `false` where the type is not supported or the lengths do not fit each other.
 #[must_use]
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
-    if bytes.len() % ty.bytes != 0 || (bytes.len() / ty.bytes).checked_mul(ty.block) != Some(out.len()) {
+    if !bytes.len().is_multiple_of(ty.bytes)
+        || (bytes.len() / ty.bytes).checked_mul(ty.block) != Some(out.len())
+    {
         return false;
     }
     let decode: fn(&[u8], &mut [f32]) = match ty.name {

@@ -202,7 +202,7 @@ fn head_dim(gguf: &Gguf, hidden: u32, heads: u32) -> Result<u32, GgufError> {
     let (k, v) = ("llama.attention.key_length", "llama.attention.value_length");
     let head_dim = match gguf.meta_u32_uniform(k)? {
         Some(_) => positive(gguf, k)?,
-        None if hidden % heads == 0 => hidden / heads,
+        None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             let what = format!("it does not divide llama.embedding_length {hidden}, and {k} is absent");
             return Err(bad("llama.attention.head_count", heads, what));

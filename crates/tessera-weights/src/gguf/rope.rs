@@ -131,8 +131,9 @@ fn factors(gguf: &Gguf, head_dim: usize, theta: f64) -> Result<Option<Value>, Gg
     let factor = decimal(divisors.last().copied().unwrap_or(1.0) as f32);
     let expected = llama3_divisors(head_dim, theta, factor);
     for (i, (&found, &expected)) in divisors.iter().zip(&expected).enumerate() {
-        // Written so that a NaN fails too.
-        if !((found - expected).abs() <= FACTOR_TOLERANCE * expected) {
+        // A NaN is not close to anything.
+        let close = (found - expected).abs() <= FACTOR_TOLERANCE * expected;
+        if !close {
             return wrong(format!(
                 "divisor {i} is {found}, expected {expected} of Llama 3 scaling by {factor}; other scalings are not supported"
             ));
@@ -190,7 +191,7 @@ pub fn check_dimensions(gguf: &Gguf, head_dim: u32) -> Result<(), GgufError> {
             found: n.to_string(),
             what: format!("expected the width of a head, {head_dim}; partial rotation is not supported"),
         }),
-        _ if head_dim % 2 != 0 => Err(GgufError::BadValue {
+        _ if !head_dim.is_multiple_of(2) => Err(GgufError::BadValue {
             key: "llama.attention.key_length".to_string(),
             found: head_dim.to_string(),
             what: "a rotated head has an even width".to_string(),

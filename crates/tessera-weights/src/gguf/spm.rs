@@ -2,11 +2,13 @@
 //!
 //! SentencePiece joins the neighbours that make the piece of the highest score, the leftmost first
 //! where scores are equal. HF's BPE joins by the rank of a *pair*, and no two pairs share a rank. Both
-//! agree where all scores differ, as trainers make them; vocabularies that were extended by hand
+//! agree where all scores differ, as trainers make them. They agree too on pieces of equal score that
+//! are runs of one character (Llama 2 gives all its runs of spaces -1e9): with the longer left part
+//! first, either way grows the leftmost run. Other vocabularies that were extended by hand
 //! (Chinese-LLaMA gives its 23,000 new pieces the score 0) cannot be written as a `tokenizer.json`
 //! without changing ids. `tokenizer.model` is exact always; `tokenizer.json` is made only where it is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -78,7 +80,7 @@ impl Spm<'_> {
             return None;
         }
         let normal: HashSet<&str> = self.normal().map(|(piece, _)| piece).collect();
-        let mut scores = HashSet::new();
+        let mut scores: HashMap<u32, Option<char>> = HashMap::new();
         let mut merges = Vec::new();
         for (piece, score) in self.normal() {
             let before = merges.len();
@@ -88,9 +90,13 @@ impl Spm<'_> {
                     merges.push((score, left, right));
                 }
             }
-            // `+ 0.0` makes -0 and 0 the same.
-            if merges.len() > before && !scores.insert((score + 0.0).to_bits()) {
-                return None;
+            if merges.len() > before {
+                let run = run_of(piece);
+                // `+ 0.0` makes -0 and 0 the same.
+                let tied = scores.insert((score + 0.0).to_bits(), run);
+                if tied.is_some_and(|other| other.is_none() || other != run) {
+                    return None;
+                }
             }
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.len().cmp(&a.1.len())));
@@ -171,6 +177,12 @@ impl Spm<'_> {
         put_bytes(&mut out, 3, &normalizer);
         out
     }
+}
+
+/// The character of which the piece is a run.
+fn run_of(piece: &str) -> Option<char> {
+    let first = piece.chars().next()?;
+    piece.chars().all(|c| c == first).then_some(first)
 }
 
 /// The parts of `tokenizer.json` that are SentencePiece's own.

@@ -28,10 +28,9 @@ pub fn tokenizer_files(gguf: &Gguf) -> Result<Vec<(String, Vec<u8>)>, GgufError>
             tokenizer_config(gguf, &vocab, &ends, "PreTrainedTokenizerFast")?
         }
         "llama" => {
-            // llama.cpp's defaults for this kind.
+            // llama.cpp's defaults for this kind, where such tokens are there.
             let mut vocab = vocab;
-            let default = |id: u32| ((id as usize) < vocab.tokens.len()).then_some(id);
-            let (bos, eos) = (default(1), default(2));
+            let (bos, eos) = (vocab.control(1), vocab.control(2));
             vocab.bos = vocab.bos.or(bos);
             vocab.eos = vocab.eos.or(eos);
             vocab.unk = vocab.unk.or(vocab.unknown());

@@ -78,6 +78,11 @@ impl Vocab {
         self.tokens.get(id as usize).map_or("", String::as_str)
     }
 
+    /// The id, if it is that of a control token.
+    pub fn control(&self, id: u32) -> Option<u32> {
+        (self.types.get(id as usize) == Some(&TokenType::Control)).then_some(id)
+    }
+
     /// The first token of type unknown.
     pub fn unknown(&self) -> Option<u32> {
         self.types.iter().zip(0u32..).find(|(ty, _)| **ty == TokenType::Unknown).map(|(_, id)| id)
