@@ -1,7 +1,9 @@
 //! The program's frame and its store commands, from outside.
 
-use assert_cmd::Command;
 use std::path::Path;
+use std::process::{Command, Stdio};
+
+const TESSERA: &str = env!("CARGO_BIN_EXE_tessera");
 
 struct Home(tempfile::TempDir);
 
@@ -11,7 +13,7 @@ impl Home {
     }
 
     fn tessera(&self, args: &[&str]) -> Run {
-        let mut command = Command::cargo_bin("tessera").unwrap();
+        let mut command = Command::new(TESSERA);
         // A closed port: nothing in these tests may reach a network.
         command.env("TESSERA_HOME", self.0.path().join("store")).env("HF_ENDPOINT", "http://127.0.0.1:9");
         command.env_remove("HF_TOKEN").args(args);
@@ -163,13 +165,73 @@ fn a_closed_pipe_is_success() {
     let home = Home::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("tessera"))
+    let output = Command::new(TESSERA)
         .env("TESSERA_HOME", home.0.path())
         .arg("doctor")
         .stdout(writer)
-        .stderr(std::process::Stdio::piped())
+        .stderr(Stdio::piped())
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty());
+}
+
+/// A server that gives the manifest, says 404 to the small files, and stops in the middle of the shard.
+fn stalling_server() -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}/tiny/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+                let first = lines.next().unwrap_or_default();
+                lines.take_while(|line| !line.is_empty()).for_each(drop);
+                let manifest = r#"{"records":[{"dataPath":"params_shard_0.bin","nbytes":100000}]}"#;
+                let sent = if first.contains("tensor-cache.json") {
+                    write!(
+                        stream,
+                        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{manifest}",
+                        manifest.len()
+                    )
+                } else if first.contains("params_shard_0.bin") {
+                    let half = "x".repeat(50_000);
+                    let sent = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{half}");
+                    std::thread::sleep(std::time::Duration::from_secs(60));
+                    sent
+                } else {
+                    write!(stream, "HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                };
+                // The client is killed; a failed write is what is expected.
+                let _ = sent;
+            });
+        }
+    });
+    base
+}
+
+#[test]
+fn a_killed_pull_leaves_nothing_that_looks_finished() {
+    let home = Home::new();
+    let store = home.0.path().join("store");
+    let mut child = Command::new(TESSERA)
+        .env("TESSERA_HOME", &store)
+        .args(["pull", "--quiet", &stalling_server()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let part = store.join("partial/tiny/download/params_shard_0.bin.part");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while std::fs::metadata(&part).map(|m| m.len()).unwrap_or(0) == 0 {
+        assert!(std::time::Instant::now() < deadline, "the download did not begin");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!store.join("models").exists());
+    assert!(!part.with_extension("").exists(), "the shard got its name before it was whole");
+    assert_eq!(home.tessera(&["show", "tiny"]).code, Some(1));
+    // The lock went with the process, and what is left can be removed.
+    home.tessera(&["rm", "tiny"]).ok();
+    assert!(!part.exists());
 }
