@@ -44,6 +44,9 @@ struct PartNote {
 /// Fetches a file unless it is there already with the right digest. `moved` hears of every change of
 /// the number of bytes that are here (negative when a part had to be thrown away).
 pub(crate) fn download(client: &Client<'_>, want: &Wanted, moved: &dyn Fn(i64)) -> Result<Done> {
+    if want.len.is_some_and(|len| len > want.limit) {
+        return Err(HubError::TooLarge { file: want.label.clone(), limit: want.limit });
+    }
     if let Some(done) = already_there(want)? {
         moved(done.bytes as i64);
         return Ok(done);
@@ -203,7 +206,7 @@ fn transfer_again(want: &Wanted, why: &str) -> Result<()> {
 
 fn check_total(want: &Wanted, total: Option<u64>) -> Result<()> {
     let Some(found) = total else { return Ok(()) };
-    if found > want.limit {
+    if want.len.is_none() && found > want.limit {
         return Err(HubError::TooLarge { file: want.label.clone(), limit: want.limit });
     }
     // A pointer or a web page is shorter than the shard; saying which is worth reading it.
@@ -225,7 +228,7 @@ fn append(
     let io = |e| HubError::Io { path: part.path.clone(), source: e };
     let mut file = OpenOptions::new().create(true).append(true).open(&part.path).map_err(io)?;
     let mut body = reply.response.into_body().into_with_config().limit(u64::MAX).reader();
-    let most = want.len.map_or(want.limit, |len| len.max(SNIFF_LEN)).min(want.limit);
+    let most = want.len.map_or(want.limit, |len| len.max(SNIFF_LEN));
     let mut buffer = vec![0u8; 1 << 17];
     loop {
         let broke = |why: String, got| HubError::Network { url: without_password(&want.url), got, why };

@@ -67,6 +67,8 @@ fn a_manifest_address_means_its_folder() {
     let world = World::new();
     let got = world.pull(&format!("{}/m/ndarray-cache.json", world.server.base)).unwrap();
     assert_eq!(got.name.as_str(), "m");
+    drop(got);
+    let world = World::new();
     assert!(world.pull(&format!("{}/m/other.json", world.server.base)).is_err());
 }
 
