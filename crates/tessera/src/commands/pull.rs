@@ -62,6 +62,10 @@ pub fn pull(
     let fetch = store.fetch(source, &options, &|event| bar.show(event));
     bar.end();
     let fetch = fetch?;
+    for file in &fetch.record.files {
+        let how = if file.checked { "checked" } else { "not stated by the source" };
+        out.detail(format_args!("{}: {}, {} ({how})", file.name, Bytes(file.bytes), file.digest));
+    }
     let path = match &fetch.what {
         Fetched::Installed(path) => path.clone(),
         Fetched::Checkpoint(from) | Fetched::Gguf(from) => {
