@@ -28,7 +28,7 @@ pub fn run(args: PullArgs, out: &Output) -> anyhow::Result<ExitCode> {
             "{} is ready: {} in {}",
             entry.name,
             Bytes(entry.bytes),
-            entry.path.display()
+            pulled.path.display()
         ))?;
     } else {
         out.line(format_args!(
