@@ -1,1 +1,66 @@
-fn main() {}
+//! The `tessera` program: parse, dispatch, report.
+
+mod cli;
+mod commands;
+mod output;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command};
+use output::Output;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let out = Output::new(&cli.global);
+    let outcome = match cli.command {
+        Some(command) => dispatch(command, &out),
+        None => out.line(Cli::command().render_help()).map(|()| ExitCode::SUCCESS),
+    };
+    match outcome {
+        Ok(code) => code,
+        // A reader that has seen enough (`tessera list | head`) is no failure.
+        Err(error) if output::is_closed_stdout(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            out.report(&error);
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => commands::run::run(args, out),
+        Command::Inspect(args) => commands::inspect::run(args, out),
+        Command::Verify(args) => commands::verify::run(args, out),
+        Command::Convert(args) => commands::convert::run(args, out),
+        Command::Pull(args) => commands::pull::run(args, out),
+        Command::List(args) => commands::list::run(args, out),
+        Command::Show(args) => commands::show::run(args, out),
+        Command::Rm(args) => commands::rm::run(args, out),
+        Command::Logits(args) => commands::logits::run(args, out),
+        Command::Perplexity(args) => commands::perplexity::run(args, out),
+        Command::Tokenize(args) => commands::tokenize::run(args, out),
+        Command::Bench(args) => commands::bench::run(args, out),
+        Command::Doctor(args) => commands::doctor::run(args, out),
+    }
+}
+
+/// Help and version are answers; everything else that clap reports is a usage error, exit 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    // The arguments could not be parsed, so the flag has to be looked for by hand.
+    let json = std::env::args_os().skip(1).take_while(|a| a != "--").any(|a| a == "--json");
+    if json && !is_answer {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        output::print_json_error(message, Some("see `tessera --help`"));
+    } else {
+        // A closed pipe is no reason to fail either.
+        let _ = error.print();
+    }
+    if is_answer { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}

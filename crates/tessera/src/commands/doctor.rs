@@ -1,0 +1,235 @@
+//! `tessera doctor`: what this machine offers and what would be used, and why.
+
+use crate::cli::DoctorArgs;
+use crate::output::{Bytes, Output};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tessera_hub::Store;
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    target: String,
+    cpu: Option<String>,
+    features: Vec<&'static str>,
+    threads: usize,
+    memory: Memory,
+    store: StoreState,
+    #[serde(rename = "use")]
+    choice: Choice,
+}
+
+#[derive(Default, Serialize)]
+struct Memory {
+    total_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    /// Limit of the control group, as containers have.
+    limit_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct StoreState {
+    path: PathBuf,
+    because: &'static str,
+    models: usize,
+    bytes: u64,
+    free_bytes: Option<u64>,
+    endpoint: String,
+    token: bool,
+    pip: String,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    backend: &'static str,
+    kernels: String,
+    threads: usize,
+}
+
+/// Prints the report.
+pub fn run(_args: DoctorArgs, out: &Output) -> anyhow::Result<ExitCode> {
+    report(kernels_by_features(), out)
+}
+
+/// `kernels` says which kernels would run and why.
+fn report(kernels: String, out: &Output) -> anyhow::Result<ExitCode> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let store = Store::open_default()?;
+    let models = store.list()?;
+    let settings = store.settings();
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        cpu: cpu_name(),
+        features: cpu_features(),
+        threads,
+        memory: memory(),
+        store: StoreState {
+            path: store.home().to_path_buf(),
+            because: if std::env::var_os("TESSERA_HOME").is_some_and(|v| !v.is_empty()) {
+                "TESSERA_HOME"
+            } else {
+                "the platform's cache folder"
+            },
+            models: models.len(),
+            bytes: models.iter().fold(0, |sum, m| sum.saturating_add(m.bytes)),
+            free_bytes: free_space(store.home()),
+            endpoint: settings.hf_endpoint.clone(),
+            token: settings.hf_token.is_some(),
+            pip: settings.pip.join(" "),
+        },
+        choice: Choice { backend: "cpu", kernels, threads },
+    };
+    if out.json {
+        out.print_json(&report)?;
+    } else {
+        print_text(&report, out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_text(report: &Report, out: &Output) -> anyhow::Result<()> {
+    let size = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_string(), |b| Bytes(b).to_string());
+    let store = &report.store;
+    let features = match report.features.as_slice() {
+        [] => "none that matter".to_string(),
+        some => some.join(" "),
+    };
+    let mut memory = format!(
+        "{} total, {} available",
+        size(report.memory.total_bytes),
+        size(report.memory.available_bytes)
+    );
+    if let Some(limit) = report.memory.limit_bytes {
+        memory += &format!(", limited to {} by the control group", Bytes(limit));
+    }
+    let token = if store.token { "HF_TOKEN is set" } else { "no HF_TOKEN" };
+    for (key, value) in [
+        ("tessera", format!("{} on {}", report.version, report.target)),
+        ("cpu", report.cpu.clone().unwrap_or_else(|| "unknown".into())),
+        ("features", features),
+        ("threads", report.threads.to_string()),
+        ("memory", memory),
+        ("store", format!("{} ({})", store.path.display(), store.because)),
+        ("models", format!("{}, {} (free: {})", store.models, Bytes(store.bytes), size(store.free_bytes))),
+        ("hub", format!("{} ({token})", store.endpoint)),
+        ("pip", store.pip.clone()),
+        ("backend", format!("{}, {} threads", report.choice.backend, report.choice.threads)),
+        ("kernels", report.choice.kernels.clone()),
+    ] {
+        out.line(format_args!("{key:<10}{value}"))?;
+    }
+    Ok(())
+}
+
+/// Which instruction sets the kernels could use, best first.
+fn cpu_features() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    macro_rules! look {
+        ($detect:ident: $($name:tt)*) => { $( if std::arch::$detect!($name) { found.push($name); } )* };
+    }
+    #[cfg(target_arch = "x86_64")]
+    look!(is_x86_feature_detected: "avx512f" "avx512bw" "avx512vnni" "avx512bf16" "avxvnni" "avx2" "fma" "f16c" "avx" "sse4.2");
+    #[cfg(target_arch = "aarch64")]
+    look!(is_aarch64_feature_detected: "sve" "i8mm" "bf16" "dotprod" "fp16" "neon");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    found.clear();
+    found
+}
+
+fn kernels_by_features() -> String {
+    let features = cpu_features();
+    let has = |name: &str| features.contains(&name);
+    if has("avx2") && has("fma") {
+        "avx2+fma, because the CPU has both".into()
+    } else {
+        "scalar, because the CPU lacks avx2 and fma".into()
+    }
+}
+
+fn cpu_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+/// From `/proc/meminfo` and the control group; elsewhere from the C library, as far as it tells.
+fn memory() -> Memory {
+    if let Ok(text) = std::fs::read_to_string("/proc/meminfo") {
+        return Memory {
+            total_bytes: meminfo_field(&text, "MemTotal:"),
+            available_bytes: meminfo_field(&text, "MemAvailable:"),
+            limit_bytes: cgroup_limit(),
+        };
+    }
+    Memory { total_bytes: physical_memory(), ..Memory::default() }
+}
+
+fn meminfo_field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+fn cgroup_limit() -> Option<u64> {
+    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .or_else(|_| std::fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+        .ok()?;
+    // "max" or a number near 2^63 mean that there is none.
+    text.trim().parse().ok().filter(|&limit: &u64| limit < 1 << 60)
+}
+
+#[cfg(unix)]
+fn physical_memory() -> Option<u64> {
+    // SAFETY: sysconf takes no pointers; unknown values give -1.
+    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
+    u64::try_from(pages).ok()?.checked_mul(u64::try_from(page).ok()?)
+}
+
+#[cfg(not(unix))]
+fn physical_memory() -> Option<u64> {
+    None
+}
+
+/// Free bytes for this user on the file system that holds `path` or will hold it.
+#[cfg(unix)]
+fn free_space(path: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let here = path.ancestors().find(|p| p.exists())?;
+    let text = std::ffi::CString::new(here.as_os_str().as_bytes()).ok()?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `text` is a C string and `stat` has room for one result; both live through the call.
+    let failed = unsafe { libc::statvfs(text.as_ptr(), stat.as_mut_ptr()) } != 0;
+    if failed {
+        return None;
+    }
+    // SAFETY: all-zero bytes are a valid `statvfs`, and the call has filled it in.
+    let stat = unsafe { stat.assume_init() };
+    #[allow(clippy::unnecessary_cast, clippy::useless_conversion)] // types differ between platforms
+    (stat.f_bavail as u64).checked_mul(stat.f_frsize as u64)
+}
+
+#[cfg(not(unix))]
+fn free_space(_path: &Path) -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo() {
+        let text = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n";
+        assert_eq!(meminfo_field(text, "MemTotal:"), Some(16 << 20));
+        assert_eq!(meminfo_field(text, "MemAvailable:"), Some(8 << 20));
+        assert_eq!(meminfo_field(text, "Nothing:"), None);
+    }
+
+    #[test]
+    fn free_space_of_a_folder_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = free_space(&dir.path().join("not/yet/there"));
+        assert_eq!(free.is_some(), cfg!(unix));
+    }
+}

@@ -1,0 +1,15 @@
+//! One file per command; each has `run(args, &Output) -> anyhow::Result<ExitCode>`.
+
+pub mod bench;
+pub mod convert;
+pub mod doctor;
+pub mod inspect;
+pub mod list;
+pub mod logits;
+pub mod perplexity;
+pub mod pull;
+pub mod rm;
+pub mod run;
+pub mod show;
+pub mod tokenize;
+pub mod verify;

@@ -1,0 +1,133 @@
+//! `tessera pull`: fetches a model and, where it is no MLC folder yet, converts it.
+
+use crate::cli::PullArgs;
+use crate::output::{Bytes, Output, hinted};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tessera_hub::{Event, Fetch, FetchOptions, Fetched, ModelName, Source, SourceRecord, Store};
+
+/// Quantisation where neither the user nor the catalogue names one.
+const DEFAULT_QUANT: &str = "q4f16_1";
+
+/// Fetches, converts, installs.
+pub fn run(args: PullArgs, out: &Output) -> anyhow::Result<ExitCode> {
+    let store = Store::open_default()?;
+    let source = Source::parse(&args.source)?;
+    let name = args.name.as_deref().map(ModelName::parse).transpose()?;
+    let pulled = pull(&store, &source, FetchOptions { name, force: args.force }, args.quant.as_deref(), out)?;
+    let entry = store.entry(&pulled.name)?;
+    if out.json {
+        let mut value = serde_json::to_value(&entry)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("fresh".into(), pulled.fresh.into());
+        }
+        out.print_json(&value)?;
+    } else if pulled.fresh {
+        out.line(format_args!(
+            "{} is ready: {} in {}",
+            entry.name,
+            Bytes(entry.bytes),
+            pulled.path.display()
+        ))?;
+    } else {
+        out.line(format_args!(
+            "{} is in the store already: {} (--force fetches it again)",
+            entry.name,
+            entry.path.display()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A model that is now in the store.
+pub struct Pulled {
+    /// Its name.
+    pub name: ModelName,
+    /// Its folder.
+    pub path: PathBuf,
+    /// False if it was there before.
+    pub fresh: bool,
+}
+
+/// Brings a model into the store; also what `run` does on a first use.
+pub fn pull(
+    store: &Store,
+    source: &Source,
+    options: FetchOptions,
+    quant: Option<&str>,
+    out: &Output,
+) -> anyhow::Result<Pulled> {
+    let bar = Bar::new(out);
+    let fetch = store.fetch(source, &options, &|event| bar.show(event));
+    bar.end();
+    let fetch = fetch?;
+    for file in &fetch.record.files {
+        let how = if file.checked { "checked" } else { "not stated by the source" };
+        out.detail(format_args!("{}: {}, {} ({how})", file.name, Bytes(file.bytes), file.digest));
+    }
+    let path = match &fetch.what {
+        Fetched::Installed(path) => path.clone(),
+        Fetched::Checkpoint(from) | Fetched::Gguf(from) => {
+            let quant = quant.or(fetch.quantization.as_deref()).unwrap_or(DEFAULT_QUANT);
+            let record = convert_fetched(store, &fetch, from, quant, out)?;
+            store.install(&fetch.name, &store.staging(&fetch.name), &record)?
+        }
+    };
+    Ok(Pulled { name: fetch.name.clone(), path, fresh: fetch.fresh })
+}
+
+/// Converts what was fetched (a Hugging Face folder or a GGUF file at `from`) to an MLC folder at
+/// `store.staging(&fetch.name)`, verifies it, and returns the record to install it with.
+fn convert_fetched(
+    store: &Store,
+    fetch: &Fetch,
+    from: &Path,
+    quant: &str,
+    _out: &Output,
+) -> anyhow::Result<SourceRecord> {
+    let _target = store.staging(&fetch.name);
+    Err(hinted(
+        format!("{}: converting to {quant} is not built yet", from.display()),
+        "pull an MLC folder instead",
+    ))
+}
+
+/// A progress bar on a terminal, single lines elsewhere.
+struct Bar {
+    bar: Option<ProgressBar>,
+    out: Output,
+}
+
+impl Bar {
+    fn new(out: &Output) -> Bar {
+        let bar = out.shows_progress().then(|| {
+            let bar = ProgressBar::new(0);
+            let style = ProgressStyle::with_template(
+                "{msg:24!} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}",
+            );
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Bar { bar, out: out.clone() }
+    }
+
+    fn show(&self, event: Event<'_>) {
+        match (event, &self.bar) {
+            (Event::Note(text), Some(bar)) => bar.suspend(|| self.out.note(text)),
+            (Event::Note(text), None) => self.out.note(text),
+            (Event::Bytes { file, done, total }, Some(bar)) => {
+                bar.set_length(total.max(done));
+                bar.set_position(done);
+                bar.set_message(file.to_string());
+            }
+            (Event::Bytes { .. }, None) => {}
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
