@@ -3,7 +3,8 @@
 //! quantised, panels unpacked on the way. `floats` decodes to f32 first: what `--exact` does.
 //!
 //! `cargo bench -p tessera-compute --bench kernels -- decode`; `TESSERA_KERNELS` names an instruction
-//! set. Compare with the machine's read speed in the same minutes.
+//! set. Compare with the machine's read speed in the same minutes; with `TESSERA_BENCH_MIB=1` one matrix
+//! stays in the last cache, which shows what the instructions allow.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -22,8 +23,8 @@ use tessera_weights::tensor::{Matrix, MatrixData};
 /// Rows and columns of a matrix: those of a model of 7 G weights.
 const ROWS: usize = 4096;
 const COLS: usize = 4096;
-/// Weights that pass in one iteration.
-const BYTES: usize = 200 << 20;
+/// Weights that pass in one iteration, in MiB, unless `TESSERA_BENCH_MIB` says otherwise.
+const MIB: usize = 200;
 /// Tokens of a prefill.
 const TOKENS: usize = 128;
 
@@ -102,12 +103,14 @@ fn chosen() -> Kernels {
 
 fn decode(c: &mut Criterion) {
     let k = chosen();
+    let mib = std::env::var("TESSERA_BENCH_MIB").map_or(MIB, |s| s.parse().expect("a number of MiB"));
     let mut group = c.benchmark_group("decode");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     let x = inputs(1);
     for (name, kind) in KINDS {
         let one = matrix(*kind);
-        let mut all: Vec<Matrix> = (1..BYTES.div_ceil(one.stored_len())).map(|_| matrix(*kind)).collect();
+        let bytes = mib << 20;
+        let mut all: Vec<Matrix> = (1..bytes.div_ceil(one.stored_len())).map(|_| matrix(*kind)).collect();
         all.push(one);
         group.throughput(Throughput::Bytes(all.iter().map(|m| m.stored_len() as u64).sum()));
         let (mut y, mut w) = (vec![0.0; ROWS], Vec::new());

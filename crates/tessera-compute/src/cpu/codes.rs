@@ -225,6 +225,27 @@ pub(super) mod x86 {
         }
     }
 
+    /// The first `n` of 16 scales in a row, zeros behind them.
+    ///
+    /// # Safety
+    /// The machine has the instruction set; `n` scales at `p`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub unsafe fn some_scales16(dtype: DType, p: *const u8, n: usize) -> __m512 {
+        let mask = ((1u32 << n) - 1) as u16;
+        // SAFETY: the caller's promise; what the mask leaves out is not read.
+        unsafe {
+            match dtype {
+                DType::BF16 => {
+                    let s = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p.cast()));
+                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(s))
+                }
+                DType::F16 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p.cast())),
+                _ => _mm512_maskz_loadu_ps(mask, p.cast()),
+            }
+        }
+    }
+
     /// 8 scales in a row.
     ///
     /// # Safety

@@ -123,40 +123,33 @@ unsafe fn tiled<V: Lanes, E: Element, const R: usize, const T: usize>(
     let count = rows.len();
     // Distant rows: each is a stream of its own for the prefetcher, on pages of its own.
     let apart = count / R;
-    let mut one = |i: usize, tokens: Range<usize>| {
-        let mut t = tokens.start;
-        while t < tokens.end {
-            // SAFETY: rows `i`, `i + apart`, ... and the tokens exist.
-            unsafe {
-                if i < apart && tokens.end - t >= T {
-                    tile::<V, E, R, T>(w, rows.start + i, apart, x, t, &mut y[i..], count);
-                    t += T;
-                } else if i < apart {
-                    tile::<V, E, R, 1>(w, rows.start + i, apart, x, t, &mut y[i..], count);
-                    t += 1;
-                } else if tokens.end - t >= T {
-                    tile::<V, E, 1, T>(w, rows.start + i, 0, x, t, &mut y[i..], count);
-                    t += T;
-                } else {
-                    tile::<V, E, 1, 1>(w, rows.start + i, 0, x, t, &mut y[i..], count);
-                    t += 1;
-                }
+    // With few tokens rows come from memory, and all tokens pass each tile of them. With many a few
+    // tokens stay in the first cache while the claim's rows, in the second, pass.
+    for t0 in (0..if n <= FEW { 1 } else { n }).step_by(T) {
+        let mut i = 0;
+        while i < count {
+            let mut t = t0;
+            let end = if n <= FEW { n } else { n.min(t0 + T) };
+            while t < end {
+                let y = &mut y[i..];
+                // SAFETY: rows `i`, `i + apart`, ... and the tokens exist.
+                t += unsafe {
+                    match (i < apart, end - t >= T) {
+                        (true, true) => tile::<V, E, R, T>(w, rows.start + i, apart, x, t, y, count),
+                        (true, false) => tile::<V, E, R, 1>(w, rows.start + i, apart, x, t, y, count),
+                        (false, true) => tile::<V, E, 1, T>(w, rows.start + i, 0, x, t, y, count),
+                        (false, false) => tile::<V, E, 1, 1>(w, rows.start + i, 0, x, t, y, count),
+                    }
+                };
             }
-        }
-    };
-    // Indices of tiles: those of R rows, then the rows that are left.
-    let tiles = (0..apart).chain(apart * R..count);
-    if n <= FEW {
-        tiles.for_each(|i| one(i, 0..n));
-    } else {
-        // A few tokens stay in the first cache while the claim's rows, in the second, pass.
-        for t in (0..n).step_by(T) {
-            tiles.clone().for_each(|i| one(i, t..n.min(t + T)));
+            // After the tiles of `R` rows come the rows that are left.
+            i = if i + 1 == apart { apart * R } else { i + 1 };
         }
     }
 }
 
-/// Rows `row + r * apart` times tokens `t0 + t`, to `y[(t0 + t) * count + r * apart]`.
+/// Rows `row + r * apart` times tokens `t0 + t`, to `y[(t0 + t) * count + r * apart]`; returns
+/// `T`. No closures: those would not be compiled for the instruction set unless inlined.
 ///
 /// # Safety
 /// As for [`Lanes`]; all those rows and tokens exist, `x` is wide enough.
@@ -169,18 +162,26 @@ unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize>(
     t0: usize,
     y: &mut [f32],
     count: usize,
-) {
+) -> usize {
     let whole = w.cols / LANES * LANES;
     let width = Dense::width(w.cols);
     // SAFETY: elements `k..k + 16` with `k + 16 <= whole <= cols` of rows that exist, and values below
     // `width` of tokens that exist; the rest of a row is read from a copy of 16 elements.
     unsafe {
-        let weights: [*const u8; R] =
-            std::array::from_fn(|r| w.bytes.as_ptr().add((row + r * apart) * w.cols * E::SIZE));
-        let values: [*const f32; T] = std::array::from_fn(|t| x.as_ptr().add((t0 + t) * width));
+        let mut weights = [w.bytes.as_ptr(); R];
+        for (r, p) in weights.iter_mut().enumerate() {
+            *p = p.add((row + r * apart) * w.cols * E::SIZE);
+        }
+        let mut values = [x.as_ptr(); T];
+        for (t, p) in values.iter_mut().enumerate() {
+            *p = p.add((t0 + t) * width);
+        }
         let mut sums = [[V::splat(0.0); T]; R];
         for k in (0..whole).step_by(LANES) {
-            let v: [V; T] = std::array::from_fn(|t| V::load(values[t].add(k)));
+            let mut v = [V::splat(0.0); T];
+            for (v, values) in v.iter_mut().zip(&values) {
+                *v = V::load(values.add(k));
+            }
             for (sums, weights) in sums.iter_mut().zip(&weights) {
                 let w = E::load::<V>(weights.add(k * E::SIZE));
                 for (s, v) in sums.iter_mut().zip(v) {
@@ -205,4 +206,5 @@ unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize>(
             }
         }
     }
+    T
 }

@@ -115,31 +115,12 @@ fn unpack<const KN: bool>(w: &Codes<'_>, row: usize, order: &[u32], panel: &mut 
     }
 }
 
-/// Codes of the last groups of a row, zero behind its end, and their scales in lane order.
-struct Tail {
-    codes: [u8; LANES * GROUP_BYTES],
-    scales: [f32; LANES],
-}
-
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only the vector kernels need it"))]
-fn tail(w: &Codes<'_>, row: usize) -> Tail {
-    let first = w.groups / LANES * LANES;
-    let mut tail = Tail { codes: [0; LANES * GROUP_BYTES], scales: [0.0; LANES] };
-    let groups = row * w.groups + first..(row + 1) * w.groups;
-    let codes = &w.words[groups.start * GROUP_BYTES..groups.end * GROUP_BYTES];
-    tail.codes[..codes.len()].copy_from_slice(codes);
-    for (j, g) in groups.enumerate() {
-        tail.scales[q8::lane_of(j)] = w.scale(g);
-    }
-    tail
-}
-
 #[cfg(target_arch = "x86_64")]
 pub use x86::*;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
-    use super::super::codes::x86::{scales8, scales16};
+    use super::super::codes::x86::{scales8, scales16, some_scales16};
     use super::*;
     use std::arch::x86_64::*;
 
@@ -211,7 +192,7 @@ pub(super) mod x86 {
     ) {
         let count = rows.len();
         let full = w.groups / LANES;
-        let vectors = (w.groups % LANES).div_ceil(4);
+        let left = w.groups % LANES;
         let size = w.scale_dtype.size();
         let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         for (i, row) in rows.clone().enumerate() {
@@ -224,12 +205,15 @@ pub(super) mod x86 {
                 for b in 0..full {
                     let ws = scales16(w.scale_dtype, scales.add(b * LANES * size));
                     let ws = _mm512_permutexvar_ps(order, ws);
-                    block_avx512::<T>(words.add(b * 256), 4, ws, x, t0, b, &mut acc);
+                    block_avx512::<T>(words.add(b * 256), [u16::MAX; 4], ws, x, t0, b, &mut acc);
                 }
-                if vectors > 0 {
-                    let tail = tail(w, row);
-                    let ws = _mm512_loadu_ps(tail.scales.as_ptr());
-                    block_avx512::<T>(tail.codes.as_ptr(), vectors, ws, x, t0, full, &mut acc);
+                if left > 0 {
+                    // The bits of `left` groups of four words, cut into the masks of four vectors.
+                    let bits = (1u64 << (4 * left)) - 1;
+                    let masks = [0, 16, 32, 48].map(|v| (bits >> v) as u16);
+                    let ws = some_scales16(w.scale_dtype, scales.add(full * LANES * size), left);
+                    let ws = _mm512_permutexvar_ps(order, ws);
+                    block_avx512::<T>(words.add(full * 256), masks, ws, x, t0, full, &mut acc);
                 }
                 for (t, acc) in acc.iter().enumerate() {
                     let mut sums = [0.0; LANES];
@@ -240,15 +224,15 @@ pub(super) mod x86 {
         }
     }
 
-    /// 16 groups of one row against `T` tokens.
+    /// 16 groups of one row against `T` tokens; words outside the masks count as zero.
     ///
     /// # Safety
-    /// 256 bytes at `words`, block `b` in `x` for tokens `t0..t0 + T`.
+    /// The words of the masks at `words`, block `b` in `x` for tokens `t0..t0 + T`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
     unsafe fn block_avx512<const T: usize>(
         words: *const u8,
-        vectors: usize,
+        masks: [u16; 4],
         ws: __m512,
         x: &q8::Rows,
         t0: usize,
@@ -257,12 +241,9 @@ pub(super) mod x86 {
     ) {
         let mut dots = [[_mm512_setzero_si512(); 4]; T];
         for v in 0..4 {
-            if v == vectors {
-                break;
-            }
             // SAFETY: the caller promises the bytes and the block.
             unsafe {
-                let parts = split_avx512(_mm512_loadu_si512(words.add(v * 64).cast()));
+                let parts = split_avx512(_mm512_maskz_loadu_epi32(masks[v], words.add(v * 64).cast()));
                 for (t, dots) in dots.iter_mut().enumerate() {
                     let at = x.values.as_ptr().add(((t0 + t) * x.blocks + b) * BLOCK + v * 192);
                     for (p, part) in parts.iter().enumerate() {
@@ -336,10 +317,17 @@ pub(super) mod x86 {
                     block_avx2::<T>(words.add(b * 256), LANES, ws, x, t0, b, &mut acc);
                 }
                 if left > 0 {
-                    let tail = tail(w, row);
-                    let s = tail.scales.as_ptr();
-                    let ws = [_mm256_loadu_ps(s), _mm256_loadu_ps(s.add(8))];
-                    block_avx2::<T>(tail.codes.as_ptr(), left, ws, x, t0, full, &mut acc);
+                    // Copied to where zeros follow.
+                    let (mut codes, mut ws) = ([0u8; LANES * GROUP_BYTES], [0u8; LANES * 4]);
+                    let from = words.add(full * 256);
+                    std::ptr::copy_nonoverlapping(from, codes.as_mut_ptr(), left * GROUP_BYTES);
+                    let from = scales.add(full * LANES * size);
+                    std::ptr::copy_nonoverlapping(from, ws.as_mut_ptr(), left * size);
+                    let ws = in_lane_order(
+                        scales8(w.scale_dtype, ws.as_ptr()),
+                        scales8(w.scale_dtype, ws.as_ptr().add(8 * size)),
+                    );
+                    block_avx2::<T>(codes.as_ptr(), left, ws, x, t0, full, &mut acc);
                 }
                 for (t, acc) in acc.iter().enumerate() {
                     let mut sums = [0.0; LANES];

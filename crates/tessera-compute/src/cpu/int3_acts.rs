@@ -41,7 +41,8 @@ unsafe fn group<V: Lanes>(x: &[f32]) -> ([i8; GROUP], f32, i32) {
     full[..x.len()].copy_from_slice(x);
     // SAFETY: `full` holds 48 values; the rest is the caller's promise.
     unsafe {
-        let v: [V; 3] = std::array::from_fn(|i| V::load(full.as_ptr().add(i * LANES)));
+        let at = full.as_ptr();
+        let v = [V::load(at), V::load(at.add(LANES)), V::load(at.add(2 * LANES))];
         // As in `q8::group`: a broken activation stays broken in the scale.
         let broken = v[0].abs().add(v[1].abs()).add(v[2].abs()).mul(V::splat(0.0));
         let m = v[0].abs().max(v[1].abs()).max(v[2].abs()).add(broken).to_array();
@@ -54,8 +55,11 @@ unsafe fn group<V: Lanes>(x: &[f32]) -> ([i8; GROUP], f32, i32) {
         for (i, v) in v.into_iter().enumerate() {
             v.fma(inv, shift).sub(shift).store(q.as_mut_ptr().add(i * LANES));
         }
-        let values: [i8; GROUP] = std::array::from_fn(|i| q[i] as i8);
-        let sum: i32 = values.iter().map(|v| i32::from(*v)).sum();
+        let (mut values, mut sum) = ([0i8; GROUP], 0);
+        for (v, q) in values.iter_mut().zip(q) {
+            *v = q as i8;
+            sum += i32::from(*v);
+        }
         (values, scale, -3 * sum)
     }
 }
