@@ -4,6 +4,8 @@
 use tessera_compute::backend::{Backend, Executor};
 use tessera_compute::batch::{Batch, Output, PAGE, Span, Want};
 use tessera_compute::cpu::Cpu;
+use tessera_compute::cpu::codes::Coded;
+use tessera_compute::cpu::dense::Dense;
 use tessera_compute::cpu::int4::{Int4, PANEL, Panel};
 use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::q8::{self, BLOCK, TILE};
@@ -13,6 +15,7 @@ use tessera_compute::rope::Rope;
 use tessera_weights::bytes::Bytes;
 use tessera_weights::config::{Activation, RopeScaling};
 use tessera_weights::dtype::DType;
+use tessera_weights::quantize::decode;
 use tessera_weights::scheme::{GroupFormat, Layout};
 use tessera_weights::tensor::{Matrix, MatrixData};
 
@@ -152,6 +155,164 @@ fn every_int4_kernel_gives_the_same_bits() {
     }
 }
 
+/// Inputs of the row kernels and of the tile kernels.
+fn inputs(k: &Kernels, w: &Coded<'_>, x: &[f32], n: usize) -> (q8::Rows, q8::Tiles) {
+    let (mut rows, mut tiles) = (q8::Rows::default(), q8::Tiles::default());
+    let (groups, (row_bytes, tile_bytes)) = (w.groups(), w.input_bytes());
+    rows.reset_groups(n, groups, row_bytes);
+    tiles.reset_groups(n, groups, tile_bytes);
+    let (order, lanes) = (w.visit().0, rows.blocks * 16);
+    for (t, x) in x.chunks_exact(x.len() / n).enumerate() {
+        let all = t * lanes..(t + 1) * lanes;
+        k.input_row(
+            w,
+            x,
+            &mut rows.values[all.start * row_bytes..all.end * row_bytes],
+            &mut rows.scales[all.clone()],
+            &mut rows.offsets[all],
+        );
+        let slots = t / TILE * TILE * groups..(t / TILE + 1) * TILE * groups;
+        k.input_tile_row(
+            w,
+            x,
+            &order,
+            t % TILE,
+            &mut tiles.values[slots.start * tile_bytes..slots.end * tile_bytes],
+            &mut tiles.scales[slots.clone()],
+            &mut tiles.offsets[slots],
+        );
+    }
+    (rows, tiles)
+}
+
+/// `y[t][row]` by the tile kernel.
+fn by_tiles(k: &Kernels, w: &Coded<'_>, tiles: &q8::Tiles, rows: usize, n: usize) -> Vec<f32> {
+    let (order, ends) = w.visit();
+    let mut y = vec![0.0; n * rows];
+    let mut panel = Panel::default();
+    for first in (0..rows).step_by(PANEL) {
+        k.panel(w, first, &order, &mut panel);
+        for from in (0..n).step_by(TILE) {
+            let mut tile = [0.0; TILE * PANEL];
+            k.tile(w, &panel, &tiles.tile(from / TILE), &ends, &mut tile);
+            let width = PANEL.min(rows - first);
+            for t in from..n.min(from + TILE) {
+                let part = &tile[(t - from) * PANEL..][..width];
+                y[t * rows + first..][..width].copy_from_slice(part);
+            }
+        }
+    }
+    y
+}
+
+#[test]
+fn every_other_integer_kernel_gives_the_same_bits() {
+    let mut r = Random(4);
+    let n = 9;
+    for (format, layout) in
+        [(GroupFormat::INT4, Layout::Kn), (GroupFormat::INT3, Layout::Nk), (GroupFormat::INT3, Layout::Kn)]
+    {
+        for &(rows, cols) in SHAPES.iter().chain(&[(1030, 120), (4, 656), (9, 1290)]) {
+            for dtype in [DType::BF16, DType::F16, DType::F32] {
+                let m = grouped(&mut r, rows, cols, format, layout, dtype);
+                let w = Coded::of(&m).unwrap();
+                let x = r.normals(n * cols);
+                let mut expected = Vec::new();
+                for k in [Kernels::SCALAR].into_iter().chain(Kernels::available()) {
+                    let name = format!("{} {format:?} {layout:?} {rows}x{cols} {dtype}", k.name());
+                    let (few, many) = inputs(&k, &w, &x, n);
+                    let mut y = vec![f32::NAN; n * rows];
+                    k.rows(&w, 0..rows, &few, n, &mut y);
+                    if expected.is_empty() {
+                        expected = bits(&y);
+                        close_to_exact(&m, &x, &y, &name);
+                    }
+                    assert_eq!(bits(&y), expected, "{name} rows");
+                    // Every number of tokens that has a kernel of its own, a part of the rows.
+                    for some in 1..=4 {
+                        let part = rows - rows / 3;
+                        let mut y = vec![f32::NAN; some * part];
+                        k.rows(&w, rows / 3..rows, &few, some, &mut y);
+                        for (t, y) in y.chunks_exact(part).enumerate() {
+                            assert_eq!(
+                                bits(y),
+                                expected[t * rows + rows / 3..][..part],
+                                "{name} {some} tokens"
+                            );
+                        }
+                    }
+                    assert_eq!(bits(&by_tiles(&k, &w, &many, rows, n)), expected, "{name} tiles");
+                }
+            }
+        }
+    }
+}
+
+/// 8-bit inputs cost some 1e-2 of the outputs' size.
+fn close_to_exact(m: &Matrix, x: &[f32], y: &[f32], name: &str) {
+    let w = decode(m);
+    let (mut error, mut size) = (0.0, 0.0);
+    for (x, y) in x.chunks_exact(m.cols).zip(y.chunks_exact(m.rows)) {
+        for (w, y) in w.chunks_exact(m.cols).zip(y) {
+            let exact: f64 = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+            error += (exact - f64::from(*y)).powi(2);
+            size += exact.powi(2);
+        }
+    }
+    assert!(error <= 4e-4 * size, "{name}: relative error {}", (error / size).sqrt());
+}
+
+#[test]
+fn every_dense_kernel_gives_the_same_bits() {
+    let mut r = Random(5);
+    let n = 11;
+    for &(rows, cols) in SHAPES.iter().chain(&[(2, 15), (6, 17)]) {
+        for dtype in [DType::BF16, DType::F16, DType::F32] {
+            let m = dense(&mut r, rows, cols, dtype);
+            let MatrixData::Dense { bytes, .. } = &m.data else { unreachable!() };
+            // At an odd address.
+            let moved = [&[0u8], &bytes[..]].concat();
+            let w = Dense { bytes: &moved[1..], dtype, rows, cols };
+            let width = Dense::width(cols);
+            let x = r.normals(n * cols);
+            let mut padded = vec![0.0; n * width];
+            for (x, p) in x.chunks_exact(cols).zip(padded.chunks_exact_mut(width)) {
+                p[..cols].copy_from_slice(x);
+            }
+            // The definition, written down once more.
+            let decoded = decode(&m);
+            let mut expected = vec![0u32; n * rows];
+            for (t, x) in x.chunks_exact(cols).enumerate() {
+                for (i, w) in decoded.chunks_exact(cols).enumerate() {
+                    let mut lanes = [0.0f32; 16];
+                    for (k, (w, x)) in w.iter().zip(x).enumerate() {
+                        lanes[k % 16] = w.mul_add(*x, lanes[k % 16]);
+                    }
+                    for half in [8, 4, 2, 1] {
+                        for i in 0..half {
+                            lanes[i] += lanes[i + half];
+                        }
+                    }
+                    expected[t * rows + i] = lanes[0].to_bits();
+                }
+            }
+            for k in Kernels::available() {
+                for some in [1, 2, 3, 4, 5, n] {
+                    for from in [0, rows / 3] {
+                        let part = rows - from;
+                        let mut y = vec![f32::NAN; some * part];
+                        k.dense(&w, from..rows, &padded, some, &mut y);
+                        for (t, y) in y.chunks_exact(part).enumerate() {
+                            let e = &expected[t * rows + from..][..part];
+                            assert_eq!(bits(y), e, "{} {rows}x{cols} {dtype} {some} tokens", k.name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_broken_activation_is_not_hidden() {
     for k in Kernels::available() {
@@ -161,6 +322,10 @@ fn a_broken_activation_is_not_hidden() {
             let mut rows = q8::Rows::default();
             rows.reset(1, 64);
             k.q8_row(&x, &mut rows.values, &mut rows.scales, &mut rows.offsets);
+            assert!(rows.scales[q8::lane_of(1)].is_nan(), "{}", k.name());
+            assert_eq!(rows.scales[q8::lane_of(0)], 1.0 / 127.0);
+            rows.reset_groups(1, 2, 48);
+            k.int3_row(&x, &mut rows.values, &mut rows.scales, &mut rows.offsets);
             assert!(rows.scales[q8::lane_of(1)].is_nan(), "{}", k.name());
             assert_eq!(rows.scales[q8::lane_of(0)], 1.0 / 127.0);
         }

@@ -153,7 +153,7 @@ impl q8::Tiles {
     pub fn tile(&self, index: usize) -> TileView<'_> {
         let slots = self.groups * TILE;
         TileView {
-            values: &self.values[index * slots * GROUP..(index + 1) * slots * GROUP],
+            values: &self.values[index * slots * self.group_bytes..(index + 1) * slots * self.group_bytes],
             scales: &self.scales[index * slots..(index + 1) * slots],
             offsets: &self.offsets[index * slots..(index + 1) * slots],
         }

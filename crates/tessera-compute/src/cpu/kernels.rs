@@ -2,10 +2,12 @@
 //! entry gives the same bits on every instruction set.
 
 use super::attend::{self, HeadPages, Query};
+use super::codes::Codes;
+use super::dense::{self, Dense};
 use super::int4::{self, Int4, Panel, TileView};
 use super::q8::{self, TILE};
 use super::simd::{LANES, Scalar};
-use super::{f32ops, int4::PANEL};
+use super::{f32ops, int3, int3_acts, int3_kn, int3_tile, int4::PANEL, int4_kn};
 use std::ops::Range;
 
 /// The kernels of one instruction set.
@@ -15,6 +17,16 @@ pub struct Kernels {
     int4_rows: unsafe fn(&Int4<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]),
     int4_panel: unsafe fn(&Int4<'_>, usize, &[u32], &mut Panel),
     int4_tile: unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]),
+    int4_kn_rows: RowsFn,
+    int4_kn_panel: PanelFn,
+    int3_rows: RowsFn,
+    int3_panel: PanelFn,
+    int3_tile: unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]),
+    int3_kn_rows: RowsFn,
+    int3_kn_panel: PanelFn,
+    dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
+    int3_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
+    int3_tile_row: unsafe fn(&[f32], &[u32], usize, &mut [i8], &mut [f32], &mut [i32]),
     q8_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     q8_tile_row: unsafe fn(&[f32], &[u32], usize, &mut [i8], &mut [f32], &mut [i32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -23,6 +35,9 @@ pub struct Kernels {
     store: unsafe fn(&[f32], &[f32], usize, *mut u16),
     attend: unsafe fn(&HeadPages<'_>, &[Query]),
 }
+
+type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
+type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
@@ -48,6 +63,23 @@ macro_rules! lanes_for {
         ) {
             // SAFETY: see above.
             unsafe { q8::tile_row::<$lanes>(x, order, t, v, s, o) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn int3_row(x: &[f32], v: &mut [i8], s: &mut [f32], o: &mut [i32]) {
+            // SAFETY: see above.
+            unsafe { int3_acts::row::<$lanes>(x, v, s, o) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn int3_tile_row(
+            x: &[f32], order: &[u32], t: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32],
+        ) {
+            // SAFETY: see above.
+            unsafe { int3_acts::tile_row::<$lanes>(x, order, t, v, s, o) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn dense(w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { dense::products::<$lanes>(w, rows, x, n, y) }
         }
         $(#[$attribute])?
         pub unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
@@ -86,12 +118,22 @@ lanes_for!(avx2, super::super::simd::Avx2, "avx2,fma,f16c");
 lanes_for!(avx512, super::super::simd::Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
 
 macro_rules! table {
-    ($name:literal, $module:ident, $rows:path, $panel:path, $tile:path) => {
+    ($name:literal, $module:ident, $rows:ident, $panel:ident, $panel_kn:ident, $tile:ident, $int4_panel:path) => {
         Kernels {
             name: $name,
-            int4_rows: $rows,
-            int4_panel: $panel,
-            int4_tile: $tile,
+            int4_rows: int4::$rows,
+            int4_panel: $int4_panel,
+            int4_tile: int4::$tile,
+            int4_kn_rows: int4_kn::$rows,
+            int4_kn_panel: int4_kn::$panel,
+            int3_rows: int3::$rows,
+            int3_panel: int3::$panel,
+            int3_tile: int3_tile::$tile,
+            int3_kn_rows: int3_kn::$rows,
+            int3_kn_panel: int3::$panel_kn,
+            dense: $module::dense,
+            int3_row: $module::int3_row,
+            int3_tile_row: $module::int3_tile_row,
             q8_row: $module::q8_row,
             q8_tile_row: $module::q8_tile_row,
             rms_norm: $module::rms_norm,
@@ -106,7 +148,7 @@ macro_rules! table {
 impl Kernels {
     /// Plain Rust, the twin that every other table is tested against.
     pub const SCALAR: Kernels =
-        table!("scalar", scalar, int4::rows_scalar, int4::panel_scalar, int4::tile_scalar);
+        table!("scalar", scalar, rows_scalar, panel_scalar, panel_kn_scalar, tile_scalar, int4::panel_scalar);
 
     /// Every table that this machine can run, the fastest first.
     pub fn available() -> Vec<Kernels> {
@@ -125,13 +167,23 @@ impl Kernels {
                 all.push(table!(
                     "avx512-vnni",
                     avx512,
-                    int4::rows_avx512,
-                    int4::panel_avx512,
-                    int4::tile_avx512
+                    rows_avx512,
+                    panel_avx512,
+                    panel_kn_avx512,
+                    tile_avx512,
+                    int4::panel_avx512
                 ));
             }
             if avx2 {
-                all.push(table!("avx2", avx2, int4::rows_avx2, int4::panel_scalar, int4::tile_avx2));
+                all.push(table!(
+                    "avx2",
+                    avx2,
+                    rows_avx2,
+                    panel_avx2,
+                    panel_kn_avx2,
+                    tile_avx2,
+                    int4::panel_scalar
+                ));
             }
         }
         all.push(Kernels::SCALAR);
@@ -164,6 +216,74 @@ impl Kernels {
     pub fn int4_tile(&self, p: &Panel, x: &TileView<'_>, ends: &[usize; LANES], y: &mut [f32; TILE * PANEL]) {
         // SAFETY: see `int4_rows`.
         unsafe { (self.int4_tile)(p, x, ends, y) }
+    }
+
+    /// See [`int4_kn::rows_scalar`].
+    pub fn int4_kn_rows(&self, w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int4_kn_rows)(w, rows, x, n, y) }
+    }
+
+    /// See [`int4_kn::panel_scalar`].
+    pub fn int4_kn_panel(&self, w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int4_kn_panel)(w, row, order, panel) }
+    }
+
+    /// See [`int3::rows_scalar`].
+    pub fn int3_rows(&self, w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_rows)(w, rows, x, n, y) }
+    }
+
+    /// See [`int3::panel_scalar`].
+    pub fn int3_panel(&self, w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_panel)(w, row, order, panel) }
+    }
+
+    /// See [`int3_kn::rows_scalar`].
+    pub fn int3_kn_rows(&self, w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_kn_rows)(w, rows, x, n, y) }
+    }
+
+    /// See [`int3::panel_kn_scalar`].
+    pub fn int3_kn_panel(&self, w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_kn_panel)(w, row, order, panel) }
+    }
+
+    /// See [`int3_tile::tile_scalar`].
+    pub fn int3_tile(&self, p: &Panel, x: &TileView<'_>, ends: &[usize; LANES], y: &mut [f32; TILE * PANEL]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_tile)(p, x, ends, y) }
+    }
+
+    /// See [`dense::products`].
+    pub fn dense(&self, w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.dense)(w, rows, x, n, y) }
+    }
+
+    /// See [`int3_acts::row`].
+    pub fn int3_row(&self, x: &[f32], values: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_row)(x, values, scales, offsets) }
+    }
+
+    /// See [`int3_acts::tile_row`].
+    pub fn int3_tile_row(
+        &self,
+        x: &[f32],
+        order: &[u32],
+        t: usize,
+        values: &mut [i8],
+        scales: &mut [f32],
+        offsets: &mut [i32],
+    ) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.int3_tile_row)(x, order, t, values, scales, offsets) }
     }
 
     /// See [`q8::row`].

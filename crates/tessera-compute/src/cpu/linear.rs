@@ -1,14 +1,15 @@
 //! Products: the input is normed and quantised, then threads claim rows of the matrix.
 
-use super::int4::{Int4, PANEL, Panel};
+use super::codes::Coded;
+use super::dense::Dense;
+use super::int4::{PANEL, Panel};
 use super::pool::Worker;
-use super::q8::{self, TILE};
+use super::q8::TILE;
 use super::simd::LANES;
 use super::stage::Linear;
 use super::step::{Pointers, Prepared, Run, Scratch};
 use std::ops::Range;
 use tessera_weights::quantize::decode_row;
-use tessera_weights::scheme::{GroupFormat, Layout};
 use tessera_weights::tensor::{Matrix, MatrixData};
 
 /// Up to this many rows every thread prepares the input for itself, which saves a barrier, and the
@@ -20,24 +21,33 @@ const CLAIM: usize = 48 << 10;
 const PANELS: usize = 4;
 /// Matrix rows in one claim of the f32 kernel.
 const FLOAT_ROWS: usize = 16;
+/// Matrix rows in one claim of the dense kernel, when many tokens reuse them from cache.
+const DENSE_ROWS: usize = 32;
+/// Most rows in one claim of a KN kernel, whose rows lie beside each other.
+const WIDE: usize = 1024;
 
 /// The kernel that a matrix needs.
 enum Form<'a> {
-    Rows(Int4<'a>),
-    Tiles(Int4<'a>, Vec<u32>, [usize; LANES]),
+    Rows(Coded<'a>),
+    Tiles(Coded<'a>, Vec<u32>, [usize; LANES]),
+    Dense(Dense<'a>, usize),
     Floats(usize),
 }
 
-/// The 4-bit rows of a matrix, if that is what it holds.
-fn int4(matrix: &Matrix) -> Option<Int4<'_>> {
-    match &matrix.data {
-        MatrixData::Grouped { format, layout: Layout::Nk, words, scale_dtype, scales }
-            if *format == GroupFormat::INT4 =>
-        {
-            let groups = format.groups(matrix.cols);
-            Some(Int4 { words, scales, scale_dtype: *scale_dtype, groups, rows: matrix.rows })
+impl<'a> Form<'a> {
+    fn of(matrix: &'a Matrix, exact: bool, n: usize) -> Form<'a> {
+        let (rows, cols) = (matrix.rows, matrix.cols);
+        if let MatrixData::Dense { dtype, bytes } = &matrix.data {
+            return Form::Dense(Dense { bytes, dtype: *dtype, rows, cols }, Dense::width(cols));
         }
-        _ => None,
+        match Coded::of(matrix).filter(|_| !exact) {
+            Some(w) if n <= FEW => Form::Rows(w),
+            Some(w) => {
+                let (order, ends) = w.visit();
+                Form::Tiles(w, order, ends)
+            }
+            None => Form::Floats(Dense::width(cols)),
+        }
     }
 }
 
@@ -45,18 +55,11 @@ impl Run<'_> {
     pub(super) fn linear(&self, l: &Linear, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let n = self.rows(l.x);
         let matrix = &self.model.program.matrices[l.weight.0];
-        let form = match int4(matrix).filter(|_| !self.model.exact) {
-            Some(w) if n <= FEW => Form::Rows(w),
-            Some(w) => {
-                let (order, ends) = q8::visit(w.groups);
-                Form::Tiles(w, order, ends)
-            }
-            None => Form::Floats(matrix.cols.div_ceil(LANES) * LANES),
-        };
+        let form = Form::of(matrix, self.model.exact, n);
         let own = n <= FEW;
         if own {
             let Scratch { own, row, .. } = scratch;
-            reset(own, &form, n, matrix.cols);
+            reset(own, &form, n);
             let pointers = own.pointers();
             for t in 0..n {
                 self.prepare(l, &form, t, row, pointers);
@@ -65,7 +68,7 @@ impl Run<'_> {
             if worker.index == 0 {
                 // SAFETY: the others wait at the barrier.
                 let (shared, pointers) = unsafe { &mut *self.shared.0.get() };
-                reset(shared, &form, n, matrix.cols);
+                reset(shared, &form, n);
                 *pointers = shared.pointers();
             }
             worker.barrier();
@@ -85,11 +88,10 @@ impl Run<'_> {
         // the matching rows of the second half along.
         let rows = if l.gate.is_some() { matrix.rows / 2 } else { matrix.rows };
         let step = match &form {
-            Form::Rows(w) => {
-                let row_len = w.words.len() / w.rows;
-                let fair = rows.div_ceil(4 * worker.threads());
-                (CLAIM / row_len.max(1)).clamp(4, fair.max(4))
-            }
+            Form::Rows(w) if w.is_nk() => claim_of(matrix, rows, worker),
+            Form::Rows(_) => rows.div_ceil(2 * worker.threads() * LANES).clamp(1, WIDE / LANES) * LANES,
+            Form::Dense(..) if own => claim_of(matrix, rows, worker),
+            Form::Dense(..) => DENSE_ROWS,
             Form::Tiles(..) => (PANELS * PANEL).min(rows.div_ceil(worker.threads() * PANEL) * PANEL),
             Form::Floats(_) => FLOAT_ROWS,
         };
@@ -121,16 +123,16 @@ impl Run<'_> {
         // SAFETY of all three: `reset` made room for every row; row or tile `t` is this thread's.
         match form {
             Form::Rows(w) => {
-                let lanes = w.groups.div_ceil(LANES) * LANES;
+                let lanes = w.groups().div_ceil(LANES) * LANES;
                 let x = unsafe { out.part(t * lanes, lanes, 0, 0) };
-                kernels.q8_row(input, x.values, x.scales, x.offsets);
+                kernels.input_row(w, input, x.values, x.scales, x.offsets);
             }
             Form::Tiles(w, order, _) => {
-                let slots = w.groups * TILE;
+                let slots = w.groups() * TILE;
                 let x = unsafe { out.part(t / TILE * slots, slots, 0, 0) };
-                kernels.q8_tile_row(input, order, t % TILE, x.values, x.scales, x.offsets);
+                kernels.input_tile_row(w, input, order, t % TILE, x.values, x.scales, x.offsets);
             }
-            Form::Floats(width) => {
+            Form::Dense(_, width) | Form::Floats(width) => {
                 let x = unsafe { out.part(0, 0, t * width, input.len()) };
                 x.floats.copy_from_slice(input);
             }
@@ -154,18 +156,19 @@ impl Run<'_> {
         let count = rows.len();
         y.resize(n * count, 0.0);
         match form {
-            Form::Rows(w) => kernels.int4_rows(w, rows, &x.rows, n, y),
+            Form::Rows(w) => kernels.rows(w, rows, &x.rows, n, y),
+            Form::Dense(w, _) => kernels.dense(w, rows, &x.floats, n, y),
             Form::Tiles(w, order, ends) => {
                 let number = count.div_ceil(PANEL);
                 panels.resize_with(panels.len().max(number), Panel::default);
                 for (i, panel) in panels[..number].iter_mut().enumerate() {
-                    kernels.int4_panel(w, rows.start + i * PANEL, order, panel);
+                    kernels.panel(w, rows.start + i * PANEL, order, panel);
                 }
                 let mut tile = [0.0; TILE * PANEL];
                 for first in (0..n).step_by(TILE) {
                     let view = x.tiles.tile(first / TILE);
                     for (i, panel) in panels[..number].iter().enumerate() {
-                        kernels.int4_tile(panel, &view, ends, &mut tile);
+                        kernels.tile(w, panel, &view, ends, &mut tile);
                         let width = PANEL.min(count - i * PANEL);
                         for t in first..n.min(first + TILE) {
                             let from = &tile[(t - first) * PANEL..][..width];
@@ -213,12 +216,21 @@ impl Run<'_> {
     }
 }
 
+/// Rows of one claim: [`CLAIM`] bytes, fewer where threads would otherwise wait for each other.
+fn claim_of(matrix: &Matrix, rows: usize, worker: &Worker<'_>) -> usize {
+    let row_len = matrix.stored_len() / matrix.rows.max(1);
+    let fair = rows.div_ceil(4 * worker.threads());
+    (CLAIM / row_len.max(1)).clamp(4, fair.max(4))
+}
+
 /// Makes room for `n` rows in the one form, and empties the others.
-fn reset(x: &mut Prepared, form: &Form<'_>, n: usize, cols: usize) {
-    x.rows.reset(if matches!(form, Form::Rows(_)) { n } else { 0 }, cols);
-    x.tiles.reset(if matches!(form, Form::Tiles(..)) { n } else { 0 }, cols);
+fn reset(x: &mut Prepared, form: &Form<'_>, n: usize) {
+    x.rows.reset(0, 0);
+    x.tiles.reset(0, 0);
     x.floats.clear();
-    if let Form::Floats(width) = form {
-        x.floats.resize(n * width, 0.0);
+    match form {
+        Form::Rows(w) => x.rows.reset_groups(n, w.groups(), w.input_bytes().0),
+        Form::Tiles(w, ..) => x.tiles.reset_groups(n, w.groups(), w.input_bytes().1),
+        Form::Dense(_, width) | Form::Floats(width) => x.floats.resize(n * width, 0.0),
     }
 }

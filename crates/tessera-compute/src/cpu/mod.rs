@@ -2,7 +2,14 @@
 //! in f16, one parallel region a step.
 
 pub mod attend;
+pub mod codes;
+pub mod dense;
+pub mod int3;
+pub mod int3_acts;
+pub mod int3_kn;
+pub mod int3_tile;
 pub mod int4;
+pub mod int4_kn;
 pub mod kernels;
 pub mod q8;
 

@@ -56,6 +56,8 @@ pub struct Rows {
     pub offsets: Vec<i32>,
     /// Blocks of a row.
     pub blocks: usize,
+    /// Bytes of a group's values.
+    pub group_bytes: usize,
 }
 
 /// Quantised rows for the tile kernels.
@@ -69,13 +71,21 @@ pub struct Tiles {
     pub offsets: Vec<i32>,
     /// Groups of a row.
     pub groups: usize,
+    /// Bytes of a group's values.
+    pub group_bytes: usize,
 }
 
 impl Rows {
     /// Makes room for `n` rows of `cols` inputs, all zero.
     pub fn reset(&mut self, n: usize, cols: usize) {
-        self.blocks = cols.div_ceil(BLOCK);
-        resize(&mut self.values, n * self.blocks * BLOCK);
+        self.reset_groups(n, cols.div_ceil(GROUP), GROUP);
+    }
+
+    /// Makes room for `n` rows of `groups` groups of `group_bytes` values, all zero.
+    pub fn reset_groups(&mut self, n: usize, groups: usize, group_bytes: usize) {
+        self.blocks = groups.div_ceil(LANES);
+        self.group_bytes = group_bytes;
+        resize(&mut self.values, n * self.blocks * LANES * group_bytes);
         resize(&mut self.scales, n * self.blocks * LANES);
         resize(&mut self.offsets, n * self.blocks * LANES);
     }
@@ -84,9 +94,15 @@ impl Rows {
 impl Tiles {
     /// Makes room for `n` rows of `cols` inputs; unused rows of the last tile are zero.
     pub fn reset(&mut self, n: usize, cols: usize) {
-        self.groups = cols.div_ceil(GROUP);
+        self.reset_groups(n, cols.div_ceil(GROUP), GROUP);
+    }
+
+    /// Makes room for `n` rows of `groups` groups of `group_bytes` values.
+    pub fn reset_groups(&mut self, n: usize, groups: usize, group_bytes: usize) {
+        self.groups = groups;
+        self.group_bytes = group_bytes;
         let slots = n.div_ceil(TILE) * TILE * self.groups;
-        resize(&mut self.values, slots * GROUP);
+        resize(&mut self.values, slots * group_bytes);
         resize(&mut self.scales, slots);
         resize(&mut self.offsets, slots);
     }

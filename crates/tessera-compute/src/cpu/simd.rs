@@ -12,12 +12,16 @@ pub const LANES: usize = 16;
 
 /// Sixteen f32 values.
 pub trait Lanes: Copy {
+    /// Whether a register holds all lanes and there are 32 registers, so that a larger tile fits.
+    const WIDE: bool;
     /// All lanes `x`.
     unsafe fn splat(x: f32) -> Self;
     /// From memory, at any alignment.
     unsafe fn load(p: *const f32) -> Self;
     /// From f16 in memory, at any alignment; exact.
     unsafe fn load_f16(p: *const u16) -> Self;
+    /// From bf16 in memory, at any alignment; exact.
+    unsafe fn load_bf16(p: *const u16) -> Self;
     /// To memory, at any alignment.
     unsafe fn store(self, p: *mut f32);
     /// `self + b`
@@ -98,6 +102,7 @@ macro_rules! each {
 }
 
 impl Lanes for Scalar {
+    const WIDE: bool = false;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         Scalar([x; LANES])
@@ -111,6 +116,11 @@ impl Lanes for Scalar {
     unsafe fn load_f16(p: *const u16) -> Self {
         // SAFETY: the caller has 16 values at `p`.
         each!(|i| half::f16::from_bits(unsafe { p.add(i).read_unaligned() }).to_f32())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        // SAFETY: the caller has 16 values at `p`.
+        each!(|i| f32::from_bits(u32::from(unsafe { p.add(i).read_unaligned() }) << 16))
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
@@ -181,6 +191,7 @@ mod x86 {
     }
 
     impl Lanes for Avx2 {
+        const WIDE: bool = false;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
@@ -196,6 +207,17 @@ mod x86 {
             // SAFETY: the caller promises the instruction set and 16 values at `p`.
             unsafe {
                 let half = |p: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(p.cast()));
+                Avx2(half(p), half(p.add(8)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            // SAFETY: the caller promises the instruction set and 16 values at `p`.
+            unsafe {
+                let half = |p: *const u16| {
+                    let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+                };
                 Avx2(half(p), half(p.add(8)))
             }
         }
@@ -276,6 +298,7 @@ mod x86 {
     }
 
     impl Lanes for Avx512 {
+        const WIDE: bool = true;
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
@@ -290,6 +313,14 @@ mod x86 {
         unsafe fn load_f16(p: *const u16) -> Self {
             // SAFETY: the caller promises the instruction set and 16 values at `p`.
             unsafe { Avx512(_mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const u16) -> Self {
+            // SAFETY: the caller promises the instruction set and 16 values at `p`.
+            unsafe {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)))
+            }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {

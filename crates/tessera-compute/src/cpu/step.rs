@@ -87,6 +87,7 @@ pub(super) struct Pointers {
     scales: *mut f32,
     offsets: *mut i32,
     floats: *mut f32,
+    group_bytes: usize,
 }
 
 /// A part of each buffer of a [`Prepared`]: one row, or one tile of rows.
@@ -101,16 +102,19 @@ impl Prepared {
     pub fn pointers(&mut self) -> Pointers {
         // Only one of the two 8-bit forms is filled at a time.
         let tiles = !self.tiles.values.is_empty();
-        let (v, s, o) = if tiles {
-            (&mut self.tiles.values, &mut self.tiles.scales, &mut self.tiles.offsets)
+        let (v, s, o, group_bytes) = if tiles {
+            let t = &mut self.tiles;
+            (&mut t.values, &mut t.scales, &mut t.offsets, t.group_bytes)
         } else {
-            (&mut self.rows.values, &mut self.rows.scales, &mut self.rows.offsets)
+            let r = &mut self.rows;
+            (&mut r.values, &mut r.scales, &mut r.offsets, r.group_bytes)
         };
         Pointers {
             values: v.as_mut_ptr(),
             scales: s.as_mut_ptr(),
             offsets: o.as_mut_ptr(),
             floats: self.floats.as_mut_ptr(),
+            group_bytes,
         }
     }
 }
@@ -123,9 +127,9 @@ impl Pointers {
     pub unsafe fn part<'a>(self, group: usize, groups: usize, float: usize, len: usize) -> PartMut<'a> {
         // SAFETY: the caller's promise.
         unsafe {
-            let values = self.values.add(group * q8::GROUP);
+            let values = self.values.add(group * self.group_bytes);
             PartMut {
-                values: std::slice::from_raw_parts_mut(values, groups * q8::GROUP),
+                values: std::slice::from_raw_parts_mut(values, groups * self.group_bytes),
                 scales: std::slice::from_raw_parts_mut(self.scales.add(group), groups),
                 offsets: std::slice::from_raw_parts_mut(self.offsets.add(group), groups),
                 floats: std::slice::from_raw_parts_mut(self.floats.add(float), len),
