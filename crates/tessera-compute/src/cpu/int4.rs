@@ -35,6 +35,8 @@ pub struct Panel {
     pub codes: Vec<u8>,
     /// `[group in visiting order][16 rows]`.
     pub scales: Vec<f32>,
+    /// Where each group stands in the visiting order.
+    place: Vec<u32>,
 }
 
 impl Int4<'_> {
@@ -177,6 +179,10 @@ mod x86 {
     use super::*;
     use std::arch::x86_64::*;
 
+    /// How far ahead of a row's reading its bytes are asked for. The processor's own prefetching stops
+    /// at the end of a page.
+    const AHEAD: usize = 4096;
+
     /// Codes of the block's groups, zero where the row has ended, and its scales in lane order.
     struct Tail {
         codes: [u8; 256],
@@ -204,10 +210,10 @@ mod x86 {
             // SAFETY: the instruction set is the caller's promise; `check` made the lengths right.
             unsafe {
                 match n - t {
-                    1 => rows_avx512_t::<1>(w, &rows, x, t, y),
-                    2 => rows_avx512_t::<2>(w, &rows, x, t, y),
-                    3 => rows_avx512_t::<3>(w, &rows, x, t, y),
-                    _ => rows_avx512_t::<4>(w, &rows, x, t, y),
+                    1 => rows_avx512_t::<4, 1>(w, &rows, x, t, y),
+                    2 => rows_avx512_t::<2, 2>(w, &rows, x, t, y),
+                    3 => rows_avx512_t::<1, 3>(w, &rows, x, t, y),
+                    _ => rows_avx512_t::<1, 4>(w, &rows, x, t, y),
                 }
             }
             t += (n - t).min(4);
@@ -224,103 +230,156 @@ mod x86 {
         assert!(x.scales.len() >= n * x.blocks * LANES && x.offsets.len() >= n * x.blocks * LANES);
     }
 
+    /// All rows against tokens `t0..t0 + T`, `R` of them in step: rows a part of the range apart, so that
+    /// waiting for memory at the beginning of one's page overlaps with that of the others.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    unsafe fn rows_avx512_t<const T: usize>(
+    unsafe fn rows_avx512_t<const R: usize, const T: usize>(
         w: &Int4<'_>,
         rows: &Range<usize>,
         x: &q8::Rows,
         t0: usize,
         y: &mut [f32],
     ) {
-        let count = rows.len();
+        let part = rows.len() / R;
+        for i in 0..part {
+            let set = std::array::from_fn(|r| i + r * part);
+            // SAFETY: rows of the range; the rest is the caller's promise.
+            unsafe { some_rows_avx512::<R, T>(w, rows, set, x, t0, y) };
+        }
+        for i in part * R..rows.len() {
+            // SAFETY: as above.
+            unsafe { some_rows_avx512::<1, T>(w, rows, [i], x, t0, y) };
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+    unsafe fn some_rows_avx512<const R: usize, const T: usize>(
+        w: &Int4<'_>,
+        rows: &Range<usize>,
+        set: [usize; R],
+        x: &q8::Rows,
+        t0: usize,
+        y: &mut [f32],
+    ) {
         let full = w.groups / LANES;
         let vectors = (w.groups % LANES).div_ceil(4);
         let order = _mm256_setr_epi16(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let order32 = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        for (i, row) in rows.clone().enumerate() {
-            // SAFETY: `check` proved that every row's words and scales, and every token's values,
-            // scales and offsets, are inside their slices.
-            unsafe {
-                let mut acc = [_mm512_setzero_ps(); T];
-                let words = w.words.as_ptr().add(row * w.groups * 16);
-                let scales = w.scales.as_ptr().add(row * w.groups * w.scale_dtype.size());
-                for b in 0..full {
-                    let ws = match w.scale_dtype {
+        let size = w.scale_dtype.size();
+        let mut acc = [[_mm512_setzero_ps(); T]; R];
+        // SAFETY: `check` proved that every row's words and scales, and every token's values, scales and
+        // offsets, are inside their slices.
+        unsafe {
+            let mut words = [std::ptr::null(); R];
+            let mut scales = [std::ptr::null(); R];
+            for r in 0..R {
+                let row = rows.start + set[r];
+                words[r] = w.words.as_ptr().add(row * w.groups * 16);
+                scales[r] = w.scales.as_ptr().add(row * w.groups * size);
+            }
+            for b in 0..full {
+                let mut at = [std::ptr::null(); R];
+                let mut ws = [_mm512_setzero_ps(); R];
+                for r in 0..R {
+                    at[r] = words[r].add(b * 256);
+                    let s: *const u8 = scales[r].add(b * LANES * size);
+                    ws[r] = match w.scale_dtype {
                         DType::BF16 => {
-                            let s = _mm256_loadu_si256(scales.add(b * 32).cast());
-                            let s = _mm256_permutexvar_epi16(order, s);
+                            let s = _mm256_permutexvar_epi16(order, _mm256_loadu_si256(s.cast()));
                             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(s)))
                         }
                         DType::F16 => {
-                            let s = _mm256_loadu_si256(scales.add(b * 32).cast());
-                            _mm512_cvtph_ps(_mm256_permutexvar_epi16(order, s))
+                            _mm512_cvtph_ps(_mm256_permutexvar_epi16(order, _mm256_loadu_si256(s.cast())))
                         }
-                        _ => _mm512_permutexvar_ps(order32, _mm512_loadu_ps(scales.add(b * 64).cast())),
+                        _ => _mm512_permutexvar_ps(order32, _mm512_loadu_ps(s.cast())),
                     };
-                    block_avx512::<T>(words.add(b * 256), 4, ws, x, t0, b, &mut acc);
                 }
-                if vectors > 0 {
-                    let tail = tail(w, row);
+                block_avx512::<R, T>(at, 4, ws, x, t0, b, &mut acc);
+            }
+            if vectors > 0 {
+                for r in 0..R {
+                    let tail = tail(w, rows.start + set[r]);
                     let ws = _mm512_loadu_ps(tail.scales.as_ptr());
-                    block_avx512::<T>(tail.codes.as_ptr(), vectors, ws, x, t0, full, &mut acc);
+                    let mut one = [acc[r]];
+                    block_avx512::<1, T>([tail.codes.as_ptr()], vectors, [ws], x, t0, full, &mut one);
+                    acc[r] = one[0];
                 }
-                for (t, acc) in acc.iter().enumerate() {
+            }
+            for r in 0..R {
+                for t in 0..T {
                     let mut sums = [0.0; LANES];
-                    _mm512_storeu_ps(sums.as_mut_ptr(), *acc);
-                    y[(t0 + t) * count + i] = tree_sum(sums);
+                    _mm512_storeu_ps(sums.as_mut_ptr(), acc[r][t]);
+                    y[(t0 + t) * rows.len() + set[r]] = tree_sum(sums);
                 }
             }
         }
     }
 
-    /// 16 groups of one row against `T` tokens.
+    /// 16 groups of `R` rows against `T` tokens.
     ///
     /// # Safety
-    /// 256 bytes at `words`, block `b` in `x` for tokens `t0..t0 + T`.
+    /// 256 bytes at each of `words`, block `b` in `x` for tokens `t0..t0 + T`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-    unsafe fn block_avx512<const T: usize>(
-        words: *const u8,
+    unsafe fn block_avx512<const R: usize, const T: usize>(
+        words: [*const u8; R],
         vectors: usize,
-        ws: __m512,
+        ws: [__m512; R],
         x: &q8::Rows,
         t0: usize,
         b: usize,
-        acc: &mut [__m512; T],
+        acc: &mut [[__m512; T]; R],
     ) {
         let low = _mm512_set1_epi8(15);
         let zero = _mm512_setzero_si512();
-        let mut dots = [[zero; 4]; T];
+        let mut dots = [[[zero; 4]; T]; R];
         for v in 0..4 {
             if v == vectors {
                 break;
             }
             // SAFETY: the caller promises the bytes.
             unsafe {
-                let codes = _mm512_loadu_si512(words.add(v * 64).cast());
-                let even = _mm512_and_si512(codes, low);
-                let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
-                for (t, dots) in dots.iter_mut().enumerate() {
+                let mut values = [[zero; 2]; T];
+                for t in 0..T {
                     let at = x.values.as_ptr().add(((t0 + t) * x.blocks + b) * q8::BLOCK + v * 128);
-                    let e = _mm512_dpbusd_epi32(zero, even, _mm512_loadu_si512(at.cast()));
-                    dots[v] = _mm512_dpbusd_epi32(e, odd, _mm512_loadu_si512(at.add(64).cast()));
+                    values[t] = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())];
+                }
+                for r in 0..R {
+                    _mm_prefetch::<_MM_HINT_T1>(words[r].wrapping_add(v * 64 + AHEAD).cast());
+                    let codes = _mm512_loadu_si512(words[r].add(v * 64).cast());
+                    let even = _mm512_and_si512(codes, low);
+                    let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
+                    for t in 0..T {
+                        let e = _mm512_dpbusd_epi32(zero, even, values[t][0]);
+                        dots[r][t][v] = _mm512_dpbusd_epi32(e, odd, values[t][1]);
+                    }
                 }
             }
         }
-        for (t, (dots, acc)) in dots.iter().zip(acc).enumerate() {
-            // Sum of each 128-bit lane of each vector: lane 4 c + v holds that of lane c of vector v.
-            let pair = |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let (p, q) = (pair(dots[0], dots[1]), pair(dots[2], dots[3]));
-            let sum = _mm512_add_epi32(_mm512_unpacklo_epi64(p, q), _mm512_unpackhi_epi64(p, q));
-            // SAFETY: the caller promises the token's block.
-            unsafe {
-                let at = ((t0 + t) * x.blocks + b) * LANES;
-                let offset = _mm512_loadu_si512(x.offsets.as_ptr().add(at).cast());
-                let scale = _mm512_mul_ps(ws, _mm512_loadu_ps(x.scales.as_ptr().add(at)));
-                *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, offset)), scale, *acc);
+        for r in 0..R {
+            for t in 0..T {
+                let d = dots[r][t];
+                // Sum of each 128-bit lane of each vector: lane 4 c + v holds that of lane c of vector v.
+                let (p, q) = (pairs(d[0], d[1]), pairs(d[2], d[3]));
+                let sum = _mm512_add_epi32(_mm512_unpacklo_epi64(p, q), _mm512_unpackhi_epi64(p, q));
+                // SAFETY: the caller promises the token's block.
+                unsafe {
+                    let at = ((t0 + t) * x.blocks + b) * LANES;
+                    let offset = _mm512_loadu_si512(x.offsets.as_ptr().add(at).cast());
+                    let scale = _mm512_mul_ps(ws[r], _mm512_loadu_ps(x.scales.as_ptr().add(at)));
+                    let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, offset));
+                    acc[r][t] = _mm512_fmadd_ps(dot, scale, acc[r][t]);
+                }
             }
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn pairs(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b))
     }
 
     /// See [`rows_scalar`]; up to 2 tokens share one unpacking.
@@ -509,15 +568,84 @@ mod x86 {
         panel_scales(w, row, order, panel);
     }
 
-    /// Scales of a panel, read row by row.
-    #[inline(always)]
+    /// Scales of a panel: 16 rows times 16 groups are widened and transposed at a time.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
     fn panel_scales(w: &Int4<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-        for r in 0..PANEL {
-            let row = (row + r).min(w.rows - 1);
-            for (i, &g) in order.iter().enumerate() {
-                panel.scales[i * PANEL + r] = w.scale(row, g as usize);
+        assert!(w.scales.len() == w.rows * w.groups * w.scale_dtype.size());
+        let size = w.scale_dtype.size();
+        let whole = w.groups / LANES * LANES;
+        panel.place.resize(w.groups, 0);
+        for (i, &g) in order.iter().enumerate() {
+            panel.place[g as usize] = i as u32;
+        }
+        for first in (0..whole).step_by(LANES) {
+            let rows: [__m512; PANEL] = std::array::from_fn(|r| {
+                let row = (row + r).min(w.rows - 1);
+                let at = (row * w.groups + first) * size;
+                let s = w.scales[at..at + LANES * size].as_ptr();
+                // SAFETY: 16 scales from `s` are inside, as just sliced.
+                unsafe {
+                    match w.scale_dtype {
+                        DType::BF16 => {
+                            let s = _mm512_cvtepu16_epi32(_mm256_loadu_si256(s.cast()));
+                            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(s))
+                        }
+                        DType::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(s.cast())),
+                        _ => _mm512_loadu_ps(s.cast()),
+                    }
+                }
+            });
+            for (g, v) in transpose(rows).into_iter().enumerate() {
+                let at = panel.place[first + g] as usize * PANEL;
+                let out = panel.scales[at..at + PANEL].as_mut_ptr();
+                // SAFETY: room for 16 values, as just sliced.
+                unsafe { _mm512_storeu_ps(out, v) };
             }
         }
+        for g in whole..w.groups {
+            let at = panel.place[g] as usize * PANEL;
+            for r in 0..PANEL {
+                panel.scales[at + r] = w.scale((row + r).min(w.rows - 1), g);
+            }
+        }
+    }
+
+    /// 16 rows of 16 values to 16 columns.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+        let mut a = rows;
+        // Pairs of rows, then pairs of pairs, within 128 bits.
+        for i in (0..16).step_by(2) {
+            a[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+            a[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+        }
+        let mut b = a;
+        for i in (0..16).step_by(4) {
+            let double = |v| _mm512_castps_pd(v);
+            let (l, h) = (_mm512_unpacklo_pd, _mm512_unpackhi_pd);
+            b[i] = _mm512_castpd_ps(l(double(a[i]), double(a[i + 2])));
+            b[i + 1] = _mm512_castpd_ps(h(double(a[i]), double(a[i + 2])));
+            b[i + 2] = _mm512_castpd_ps(l(double(a[i + 1]), double(a[i + 3])));
+            b[i + 3] = _mm512_castpd_ps(h(double(a[i + 1]), double(a[i + 3])));
+        }
+        // b[4 q + c] holds, in its 128-bit lane l, column 4 l + c of rows 4 q .. 4 q + 4: a 4 x 4
+        // transposition of lanes is left for each c.
+        let mut out = a;
+        for c in 0..4 {
+            let (p, q) = (b[c], b[4 + c]);
+            let (r, s) = (b[8 + c], b[12 + c]);
+            let lo = _mm512_shuffle_f32x4::<0b01_00_01_00>(p, q);
+            let hi = _mm512_shuffle_f32x4::<0b11_10_11_10>(p, q);
+            let lo2 = _mm512_shuffle_f32x4::<0b01_00_01_00>(r, s);
+            let hi2 = _mm512_shuffle_f32x4::<0b11_10_11_10>(r, s);
+            out[c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(lo, lo2);
+            out[4 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(lo, lo2);
+            out[8 + c] = _mm512_shuffle_f32x4::<0b10_00_10_00>(hi, hi2);
+            out[12 + c] = _mm512_shuffle_f32x4::<0b11_01_11_01>(hi, hi2);
+        }
+        out
     }
 
     /// See [`tile_scalar`].
