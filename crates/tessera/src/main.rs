@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod models;
 mod output;
 
 use clap::error::ErrorKind;
