@@ -100,7 +100,7 @@ fn copy_shard(
         return wrong("nbytes", shard.nbytes.to_string(), len.to_string());
     }
     let found: String = md5.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    match &shard.md5 {
+    match &shard.md5sum {
         Some(expected) if *expected != found => wrong("md5sum", expected.to_string(), found),
         _ => Ok(()),
     }
