@@ -1,9 +1,13 @@
 //! The `tessera` program: parse, dispatch, report.
 
+mod checkpoint;
 mod cli;
 mod commands;
+mod conversion;
+mod interrupt;
 mod models;
 mod output;
+mod progress;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
