@@ -3,10 +3,11 @@
 
 use crate::output::hinted;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 use tessera_hub::{Kind, kind_of};
 use tessera_weights::chat_config::ChatConfig;
-use tessera_weights::folder::Folder;
+use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::gguf::{self, GgufSource};
 use tessera_weights::hf::HfFolder;
 use tessera_weights::source::TensorSource;
@@ -44,6 +45,8 @@ pub struct Checkpoint {
     pub weights: Option<Box<dyn TensorSource>>,
     /// `config.json`.
     pub config: Value,
+    /// The block type of a GGUF's weights, if it is quantised.
+    pub quantised: Option<String>,
     /// `generation_config.json`.
     pub generation_config: Option<Value>,
     /// Tokenizer and template files.
@@ -110,7 +113,18 @@ fn starts_with_gguf(path: &Path) -> bool {
 
 /// Opens an MLC folder, or the one that a manifest lies in.
 pub fn open_mlc(path: &Path) -> anyhow::Result<MlcFolder> {
-    let folder = Folder::open(path)?;
+    let folder = Folder::open(path).map_err(|error| match error {
+        FolderError::MissingShard { .. }
+        | FolderError::TruncatedShard { .. }
+        | FolderError::LongShard { .. }
+        | FolderError::LfsPointer { .. }
+        | FolderError::Html { .. }
+        | FolderError::Manifest { .. } => hinted(
+            error.to_string(),
+            format!("fetch this file again; `tessera verify {}` lists all that is wrong", path.display()),
+        ),
+        other => other.into(),
+    })?;
     let chat_text = read(&folder.path().join("mlc-chat-config.json"))?;
     let chat = chat_text.as_deref().map(ChatConfig::parse).transpose()?;
     let files = read_files(folder.path())?;
@@ -119,14 +133,25 @@ pub fn open_mlc(path: &Path) -> anyhow::Result<MlcFolder> {
 
 fn open_gguf(path: &Path) -> anyhow::Result<Checkpoint> {
     let model = gguf::open(path)?;
+    let quantised = quantised(&model.source);
     let weights: Box<GgufSource> = Box::new(model.source);
     Ok(Checkpoint {
         kind: "GGUF",
         weights: Some(weights),
         config: model.config,
+        quantised,
         generation_config: None,
         files: model.tokenizer_files,
     })
+}
+
+/// The commonest of a file's block types; `None` if it holds plain numbers only.
+fn quantised(source: &GgufSource) -> Option<String> {
+    let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in source.gguf().tensors().iter().filter(|t| t.ty.block > 1) {
+        *elements.entry(tensor.ty.name).or_default() += tensor.numel;
+    }
+    elements.into_iter().max_by_key(|(_, n)| *n).map(|(name, _)| name.to_owned())
 }
 
 fn open_hf(path: &Path, config_only: bool) -> anyhow::Result<Checkpoint> {
@@ -139,7 +164,14 @@ fn open_hf(path: &Path, config_only: bool) -> anyhow::Result<Checkpoint> {
         Err(error) => return Err(error.into()),
     };
     let generation_config = json(path, "generation_config.json")?;
-    Ok(Checkpoint { kind: "Hugging Face", weights, config, generation_config, files: read_files(path)? })
+    Ok(Checkpoint {
+        kind: "Hugging Face",
+        weights,
+        config,
+        quantised: None,
+        generation_config,
+        files: read_files(path)?,
+    })
 }
 
 fn json(folder: &Path, name: &str) -> anyhow::Result<Option<Value>> {

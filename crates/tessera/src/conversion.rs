@@ -167,6 +167,12 @@ fn from_checkpoint(
         quantization: scheme.name.to_owned(),
         ..Summary::default()
     };
+    if let Some(from) = checkpoint.quantised.as_deref().filter(|_| scheme.group.is_some()) {
+        summary.note(
+            out,
+            format!("the source is quantised ({from}); its values are quantised again to {}", scheme.name),
+        );
+    }
     let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));

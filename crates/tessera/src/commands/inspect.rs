@@ -214,6 +214,7 @@ fn of_tokenizer(files: &[(String, Vec<u8>)], facts: &mut Facts) {
 fn of_checkpoint(checkpoint: &Checkpoint, path: &Path, tensors: bool, facts: &mut Facts) {
     let file = if checkpoint.kind == "GGUF" { "GGUF file" } else { "Hugging Face folder" };
     facts.put("kind", file);
+    facts.put("quantization", checkpoint.quantised.clone());
     match ModelConfig::from_hf(&checkpoint.config) {
         Ok(config) => {
             of_config(&config, facts);
