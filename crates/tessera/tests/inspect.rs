@@ -91,7 +91,7 @@ fn each_defect_is_one_line_that_names_it() {
                 bytes[7] ^= 1;
                 std::fs::write(shard(h), &bytes).unwrap();
             },
-            &["params_shard_1.bin", "md5"],
+            &["params_shard_1.bin", "MD5 is"],
         ),
         (
             "swapped scales",
