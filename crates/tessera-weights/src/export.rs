@@ -4,10 +4,14 @@
 //! resolved and checked before the first byte is written. Rows are then decoded block by block, so the
 //! memory needed does not grow with the model.
 
+mod config;
 mod file;
+mod plan;
 mod rows;
 
+pub use config::hf_config;
 pub use file::export_safetensors;
+pub use plan::{PlanError, plan_export};
 
 use crate::dtype::DType;
 use crate::folder::{Folder, FolderError};
@@ -146,6 +150,12 @@ pub enum ExportError {
         value: f32,
         /// The output type.
         dtype: DType,
+    },
+    /// The progress function asked to stop.
+    #[error("export stopped in {name}; nothing was written")]
+    Stopped {
+        /// The tensor that was being written.
+        name: String,
     },
     /// A checkpoint is there already.
     #[error("{file} exists; export into an empty folder")]

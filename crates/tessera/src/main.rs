@@ -1,11 +1,15 @@
 //! The `tessera` program: parse, dispatch, report.
 
+mod checkpoint;
 mod cli;
 mod commands;
+mod conversion;
+mod interrupt;
 mod load;
 mod machine;
 mod models;
 mod output;
+mod progress;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};

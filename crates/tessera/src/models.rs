@@ -8,7 +8,6 @@ use tessera_hub::{FetchOptions, HubError, Kind, Source, Store, kind_of};
 
 /// The MLC folder that `name` means. A catalogue name that is not in the store is pulled first; what is
 /// not an MLC folder yet is an error that says how to make it one.
-#[allow(dead_code)] // until the first command that runs a model
 pub fn resolve(name: &str, out: &Output) -> anyhow::Result<PathBuf> {
     let store = Store::open_default()?;
     let path = match store.resolve(name) {
@@ -33,7 +32,6 @@ pub fn resolve(name: &str, out: &Output) -> anyhow::Result<PathBuf> {
 }
 
 /// The path that `name` means, whatever kind of model lies there. Nothing is pulled.
-#[allow(dead_code)]
 pub fn locate(name: &str) -> anyhow::Result<PathBuf> {
     Ok(Store::open_default()?.resolve(name)?.path)
 }

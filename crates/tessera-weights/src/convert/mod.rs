@@ -3,18 +3,30 @@
 //! [`Plan`] decides everything from names and shapes (which tensor, in which order, in which shard);
 //! [`convert`] then reads, quantises and writes one parameter at a time. A dry run is the plan alone.
 
+#[cfg(feature = "fs")]
+mod copy;
 mod layout;
+mod mlc;
 mod plan;
 #[cfg(feature = "fs")]
 mod run;
 #[cfg(feature = "fs")]
+mod staging;
+#[cfg(feature = "fs")]
 mod values;
 mod write;
 
+#[cfg(feature = "fs")]
+pub use copy::copy_folder;
 pub use layout::{Record, Shard, pack};
+pub use mlc::{FolderModel, FolderModelError, MlcSource};
 pub use plan::{Plan, plan_manifest};
 #[cfg(feature = "fs")]
 pub use run::convert;
+#[cfg(feature = "fs")]
+pub use staging::Staging;
+#[cfg(feature = "fs")]
+pub(crate) use values::source_row;
 pub use write::{Flavour, Metadata, shard_name};
 
 #[allow(unused_imports)] // named in the documentation above
@@ -190,6 +202,18 @@ pub enum ConvertError {
     BadExtraName {
         /// The name.
         name: String,
+    },
+    /// A shard that was to be copied is not what its manifest says.
+    #[error("{file}: {field} is {found}, expected {expected}; fetch this shard again")]
+    WrongShard {
+        /// The shard.
+        file: String,
+        /// `md5sum` or `nbytes`.
+        field: &'static str,
+        /// What the manifest says.
+        expected: String,
+        /// What the file has.
+        found: String,
     },
     /// The operating system said no.
     #[error("{path}: {source}")]

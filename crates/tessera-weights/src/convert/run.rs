@@ -1,7 +1,7 @@
 //! Running a plan: read, quantise, write, one parameter at a time; the folder appears when it is whole.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use md5::{Digest, Md5};
 use rayon::prelude::*;
 
 use super::plan::{Plan, Step};
+use super::staging::{Staging, io};
 use super::values::Rows;
 use super::write::{Flavour, shard_name};
 use super::{ConvertError, ConvertOptions, ConvertReport, Progress};
@@ -38,7 +39,7 @@ pub fn convert(
     let plan = Plan::new(source, params, scheme, options)?;
     check_extra_names(extra_files)?;
     let staging = Staging::beside(dst)?;
-    let mut shards = ShardFiles::new(&plan, &staging.path);
+    let mut shards = ShardFiles::new(&plan, staging.path());
     let total = plan.total_bytes();
     let mut report = ConvertReport { unused: plan.unused.clone(), bytes: total, ..ConvertReport::default() };
     let mut done = 0;
@@ -63,14 +64,14 @@ pub fn convert(
     let md5 = shards.finish()?;
     report.shards = md5.len();
     for (name, bytes) in extra_files {
-        write_whole(&staging.path.join(name), bytes)?;
+        staging.write(name, bytes)?;
     }
     if plan.has_b16() {
         let text = plan.manifest(Some(&md5), Flavour::B16);
-        write_whole(&staging.path.join(options.manifest_name.b16_file()), text.as_bytes())?;
+        staging.write(options.manifest_name.b16_file(), text.as_bytes())?;
     }
     let text = plan.manifest(Some(&md5), Flavour::Plain);
-    write_whole(&staging.path.join(options.manifest_name.file()), text.as_bytes())?;
+    staging.write(options.manifest_name.file(), text.as_bytes())?;
     staging.publish(dst)?;
     let _ = tell(done, "");
     Ok(report)
@@ -257,7 +258,7 @@ impl<'a> ShardFiles<'a> {
     }
 }
 
-fn check_extra_names(files: &[(String, Vec<u8>)]) -> Result<(), ConvertError> {
+pub(super) fn check_extra_names(files: &[(String, Vec<u8>)]) -> Result<(), ConvertError> {
     for (i, (name, _)) in files.iter().enumerate() {
         let ours = name.starts_with("params_shard_")
             || ["ndarray-cache", "tensor-cache"].iter().any(|m| name.starts_with(m));
@@ -266,83 +267,4 @@ fn check_extra_names(files: &[(String, Vec<u8>)]) -> Result<(), ConvertError> {
         }
     }
     Ok(())
-}
-
-/// A folder beside the destination; removed unless it was published.
-struct Staging {
-    path: PathBuf,
-    published: bool,
-}
-
-impl Staging {
-    fn beside(dst: &Path) -> Result<Staging, ConvertError> {
-        refuse_if_occupied(dst)?;
-        let exists = || ConvertError::Exists { path: dst.display().to_string() };
-        // `..` and `/` have no name that a sibling could be named after.
-        let name = dst.file_name().ok_or_else(exists)?.to_string_lossy().into_owned();
-        let parent = match dst.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(|e| io(parent, e))?;
-        for n in 0u32.. {
-            let path = parent.join(format!("{name}.tmp-{:x}{n:02x}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(Staging { path, published: false }),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(io(&path, e)),
-            }
-        }
-        Err(exists())
-    }
-
-    fn publish(mut self, dst: &Path) -> Result<(), ConvertError> {
-        sync_folder(&self.path)?;
-        refuse_if_occupied(dst)?;
-        if dst.exists() {
-            fs::remove_dir(dst).map_err(|e| io(dst, e))?;
-        }
-        fs::rename(&self.path, dst).map_err(|e| io(dst, e))?;
-        self.published = true;
-        match dst.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-            _ => sync_folder(Path::new(".")),
-        }
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if !self.published {
-            // Nothing better can be done about a failure here than to leave the folder, which does not open.
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
-fn refuse_if_occupied(dst: &Path) -> Result<(), ConvertError> {
-    let occupied = match fs::read_dir(dst) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-        Err(e) if e.kind() == std::io::ErrorKind::NotADirectory => true,
-        Err(e) => return Err(io(dst, e)),
-    };
-    if occupied { Err(ConvertError::Exists { path: dst.display().to_string() }) } else { Ok(()) }
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ConvertError> {
-    let mut file = File::create_new(path).map_err(|e| io(path, e))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| io(path, e))
-}
-
-/// Makes names durable; a folder can be synced on Unix only.
-fn sync_folder(path: &Path) -> Result<(), ConvertError> {
-    if cfg!(unix) {
-        File::open(path).and_then(|f| f.sync_all()).map_err(|e| io(path, e))?;
-    }
-    Ok(())
-}
-
-fn io(path: &Path, source: std::io::Error) -> ConvertError {
-    ConvertError::Io { path: path.display().to_string(), source }
 }

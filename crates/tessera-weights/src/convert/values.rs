@@ -57,7 +57,7 @@ impl Rows<'_> {
 }
 
 /// The source's row that becomes `row` of the parameter.
-fn source_row(combine: Combine, row: usize) -> usize {
+pub(crate) fn source_row(combine: Combine, row: usize) -> usize {
     match combine {
         Combine::Rows | Combine::Copy | Combine::Transpose | Combine::AddOne => row,
         Combine::PerHead { heads, head_dim } => {

@@ -9,20 +9,21 @@ use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Writes the planned tensors to `dst` as `model.safetensors`, or, beyond `options.max_file_len`, as
 /// `model-00001-of-0000N.safetensors` with their index. Gives the files in that order.
 ///
 /// `decode` turns a matrix into `rows * cols` values, row after row. `progress` is told bytes written
-/// and bytes in all. Files get their names after the last one was written and synced, the index last.
+/// and bytes in all, and may stop it. Files get their names after the last one was written and synced, the index last.
 pub fn export_safetensors(
     folder: &Folder,
     plan: &[ExportTensor],
     options: &ExportOptions,
     dst: &Path,
     decode: &dyn Fn(&Matrix) -> Vec<f32>,
-    progress: &mut dyn FnMut(u64, u64),
+    progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
 ) -> Result<Vec<PathBuf>, ExportError> {
     let tensors = resolve(folder, plan, options)?;
     let len_of = |t: &Resolved<'_>| t.numel() as u64 * options.dtype.size() as u64;
@@ -47,7 +48,10 @@ pub fn export_safetensors(
         for tensor in *part {
             write_tensor(tensor, options.dtype, decode, &mut out, &mut |len| {
                 done += len;
-                progress(done, total);
+                match progress(done, total) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(ExportError::Stopped { name: tensor.plan.name.clone() }),
+                }
             })?;
         }
         out.finish()?;
@@ -127,13 +131,13 @@ fn write_tensor(
     dtype: DType,
     decode: &dyn Fn(&Matrix) -> Vec<f32>,
     out: &mut Output,
-    written: &mut dyn FnMut(u64),
+    written: &mut dyn FnMut(u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let mut bytes = Vec::new();
     for_each_block(tensor, decode, &mut |values: &mut [f32]| {
         bytes.clear();
         narrow(&tensor.plan.name, dtype, values, &mut bytes)?;
-        written(bytes.len() as u64);
+        written(bytes.len() as u64)?;
         out.write(&bytes)
     })
 }

@@ -89,7 +89,10 @@ fn export(
     options: &ExportOptions,
     dst: &Path,
 ) -> Result<Vec<std::path::PathBuf>, ExportError> {
-    export_safetensors(&folder(), plan, options, dst, &decode, &mut |done, total| assert!(done <= total))
+    export_safetensors(&folder(), plan, options, dst, &decode, &mut |done, total| {
+        assert!(done <= total);
+        std::ops::ControlFlow::Continue(())
+    })
 }
 
 fn read(file: &Path, name: &str) -> (safetensors::Dtype, Vec<usize>, Vec<f32>) {
@@ -214,7 +217,7 @@ fn a_wrong_plan_is_refused_before_anything_is_written() {
         &options(DType::F32),
         dst.path(),
         &|_| vec![0.0; 3],
-        &mut |_, _| {},
+        &mut |_, _| std::ops::ControlFlow::Continue(()),
     )
     .unwrap_err();
     assert!(matches!(error, ExportError::Decode { expected: 420, found: 3, .. }), "{error}");

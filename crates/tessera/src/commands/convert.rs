@@ -1,10 +1,62 @@
-//! `tessera convert`: not built yet.
+//! `tessera convert`: any kind of model to an MLC folder, or an MLC folder to safetensors.
 
-use crate::cli::ConvertArgs;
-use crate::output::Output;
+use crate::checkpoint;
+use crate::cli::{ConvertArgs, Format, ManifestName as Manifest};
+use crate::conversion::{self, Settings};
+use crate::output::{Bytes, Output, hinted};
+use crate::progress::use_threads;
+use serde_json::json;
 use std::process::ExitCode;
+use std::time::Instant;
+use tessera_weights::convert::ManifestName;
 
-/// Refuses: the command is not built yet.
-pub fn run(_args: ConvertArgs, _out: &Output) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`tessera convert` is not built yet")
+/// Converts, or prints the manifest that would be written.
+pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
+    use_threads(args.threads)?;
+    let settings = Settings {
+        quant: args.quant.clone(),
+        shard_size: args.shard_size,
+        manifest: match args.manifest {
+            Manifest::NdarrayCache => ManifestName::NdarrayCache,
+            Manifest::TensorCache => ManifestName::TensorCache,
+        },
+        conv_template: args.conv_template.clone(),
+    };
+    let model = checkpoint::open(&args.src, args.dry_run)?;
+    if args.dry_run {
+        if args.to == Format::Safetensors {
+            return Err(hinted(
+                "--dry-run prints a manifest, which safetensors have none of",
+                "leave --to out",
+            ));
+        }
+        out.line(conversion::dry_run(&model, &settings)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // clap asks for DST unless it is a dry run.
+    let dst = args.dst.as_deref().ok_or_else(|| anyhow::anyhow!("DST is missing"))?;
+    let start = Instant::now();
+    let summary = match args.to {
+        Format::Mlc => conversion::to_mlc(&model, &settings, dst, out)?,
+        Format::Safetensors => conversion::to_safetensors(&model, args.quant.as_deref(), dst, out)?,
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let mb_per_s = summary.bytes as f64 / 1e6 / seconds.max(1e-9);
+    if out.json {
+        let mut value = serde_json::to_value(&summary)?;
+        value["path"] = json!(dst.display().to_string());
+        value["seconds"] = json!(seconds);
+        value["mb_per_s"] = json!(mb_per_s);
+        out.print_json(&value)?;
+    } else {
+        out.line(format_args!(
+            "{}: {} tensors in {} file(s), {}, {} ({seconds:.1} s, {mb_per_s:.0} MB/s)",
+            dst.display(),
+            summary.tensors,
+            summary.files,
+            Bytes(summary.bytes),
+            summary.quantization,
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,9 @@
 //! `tessera pull`: fetches a model and, where it is no MLC folder yet, converts it.
 
+use crate::checkpoint;
 use crate::cli::PullArgs;
+use crate::commands::verify;
+use crate::conversion::{self, Settings};
 use crate::output::{Bytes, Output, hinted};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
@@ -84,13 +87,33 @@ fn convert_fetched(
     fetch: &Fetch,
     from: &Path,
     quant: &str,
-    _out: &Output,
+    out: &Output,
 ) -> anyhow::Result<SourceRecord> {
-    let _target = store.staging(&fetch.name);
-    Err(hinted(
-        format!("{}: converting to {quant} is not built yet", from.display()),
-        "pull an MLC folder instead",
-    ))
+    let target = store.staging(&fetch.name);
+    let model = checkpoint::open(from, false)?;
+    let settings = Settings { quant: Some(quant.to_owned()), ..Settings::default() };
+    out.note(format_args!("converting to {quant}"));
+    let summary = conversion::to_mlc(&model, &settings, &target, out)?;
+    let report = verify::check(&target, out)?;
+    if let Some(defect) = report.defects.first() {
+        let count = report.defects.len();
+        // Whatever is wrong came with the source: the shards were written a moment ago.
+        let removed = std::fs::remove_dir_all(&target).is_ok();
+        return Err(hinted(
+            format!(
+                "{}: the converted model has {count} defect(s), the first is {}",
+                fetch.name, defect.message
+            ),
+            if removed {
+                "the source itself is damaged; pull another one"
+            } else {
+                "remove the partial folder"
+            },
+        ));
+    }
+    let mut record = fetch.record.clone();
+    record.converted = Some(format!("converted from {} to {}", summary.source_kind, summary.quantization));
+    Ok(record)
 }
 
 /// A progress bar on a terminal, single lines elsewhere.

@@ -1,0 +1,211 @@
+//! What lies at a path that is to be converted or looked at: an MLC folder, a Hugging Face folder or a
+//! GGUF file, opened.
+
+use crate::output::hinted;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use tessera_hub::{Kind, kind_of};
+use tessera_weights::chat_config::ChatConfig;
+use tessera_weights::folder::{Folder, FolderError};
+use tessera_weights::gguf::{self, GgufSource};
+use tessera_weights::hf::HfFolder;
+use tessera_weights::source::TensorSource;
+
+/// Tokenizer files that MLC lists in `tokenizer_files`, in its order.
+pub const TOKENIZER_FILES: [&str; 6] = [
+    "tokenizer.model",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+];
+
+/// Files that hold the chat template where `tokenizer_config.json` does not. MLC does not know them, but
+/// without them the template would be lost.
+const TEMPLATE_FILES: [&str; 2] = ["chat_template.jinja", "chat_template.json"];
+
+/// No file beside the weights is larger.
+const MAX_FILE: u64 = 256 << 20;
+
+/// An opened model of any kind.
+pub enum Model {
+    /// Weights of a checkpoint.
+    Checkpoint(Checkpoint),
+    /// An MLC folder.
+    Mlc(Box<MlcFolder>),
+}
+
+/// A checkpoint: Hugging Face's folder, or what a GGUF file is read as.
+pub struct Checkpoint {
+    /// `Hugging Face` or `GGUF`.
+    pub kind: &'static str,
+    /// The weights; `None` if only the config is there.
+    pub weights: Option<Box<dyn TensorSource>>,
+    /// `config.json`.
+    pub config: Value,
+    /// The block type of a GGUF's weights, if it is quantised.
+    pub quantised: Option<String>,
+    /// `generation_config.json`.
+    pub generation_config: Option<Value>,
+    /// Tokenizer and template files.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// An MLC folder with its config.
+pub struct MlcFolder {
+    /// The tensors.
+    pub folder: Folder,
+    /// `mlc-chat-config.json` as it is.
+    pub chat_text: Option<Vec<u8>>,
+    /// The same, understood.
+    pub chat: Option<ChatConfig>,
+    /// Tokenizer and template files.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl Checkpoint {
+    /// A file beside the weights.
+    pub fn file(&self, name: &str) -> Option<&[u8]> {
+        find(&self.files, name)
+    }
+}
+
+/// A file among some.
+pub fn find<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
+    files.iter().find(|(n, _)| n == name).map(|(_, bytes)| bytes.as_slice())
+}
+
+/// Opens what is at `path`. With `config_only` a Hugging Face folder need not have weights.
+pub fn open(path: &Path, config_only: bool) -> anyhow::Result<Model> {
+    let kind = match kind_of(path) {
+        Ok(kind) => kind,
+        Err(_) if path.is_file() && starts_with_gguf(path) => Kind::Gguf(path.to_owned()),
+        // The manifest itself, or what lies about as one.
+        Err(_) if path.is_file() => Kind::Mlc(""),
+        Err(_) if path.is_dir() && path.join("config.json").is_file() => Kind::Checkpoint,
+        Err(error) => {
+            let text = error.to_string();
+            if path.is_dir() {
+                // An interrupted conversion says more than "no model".
+                let error = Folder::open(path).err().map_or(text, |e| e.to_string());
+                return Err(hinted(
+                    error,
+                    "give a Hugging Face folder (config.json and .safetensors), a .gguf file, or an MLC folder",
+                ));
+            }
+            return Err(error.into());
+        }
+    };
+    Ok(match kind {
+        Kind::Mlc(_) => Model::Mlc(Box::new(open_mlc(path)?)),
+        Kind::Gguf(file) => Model::Checkpoint(open_gguf(&file)?),
+        Kind::Checkpoint => Model::Checkpoint(open_hf(path, config_only)?),
+    })
+}
+
+fn starts_with_gguf(path: &Path) -> bool {
+    use std::io::Read;
+    let mut magic = [0; 4];
+    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
+}
+
+/// Opens an MLC folder, or the one that a manifest lies in.
+pub fn open_mlc(path: &Path) -> anyhow::Result<MlcFolder> {
+    let folder = Folder::open(path).map_err(|error| match error {
+        FolderError::MissingShard { .. }
+        | FolderError::TruncatedShard { .. }
+        | FolderError::LongShard { .. }
+        | FolderError::LfsPointer { .. }
+        | FolderError::Html { .. }
+        | FolderError::Manifest { .. } => hinted(
+            error.to_string(),
+            format!("fetch this file again; `tessera verify {}` lists all that is wrong", path.display()),
+        ),
+        other => other.into(),
+    })?;
+    let chat_text = read(&folder.path().join("mlc-chat-config.json"))?;
+    let chat = chat_text.as_deref().map(ChatConfig::parse).transpose()?;
+    let files = read_files(folder.path())?;
+    Ok(MlcFolder { folder, chat_text, chat, files })
+}
+
+fn open_gguf(path: &Path) -> anyhow::Result<Checkpoint> {
+    let model = gguf::open(path)?;
+    let quantised = quantised(&model.source);
+    let weights: Box<GgufSource> = Box::new(model.source);
+    Ok(Checkpoint {
+        kind: "GGUF",
+        weights: Some(weights),
+        config: model.config,
+        quantised,
+        generation_config: None,
+        files: model.tokenizer_files,
+    })
+}
+
+/// The commonest of a file's block types; `None` if it holds plain numbers only.
+fn quantised(source: &GgufSource) -> Option<String> {
+    let mut elements: BTreeMap<&str, usize> = BTreeMap::new();
+    for tensor in source.gguf().tensors().iter().filter(|t| t.ty.block > 1) {
+        *elements.entry(tensor.ty.name).or_default() += tensor.numel;
+    }
+    elements.into_iter().max_by_key(|(_, n)| *n).map(|(name, _)| name.to_owned())
+}
+
+fn open_hf(path: &Path, config_only: bool) -> anyhow::Result<Checkpoint> {
+    let config = json(path, "config.json")?.ok_or_else(|| {
+        hinted(format!("{}: no config.json", path.display()), "fetch it from the model's page")
+    })?;
+    let weights = match HfFolder::open(path) {
+        Ok(folder) => Some(Box::new(folder) as Box<dyn TensorSource>),
+        Err(tessera_weights::hf::HfError::NoWeights { .. }) if config_only => None,
+        Err(error) => return Err(error.into()),
+    };
+    let generation_config = json(path, "generation_config.json")?;
+    Ok(Checkpoint {
+        kind: "Hugging Face",
+        weights,
+        config,
+        quantised: None,
+        generation_config,
+        files: read_files(path)?,
+    })
+}
+
+fn json(folder: &Path, name: &str) -> anyhow::Result<Option<Value>> {
+    let path = folder.join(name);
+    let Some(bytes) = read(&path)? else { return Ok(None) };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(e) => Err(hinted(format!("{}: invalid JSON: {e}", path.display()), "fetch this file again")),
+    }
+}
+
+fn read_files(folder: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for name in TOKENIZER_FILES.into_iter().chain(TEMPLATE_FILES) {
+        if let Some(bytes) = read(&folder.join(name))? {
+            files.push((name.to_owned(), bytes));
+        }
+    }
+    Ok(files)
+}
+
+/// A file's bytes; `None` if there is no such file.
+pub fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => anyhow::bail!("{shown}: {e}"),
+        Ok(meta) if !meta.is_file() => anyhow::bail!("{shown}: not a regular file"),
+        Ok(meta) if meta.len() > MAX_FILE => {
+            anyhow::bail!("{shown}: {} bytes, at most {MAX_FILE} are read", meta.len())
+        }
+        Ok(_) => match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) => anyhow::bail!("{shown}: {e}"),
+        },
+    }
+}

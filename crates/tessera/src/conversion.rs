@@ -1,0 +1,272 @@
+//! Conversions, from an opened model to a finished folder. `convert` and `pull` are thin around it.
+
+mod chat;
+mod safetensors;
+
+use crate::checkpoint::{Checkpoint, MlcFolder, Model};
+use crate::interrupt;
+use crate::output::{Output, hinted};
+use crate::progress::Bar;
+use serde::Serialize;
+use serde_json::Value;
+use std::ops::ControlFlow;
+use std::path::Path;
+use tessera_weights::arch::{self, Param, Sizes};
+use tessera_weights::chat_config::python_json;
+use tessera_weights::convert::{
+    self, ConvertOptions, ConvertReport, Flavour, FolderModel, ManifestName, MlcSource, Plan, SHARD_CAP,
+    SourceNames,
+};
+use tessera_weights::scheme::Scheme;
+
+pub use safetensors::to_safetensors;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The quantisation; `None` keeps an MLC folder's.
+    pub quant: Option<String>,
+    /// Cap of a shard.
+    pub shard_size: u64,
+    /// Name of the manifest.
+    pub manifest: ManifestName,
+    /// Name of a conversation template.
+    pub conv_template: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            quant: None,
+            shard_size: SHARD_CAP,
+            manifest: ManifestName::default(),
+            conv_template: None,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    /// What the source was.
+    pub source_kind: String,
+    /// `mlc` or `safetensors`.
+    pub format: &'static str,
+    /// Quantisation of what was written.
+    pub quantization: String,
+    /// Name of the conversation template, if one was written.
+    pub conv_template: Option<String>,
+    /// Shards, or safetensors files.
+    pub files: usize,
+    /// Tensors written.
+    pub tensors: usize,
+    /// Bytes of the weights.
+    pub bytes: u64,
+    /// Parameters that hold a NaN or an infinity.
+    pub non_finite: Vec<String>,
+    /// Tensors of the source that were not needed.
+    pub unused: Vec<String>,
+    /// Everything that the user should know.
+    pub notes: Vec<String>,
+}
+
+impl Summary {
+    fn note(&mut self, out: &Output, text: impl Into<String>) {
+        let text = text.into();
+        out.note(format_args!("note: {text}"));
+        self.notes.push(text);
+    }
+
+    fn take(&mut self, report: ConvertReport, out: &Output) {
+        (self.files, self.tensors, self.bytes) = (report.shards, report.tensors, report.bytes);
+        if let Some(first) = report.non_finite.first() {
+            let count = report.non_finite.len();
+            self.note(out, format!("{count} parameter(s) hold a NaN or an infinity, the first is {first}"));
+        }
+        for tensor in &report.unused {
+            out.detail(format_args!("not needed: {tensor}"));
+        }
+        (self.non_finite, self.unused) = (report.non_finite, report.unused);
+    }
+}
+
+/// The model type and parameters of a Hugging Face config.
+pub fn params_of(config: &Value) -> anyhow::Result<(String, Vec<Param>)> {
+    let Some(model_type) = config.get("model_type").and_then(Value::as_str) else {
+        return Err(hinted(
+            "config.json: model_type is missing",
+            "add it; it is the architecture's name, such as llama",
+        ));
+    };
+    if let Some(method) = config.get("quantization_config").filter(|v| !v.is_null()) {
+        let method = method.get("quant_method").and_then(Value::as_str).unwrap_or("an unknown method");
+        return Err(hinted(
+            format!("config.json: the checkpoint is quantised already ({method}), which is not supported"),
+            "convert the original checkpoint",
+        ));
+    }
+    let params = arch::params(model_type, &Sizes::from_json(model_type, config)?)?;
+    Ok((model_type.to_owned(), params))
+}
+
+/// The scheme that is asked for; a checkpoint has no default.
+fn scheme_of(settings: &Settings) -> anyhow::Result<&'static Scheme> {
+    match &settings.quant {
+        Some(name) => Ok(Scheme::find(name)?),
+        None => Err(hinted(
+            "--quant is missing: a checkpoint has no quantisation to keep",
+            "q4f16_1 is the common one, q4f32_1 the one for machines without f16, q0f16 quantises nothing",
+        )),
+    }
+}
+
+/// The manifest that [`to_mlc`] would write, without digests.
+pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
+    let cap = settings.shard_size;
+    let (source, params, scheme, names) = match model {
+        Model::Checkpoint(checkpoint) => {
+            let (_, params) = params_of(&checkpoint.config)?;
+            let scheme = scheme_of(settings)?;
+            let Some(source) = &checkpoint.weights else {
+                return Ok(convert::plan_manifest(&params, scheme, cap)?);
+            };
+            let options = ConvertOptions { shard_cap: cap, ..ConvertOptions::default() };
+            return Ok(Plan::new(source.as_ref(), &params, scheme, &options)?.manifest(None, Flavour::Plain));
+        }
+        Model::Mlc(mlc) => {
+            let found = FolderModel::of_folder(&mlc.folder, mlc.chat.as_ref())?;
+            let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
+            (MlcSource::new(&mlc.folder, &found)?, found.params, scheme, SourceNames::Mlc)
+        }
+    };
+    let options = ConvertOptions { shard_cap: cap, names, ..ConvertOptions::default() };
+    Ok(Plan::new(&source, &params, scheme, &options)?.manifest(None, Flavour::Plain))
+}
+
+/// Writes an MLC folder.
+pub fn to_mlc(model: &Model, settings: &Settings, dst: &Path, out: &Output) -> anyhow::Result<Summary> {
+    match model {
+        Model::Checkpoint(checkpoint) => from_checkpoint(checkpoint, settings, dst, out),
+        Model::Mlc(mlc) => from_mlc(mlc, settings, dst, out),
+    }
+}
+
+fn from_checkpoint(
+    checkpoint: &Checkpoint,
+    settings: &Settings,
+    dst: &Path,
+    out: &Output,
+) -> anyhow::Result<Summary> {
+    let scheme = scheme_of(settings)?;
+    let (model_type, params) = params_of(&checkpoint.config)?;
+    let source = checkpoint.weights.as_deref();
+    let source = source.ok_or_else(|| anyhow::anyhow!("the folder has a config.json but no weights"))?;
+    let mut summary = Summary {
+        source_kind: checkpoint.kind.to_owned(),
+        format: "mlc",
+        quantization: scheme.name.to_owned(),
+        ..Summary::default()
+    };
+    if let Some(from) = checkpoint.quantised.as_deref().filter(|_| scheme.group.is_some()) {
+        summary.note(
+            out,
+            format!("the source is quantised ({from}); its values are quantised again to {}", scheme.name),
+        );
+    }
+    let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
+    let mut files = checkpoint.files.clone();
+    files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
+    run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
+    Ok(summary)
+}
+
+fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> anyhow::Result<Summary> {
+    let found = FolderModel::of_folder(&mlc.folder, mlc.chat.as_ref())?;
+    let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
+    let mut summary = Summary {
+        source_kind: "MLC".to_owned(),
+        format: "mlc",
+        quantization: scheme.name.to_owned(),
+        ..Summary::default()
+    };
+    for guess in &found.guesses {
+        summary.note(out, guess.clone());
+    }
+    let same = scheme.name == found.scheme.name;
+    let mut files = mlc.files.clone();
+    match chat::changed(mlc, scheme, settings)? {
+        Some(text) => files.push(("mlc-chat-config.json".to_owned(), text)),
+        None => summary.note(out, "no mlc-chat-config.json in the source, so none is written"),
+    }
+    if same && settings.shard_size != SHARD_CAP {
+        return Err(hinted(
+            format!(
+                "{}: the quantisation stays {}, so shards are copied as they are",
+                mlc.folder.path().display(),
+                scheme.name
+            ),
+            "leave --shard-size out, or name another quantisation with --quant",
+        ));
+    }
+    if same {
+        let bar = Bar::new(out, mlc.folder.stored_len());
+        let progress = watched(&bar);
+        interrupt::watch();
+        let report = convert::copy_folder(&mlc.folder, settings.manifest, dst, &files, Some(&progress));
+        bar.end();
+        summary.take(report?, out);
+        return Ok(summary);
+    }
+    if found.scheme.group.is_some() {
+        let text = format!(
+            "the source is quantised ({}); the result cannot be better than that, and quantising twice loses \
+             more than converting the original checkpoint",
+            found.scheme.name
+        );
+        summary.note(out, text);
+    }
+    let source = MlcSource::new(&mlc.folder, &found)?;
+    run(&source, &found.params, scheme, settings, SourceNames::Mlc, dst, &files, &mut summary, out)?;
+    Ok(summary)
+}
+
+/// A progress function that shows a bar and stops on Ctrl-C.
+fn watched(bar: &Bar) -> impl Fn(&convert::Progress<'_>) -> ControlFlow<()> {
+    move |p| {
+        bar.show(p.done, p.total, p.tensor);
+        if interrupt::seen() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // one call each from the two kinds of source
+fn run(
+    source: &dyn tessera_weights::source::TensorSource,
+    params: &[Param],
+    scheme: &'static Scheme,
+    settings: &Settings,
+    names: SourceNames,
+    dst: &Path,
+    files: &[(String, Vec<u8>)],
+    summary: &mut Summary,
+    out: &Output,
+) -> anyhow::Result<()> {
+    let bar = Bar::new(out, 0);
+    let progress = watched(&bar);
+    let options = ConvertOptions {
+        shard_cap: settings.shard_size,
+        manifest_name: settings.manifest,
+        names,
+        allow_unused: false,
+        progress: Some(&progress),
+    };
+    interrupt::watch();
+    let report = convert::convert(source, params, scheme, &options, dst, files);
+    bar.end();
+    summary.take(report?, out);
+    Ok(())
+}
+
+/// JSON as MLC writes its config.
+fn mlc_json(value: &Value) -> Vec<u8> {
+    python_json::to_string(value, python_json::Style::CONFIG).into_bytes()
+}

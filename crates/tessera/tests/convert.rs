@@ -1,0 +1,172 @@
+//! `tessera convert` from outside: MLC's own bytes, every direction, and what is refused.
+
+mod common;
+
+use common::{Home, assert_holds, data, golden};
+use serde_json::{Value, json};
+
+#[test]
+fn goldens_come_out_byte_for_byte() {
+    for (name, scheme, cap, index) in [
+        ("llama-gqa-f32", "q4f16_1", "16KiB", true),
+        ("llama-mha-f16", "q3f16_0", "12KiB", false),
+        ("gptneox-f16", "q4f32_1", "8KiB", false),
+        ("internlm2-bf16", "q0f16", "8KiB", false),
+    ] {
+        let home = Home::new();
+        home.checkpoint(name, index);
+        let run = home
+            .tessera(&["convert", "hf", "out", "--quant", scheme, "--shard-size", cap, "--threads", "2"])
+            .ok();
+        assert!(run.stderr.contains("no tokenizer.json"), "{}", run.stderr);
+        assert_holds(&home.path("out"), &golden(name).join(scheme), str::to_owned);
+    }
+}
+
+#[test]
+fn the_chat_config_is_mlcs_too() {
+    let home = Home::new();
+    home.checkpoint("llama-tied-bf16", true);
+    home.tokenizer("hf");
+    let args = ["convert", "hf", "out", "--quant", "q4f32_1", "--shard-size", "16KiB"];
+    let run = home.tessera(&[&args[..], &["--conv-template", "llama-2", "--json"]].concat()).ok();
+    let summary = run.json();
+    assert_eq!((&summary["tensors"], &summary["files"]), (&json!(23), &json!(5)));
+    assert_eq!(summary["conv_template"], "llama-2");
+    assert_holds(&home.path("out"), &golden("llama-tied-bf16/q4f32_1"), str::to_owned);
+    let config = std::fs::read_to_string(home.path("out/mlc-chat-config.json")).unwrap();
+    assert_eq!(config, std::fs::read_to_string(data().join("chat-config/mlc-chat-config.json")).unwrap());
+    assert!(home.path("out/tokenizer.json").is_file());
+    assert!(home.tessera(&["verify", "out"]).ok().stdout.ends_with("56044 bytes: ok\n"));
+
+    // The same shards under the older name, through a second conversion.
+    home.tessera(&["convert", "out", "old", "--manifest", "ndarray-cache"]).ok();
+    let renamed = |name: &str| name.replace("tensor-cache", "ndarray-cache");
+    assert_holds(&home.path("old"), &home.path("out"), renamed);
+    assert!(!home.path("old/tensor-cache.json").exists());
+}
+
+#[test]
+fn a_dry_run_of_the_seeds_config_is_the_seeds_manifest() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("hf")).unwrap();
+    // The config of Chinese-LLaMA-2-1.3B; there are no weights.
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+        "hidden_size": 4096, "num_hidden_layers": 4, "num_attention_heads": 32, "num_key_value_heads": 32,
+        "intermediate_size": 11008, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+        "vocab_size": 55296, "tie_word_embeddings": false, "torch_dtype": "float16"
+    });
+    std::fs::write(home.path("hf/config.json"), config.to_string()).unwrap();
+    let run = home.tessera(&["convert", "hf", "--quant", "q4f32_1", "--dry-run"]).ok();
+    let seed = std::fs::read_to_string(data().join("seed-ndarray-cache.json")).unwrap();
+    let mut seed: Value = serde_json::from_str(&seed).unwrap();
+    for shard in seed["records"].as_array_mut().unwrap() {
+        assert!(shard.as_object_mut().unwrap().shift_remove("md5sum").is_some());
+    }
+    // As text, so that the order of keys and the spelling of numbers count.
+    let text = |v: &Value| serde_json::to_string_pretty(v).unwrap();
+    assert_eq!(text(&run.json()), text(&seed));
+    home.tessera(&["convert", "hf", "out", "--quant", "q4f32_1"]).fails(&["no .safetensors"]);
+    assert!(!home.path("out").exists());
+}
+
+#[test]
+fn to_safetensors_and_back_gives_the_same_folder() {
+    let home = Home::new();
+    home.checkpoint("llama-tied-bf16", true);
+    home.tokenizer("hf");
+    // bf16 numbers stay what they are; only the order of tensors, and so the shards, may change.
+    home.tessera(&["convert", "hf", "a", "--quant", "q0bf16"]).ok();
+    let run = home.tessera(&["convert", "a", "st", "--to", "safetensors", "--json"]).ok();
+    assert_eq!(run.json()["tensors"], 20);
+    let config: Value = serde_json::from_slice(&std::fs::read(home.path("st/config.json")).unwrap()).unwrap();
+    assert_eq!(config["architectures"], json!(["LlamaForCausalLM"]));
+    assert_eq!((&config["rope_theta"], &config["max_position_embeddings"]), (&json!(10000.0), &json!(64)));
+    assert_eq!((&config["torch_dtype"], &config["tie_word_embeddings"]), (&json!("bfloat16"), &json!(true)));
+    for scheme in ["q4f32_1", "q3f16_1"] {
+        home.tessera(&["convert", "hf", "direct", "--quant", scheme]).ok();
+        home.tessera(&["convert", "st", "back", "--quant", scheme]).ok();
+        let list = |folder: &str| {
+            let json = home.tessera(&["inspect", folder, "--tensors", "--json"]).ok().json();
+            let mut list = json["tensor_list"].as_array().unwrap().clone();
+            list.sort_by_key(|t| t["name"].to_string());
+            list.into_iter()
+                .map(|t| (t["name"].clone(), t["shape"].clone(), t["dtype"].clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(list("direct"), list("back"));
+        home.tessera(&["verify", "back"]).ok();
+        for folder in ["direct", "back"] {
+            std::fs::remove_dir_all(home.path(folder)).unwrap();
+        }
+    }
+    home.tessera(&["convert", "a", "x", "--to", "safetensors", "--quant", "q4f16_1"])
+        .fails(&["plain numbers"]);
+    home.tessera(&["convert", "hf", "x", "--to", "safetensors"]).fails(&["checkpoint already"]);
+}
+
+#[test]
+fn an_mlc_folder_takes_another_quantisation_with_a_note() {
+    let home = Home::new();
+    home.checkpoint("llama-tied-bf16", true);
+    home.tokenizer("hf");
+    home.tessera(&["convert", "hf", "a", "--quant", "q4f32_1"]).ok();
+    let run = home.tessera(&["convert", "a", "b", "--quant", "q4f16_1"]).ok();
+    assert!(run.stderr.contains("the source is quantised (q4f32_1)"), "{}", run.stderr);
+    home.tessera(&["verify", "b"]).ok();
+    let json = home.tessera(&["inspect", "b", "--json"]).ok().json();
+    assert_eq!((&json["quantization"], &json["tensors"]), (&json!("q4f16_1"), &json!(23)));
+    home.tessera(&["convert", "a", "c", "--shard-size", "16KiB"]).fails(&["copied as they are", "hint:"]);
+}
+
+#[test]
+fn a_gguf_file_becomes_a_folder_that_verifies() {
+    let home = Home::new();
+    for file in ["tiny.gguf", "spm.gguf"] {
+        std::fs::copy(data().join("gguf").join(file), home.path(file)).unwrap();
+    }
+    home.tessera(&["convert", "tiny.gguf", "out", "--quant", "q4f16_1"]).ok();
+    home.tessera(&["verify", "out"]).ok();
+    let json = home.tessera(&["inspect", "tiny.gguf", "--json"]).ok().json();
+    assert_eq!((&json["kind"], &json["architecture"]), (&json!("GGUF file"), &json!("llama")));
+    home.tessera(&["tokenize", "out", "a b"]).ok();
+    // A vocabulary without a model.
+    home.tessera(&["convert", "spm.gguf", "x", "--quant", "q0f16"])
+        .fails(&["spm.gguf", "llama.embedding_length is missing"]);
+}
+
+#[test]
+fn what_cannot_be_converted_is_named_and_nothing_is_left() {
+    let home = Home::new();
+    home.checkpoint("llama-gqa-f32", true);
+    let convert = |args: &[&str]| home.tessera(&[&["convert", "hf", "out"], args].concat());
+    convert(&[]).fails(&["--quant is missing"]);
+    convert(&["--quant", "q9f9"]).fails(&["unknown quantisation \"q9f9\"", "q4f16_1"]);
+    convert(&["--quant", "q4f16_ft"]).fails(&["q4f16_ft is refused"]);
+    convert(&["--quant", "q4f16_1", "--conv-template", "nope"]).fails(&["\"nope\""]);
+    std::fs::create_dir(home.path("empty")).unwrap();
+    home.tessera(&["convert", "empty", "out", "--quant", "q0f16"]).fails(&["empty", "hint:"]);
+    home.tessera(&["convert", "gone", "out", "--quant", "q0f16"]).fails(&["gone"]);
+
+    let config = home.path("hf/config.json");
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace("\"llama\"", "\"lama\"")).unwrap();
+    convert(&["--quant", "q0f16"]).fails(&["model type \"lama\" is not supported"]);
+    std::fs::write(&config, "{").unwrap();
+    convert(&["--quant", "q0f16"]).fails(&["config.json", "JSON"]);
+    let mut quantised: Value = serde_json::from_str(&good).unwrap();
+    quantised["quantization_config"] = json!({"quant_method": "awq"});
+    std::fs::write(&config, quantised.to_string()).unwrap();
+    convert(&["--quant", "q0f16"]).fails(&["quantised already (awq)"]);
+    std::fs::write(&config, good.replace("\"intermediate_size\": 72", "\"intermediate_size\": 80")).unwrap();
+    convert(&["--quant", "q0f16"]).fails(&["gate_proj.weight has shape [72, 48], expected [80, 48]"]);
+    std::fs::write(&config, &good).unwrap();
+    let mut left: Vec<_> =
+        std::fs::read_dir(home.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["empty", "hf"]);
+
+    home.tessera(&["convert", "hf", "empty", "--quant", "q0f16"]).ok();
+    home.tessera(&["convert", "hf", "empty", "--quant", "q0f16"]).fails(&["not an empty folder"]);
+}
