@@ -20,6 +20,9 @@ pub trait Backend {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
+    /// Bytes of one KV page of [`crate::batch::PAGE`] positions.
+    fn page_len(&self, program: &Program) -> usize;
+
     /// Puts a program on the device with `pages` KV pages of [`crate::batch::PAGE`] positions.
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError>;
 }

@@ -49,8 +49,8 @@ pub struct Batch<'a> {
 pub struct Output {
     /// `[picked, vocab]`, empty unless [`Want::Logits`].
     pub logits: Vec<f32>,
-    /// `[picked]`, empty unless [`Want::Greedy`].
-    pub tokens: Vec<u32>,
+    /// `[picked]`, empty unless [`Want::Greedy`]. `None` where a logit is NaN or infinite.
+    pub tokens: Vec<Option<u32>>,
 }
 
 /// A batch that does not fit the program or the pool of pages.

@@ -17,14 +17,16 @@ impl Backend for Reference {
         "reference"
     }
 
+    fn page_len(&self, program: &Program) -> usize {
+        2 * program.layers * program.heads.kv * PAGE * program.heads.dim * size_of::<f32>()
+    }
+
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
-        let values = 2 * program.layers * program.heads.kv * PAGE * program.heads.dim;
-        let memory = LoadError::Memory { pages, needed: pages.saturating_mul(values).saturating_mul(4) };
-        let total = pages.checked_mul(values).ok_or(memory.clone())?;
+        let needed = pages.saturating_mul(self.page_len(&program));
         let mut kv = Vec::new();
-        kv.try_reserve_exact(total).map_err(|_| memory)?;
-        kv.resize(total, 0.0);
+        kv.try_reserve_exact(needed / 4).map_err(|_| LoadError::Memory { pages, needed })?;
+        kv.resize(needed / 4, 0.0);
         let slots = vec![Vec::new(); program.slots.len()];
         Ok(Box::new(Interpreter { program, pages, kv, slots }))
     }
@@ -68,15 +70,13 @@ impl Executor for Interpreter {
     }
 }
 
-/// The id of the largest value, the lowest among equals.
-pub fn argmax(row: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, &x) in row.iter().enumerate() {
-        if x > row[best] {
-            best = i;
-        }
-    }
-    best as u32
+/// The id of the largest value, the lowest among equals; `None` if any value is NaN or infinite.
+pub fn argmax(row: &[f32]) -> Option<u32> {
+    let max = row.iter().fold(f32::NEG_INFINITY, |m, x| if *x > m { *x } else { m });
+    // Zero, unless some value is NaN or infinite.
+    let broken: f32 = row.iter().map(|x| x * 0.0).sum();
+    let at = row.iter().position(|x| *x == max)?;
+    (broken == 0.0).then_some(at as u32)
 }
 
 /// The value of an activation.

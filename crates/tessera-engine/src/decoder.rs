@@ -1,6 +1,7 @@
 //! The decoder as a program: which tensors of a folder go into which operation.
 
-use tessera_compute::program::{Heads, MatrixId, Op, Program, Rows, VectorId};
+use std::collections::HashSet;
+use tessera_compute::program::{Heads, MatrixId, Op, Program, Rows, Slot, VectorId};
 use tessera_compute::rope::Rope;
 use tessera_weights::config::ModelConfig;
 use tessera_weights::folder::{Folder, FolderError};
@@ -21,6 +22,16 @@ pub enum DecoderError {
     /// A tensor is missing or has another shape.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// Tensors that this family's blocks do not read: the output without them would be wrong.
+    #[error("{count} tensors have no place in a {family} decoder, the first is {first}")]
+    Unused {
+        /// `model_type`.
+        family: String,
+        /// How many.
+        count: usize,
+        /// The first of them, in the manifest's order.
+        first: String,
+    },
 }
 
 /// Reads the weights of `folder` into a program. Matrices stay where they are in the mapped shards;
@@ -38,17 +49,14 @@ pub fn program(folder: &Folder, config: &ModelConfig, scheme: &Scheme) -> Result
         context: c.context_window_size,
     };
     let mut p = Program::new(heads, rope, c.num_hidden_layers, c.vocab_size);
-    let mut w = Weights { folder, scheme, p: &mut p };
+    let mut w = Weights { folder, scheme, p: &mut p, used: HashSet::new() };
 
     let hidden = c.hidden_size;
     let table = w.embedding("model.embed_tokens", c.vocab_size, hidden)?;
     // Older converters wrote a head although the model ties it: a head that is there is used.
     let has_head = ["lm_head.q_weight", "lm_head.weight"].iter().any(|n| folder.tensor(n).is_some());
-    let head = if has_head || !c.tie_word_embeddings {
-        w.linear("lm_head", c.vocab_size, hidden)?
-    } else {
-        table
-    };
+    let head =
+        if has_head || !c.tie_word_embeddings { w.linear("lm_head", c.vocab_size, hidden)? } else { table };
     let final_norm = w.vector("model.norm.weight", hidden)?;
 
     let mut x = w.p.slot(Rows::All, hidden);
@@ -87,15 +95,21 @@ pub fn program(folder: &Folder, config: &ModelConfig, scheme: &Scheme) -> Result
     w.p.ops.push(Op::RmsNorm { x, weight: final_norm, eps, out: work.normed });
     let out = w.p.logits;
     w.p.ops.push(Op::Linear { x: work.normed, weight: head, bias: None, accumulate: false, out });
+    let used = w.used;
+    let mut unused = folder.tensors().filter(|t| !used.contains(&t.name));
+    if let Some(first) = unused.next() {
+        let (family, first) = (c.model_type.clone(), first.name.clone());
+        return Err(DecoderError::Unused { family, count: 1 + unused.count(), first });
+    }
     Ok(p)
 }
 
 /// Slots of a layer after attention.
 struct Work {
-    mixed: tessera_compute::program::Slot,
-    normed: tessera_compute::program::Slot,
-    wide: tessera_compute::program::Slot,
-    gated: tessera_compute::program::Slot,
+    mixed: Slot,
+    normed: Slot,
+    wide: Slot,
+    gated: Slot,
 }
 
 impl Work {
@@ -113,22 +127,34 @@ struct Weights<'a> {
     folder: &'a Folder,
     scheme: &'a Scheme,
     p: &'a mut Program,
+    used: HashSet<String>,
 }
 
 impl Weights<'_> {
     fn linear(&mut self, base: &str, rows: usize, cols: usize) -> Result<MatrixId, FolderError> {
-        let matrix = self.folder.matrix(base, self.scheme.group, self.scheme.layout, rows, cols)?;
-        Ok(self.p.matrix(matrix))
+        self.matrix(base, self.scheme.layout, rows, cols)
     }
 
     /// Embeddings lie row by row in every scheme.
     fn embedding(&mut self, base: &str, rows: usize, cols: usize) -> Result<MatrixId, FolderError> {
-        let matrix = self.folder.matrix(base, self.scheme.group, Layout::Nk, rows, cols)?;
+        self.matrix(base, Layout::Nk, rows, cols)
+    }
+
+    fn matrix(
+        &mut self,
+        base: &str,
+        layout: Layout,
+        rows: usize,
+        cols: usize,
+    ) -> Result<MatrixId, FolderError> {
+        let matrix = self.folder.matrix(base, self.scheme.group, layout, rows, cols)?;
+        self.used.extend(["weight", "q_weight", "q_scale"].map(|end| format!("{base}.{end}")));
         Ok(self.p.matrix(matrix))
     }
 
     fn vector(&mut self, name: &str, len: usize) -> Result<VectorId, FolderError> {
         let vector = self.folder.vector(name, len)?;
+        self.used.insert(name.to_owned());
         Ok(self.p.vector(vector))
     }
 

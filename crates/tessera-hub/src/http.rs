@@ -178,9 +178,18 @@ fn sort_error(url: &str, host: &str, error: ureq::Error) -> HubError {
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
         ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => true,
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::ConnectProxyFailed(_) => true,
-        ureq::Error::Io(e) => {
-            matches!(e.kind(), K::ConnectionRefused | K::HostUnreachable | K::NetworkUnreachable)
-        }
+        // Failed look-ups have no kind of their own, so these are the errors of a connection that
+        // was there once; all others mean that there never was one.
+        ureq::Error::Io(e) => !matches!(
+            e.kind(),
+            K::ConnectionReset
+                | K::ConnectionAborted
+                | K::BrokenPipe
+                | K::UnexpectedEof
+                | K::TimedOut
+                | K::WouldBlock
+                | K::InvalidData
+        ),
         _ => false,
     };
     if unreachable {
@@ -245,6 +254,17 @@ mod tests {
         assert_eq!(to("//o.example/c").as_deref(), Some("https://o.example/c"));
         assert_eq!(to("http://o.example/c?y").as_deref(), Some("http://o.example/c?y"));
         assert_eq!(to("file:///etc/passwd"), None);
+    }
+
+    #[test]
+    fn failures_are_sorted() {
+        let sort = |e: std::io::Error| sort_error("http://h.example/x", "h.example", ureq::Error::Io(e));
+        let lookup = std::io::Error::other("failed to lookup address information");
+        assert!(matches!(sort(lookup), HubError::Unreachable { host, .. } if host == "h.example"));
+        let refused = std::io::ErrorKind::ConnectionRefused.into();
+        assert!(matches!(sort(refused), HubError::Unreachable { .. }));
+        let reset = std::io::ErrorKind::ConnectionReset.into();
+        assert!(matches!(sort(reset), HubError::Network { .. }));
     }
 
     #[test]

@@ -92,10 +92,19 @@ pub enum Command {
 /// Which implementation computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
-    /// Plain f32, one thread: slow, and the meaning of the others
+    /// Plain f32: slow, and the meaning of the others
     Reference,
     /// SIMD kernels chosen at run time
     Cpu,
+}
+
+/// Which of a folder's chat templates is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Template {
+    Auto,
+    Conv,
+    Jinja,
 }
 
 /// How a model is loaded and computed.
@@ -110,6 +119,12 @@ pub struct ComputeArgs {
     /// Longest context in tokens [default: the model's own, or what fits in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+    /// Keep activations in f32 instead of 8 bits; slower
+    #[arg(long)]
+    pub exact: bool,
+    /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]
+    #[arg(long, value_name = "NAME")]
+    pub kernels: Option<String>,
 }
 
 /// How tokens are chosen.
@@ -163,6 +178,9 @@ pub struct RunArgs {
     /// Stop before this text (may be repeated)
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Which chat template: MLC's conv_template, else Hugging Face's (auto), or one of them
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND", conflicts_with = "raw")]
+    pub template: Template,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -316,6 +334,9 @@ pub struct PerplexityArgs {
     /// Stop after this many tokens
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u64>,
+    /// Tokens of a window; each window begins anew [default: 512, or the context if it is shorter]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub window: Option<u32>,
     /// How the model is computed.
     #[command(flatten)]
     pub compute: ComputeArgs,

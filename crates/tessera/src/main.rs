@@ -2,6 +2,9 @@
 
 mod cli;
 mod commands;
+mod load;
+mod machine;
+mod models;
 mod output;
 
 use clap::error::ErrorKind;

@@ -96,6 +96,19 @@ impl Output {
         }
     }
 
+    /// A bar on stderr that counts to `total`; hidden where there is no terminal to show it.
+    pub fn progress(&self, total: u64, unit: &str) -> indicatif::ProgressBar {
+        if !self.shows_progress() {
+            return indicatif::ProgressBar::hidden();
+        }
+        let bar = indicatif::ProgressBar::new(total);
+        let style = format!("{{bar:32}} {{pos}}/{{len}} {unit}  {{elapsed}} (left: {{eta}})");
+        match indicatif::ProgressStyle::with_template(&style) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+
     /// Whether progress bars make sense.
     pub fn shows_progress(&self) -> bool {
         !self.quiet && !self.json && io::stderr().is_terminal()

@@ -45,13 +45,15 @@ impl Backend for Cpu {
         "cpu"
     }
 
+    fn page_len(&self, program: &Program) -> usize {
+        page_len(program) * size_of::<u16>()
+    }
+
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let kernels = Kernels::choose(self.kernels.as_deref()).unwrap_or(Kernels::SCALAR);
-        let head_len = attend::head_len(program.heads.dim);
-        let page_len = program.layers * program.heads.kv * head_len;
-        let needed = pages.saturating_mul(page_len).saturating_mul(2);
-        let kv = Zeroed::new(pages.saturating_mul(page_len)).ok_or(LoadError::Memory { pages, needed })?;
+        let needed = pages.saturating_mul(self.page_len(&program));
+        let kv = Zeroed::new(needed / size_of::<u16>()).ok_or(LoadError::Memory { pages, needed })?;
         let stages = stage::compile(&program);
         let pool = Pool::new(self.threads, 2 * stages.len());
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();

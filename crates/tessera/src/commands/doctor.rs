@@ -1,10 +1,12 @@
 //! `tessera doctor`: what this machine offers and what would be used, and why.
 
 use crate::cli::DoctorArgs;
+use crate::machine::{Memory, memory};
 use crate::output::{Bytes, Output};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tessera_compute::cpu::kernels::Kernels;
 use tessera_hub::Store;
 
 #[derive(Serialize)]
@@ -18,14 +20,6 @@ struct Report {
     store: StoreState,
     #[serde(rename = "use")]
     choice: Choice,
-}
-
-#[derive(Default, Serialize)]
-struct Memory {
-    total_bytes: Option<u64>,
-    available_bytes: Option<u64>,
-    /// Limit of the control group, as containers have.
-    limit_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -49,7 +43,8 @@ struct Choice {
 
 /// Prints the report.
 pub fn run(_args: DoctorArgs, out: &Output) -> anyhow::Result<ExitCode> {
-    report(kernels_by_features(), out)
+    let kernels = Kernels::choose(None).unwrap_or(Kernels::SCALAR);
+    report(kernels.name().to_owned(), out)
 }
 
 /// `kernels` says which kernels would run and why.
@@ -138,57 +133,10 @@ fn cpu_features() -> Vec<&'static str> {
     found
 }
 
-fn kernels_by_features() -> String {
-    let features = cpu_features();
-    let has = |name: &str| features.contains(&name);
-    if has("avx2") && has("fma") {
-        "avx2+fma, because the CPU has both".into()
-    } else {
-        "scalar, because the CPU lacks avx2 and fma".into()
-    }
-}
-
 fn cpu_name() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|l| l.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_string())
-}
-
-/// From `/proc/meminfo` and the control group; elsewhere from the C library, as far as it tells.
-fn memory() -> Memory {
-    if let Ok(text) = std::fs::read_to_string("/proc/meminfo") {
-        return Memory {
-            total_bytes: meminfo_field(&text, "MemTotal:"),
-            available_bytes: meminfo_field(&text, "MemAvailable:"),
-            limit_bytes: cgroup_limit(),
-        };
-    }
-    Memory { total_bytes: physical_memory(), ..Memory::default() }
-}
-
-fn meminfo_field(text: &str, name: &str) -> Option<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-    rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-fn cgroup_limit() -> Option<u64> {
-    let text = std::fs::read_to_string("/sys/fs/cgroup/memory.max")
-        .or_else(|_| std::fs::read_to_string("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-        .ok()?;
-    // "max" or a number near 2^63 mean that there is none.
-    text.trim().parse().ok().filter(|&limit: &u64| limit < 1 << 60)
-}
-
-#[cfg(unix)]
-fn physical_memory() -> Option<u64> {
-    // SAFETY: sysconf takes no pointers; unknown values give -1.
-    let (pages, page) = unsafe { (libc::sysconf(libc::_SC_PHYS_PAGES), libc::sysconf(libc::_SC_PAGESIZE)) };
-    u64::try_from(pages).ok()?.checked_mul(u64::try_from(page).ok()?)
-}
-
-#[cfg(not(unix))]
-fn physical_memory() -> Option<u64> {
-    None
 }
 
 /// Free bytes for this user on the file system that holds `path` or will hold it.

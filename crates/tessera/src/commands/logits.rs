@@ -1,10 +1,53 @@
-//! `tessera logits`: not built yet.
+//! `tessera logits`: raw logits of a prompt, as one f32 tensor in a safetensors file.
 
 use crate::cli::LogitsArgs;
+use crate::load::load;
 use crate::output::Output;
+use anyhow::Context;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+use std::io::Write;
 use std::process::ExitCode;
+use tessera_compute::batch::Want;
+use tessera_engine::generate::CHUNK;
+use tessera_engine::kv::Sequence;
+use tessera_engine::model::{Feed, Pick};
 
-/// Refuses: the command is not built yet.
-pub fn run(_args: LogitsArgs, _out: &Output) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`tessera logits` is not built yet")
+/// Runs the command.
+pub fn run(args: LogitsArgs, out: &Output) -> anyhow::Result<ExitCode> {
+    let mut loaded = load(&args.model, &args.compute, 1, out)?;
+    let vocab = loaded.files.config.vocab_size;
+    let mut sequence = Sequence::default();
+    let mut logits: Vec<u8> = Vec::new();
+    for tokens in args.tokens.chunks(CHUNK) {
+        let prompt_len = args.tokens.len();
+        let feed = Feed { sequence: &mut sequence, tokens, prompt_len, pick: Pick::All };
+        let output = loaded.model.forward(&mut [feed], Want::Logits)?;
+        logits.extend(output.logits.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    let shape = vec![args.tokens.len(), vocab];
+    let view = TensorView::new(Dtype::F32, shape.clone(), &logits)?;
+    let bytes = safetensors::serialize([("logits", view)], None)?;
+    write_whole(&args.out, &bytes).with_context(|| format!("cannot write {}", args.out.display()))?;
+    if out.json {
+        out.print_json(&json!({ "file": args.out, "tensor": "logits", "dtype": "F32", "shape": shape }))?;
+    } else {
+        out.line(format_args!("{}: logits f32 [{}, {vocab}]", args.out.display(), shape[0]))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file appears under its name only when it is whole.
+fn write_whole(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".tmp-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
 }

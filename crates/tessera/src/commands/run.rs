@@ -1,10 +1,175 @@
-//! `tessera run`: not built yet.
+//! `tessera run`: one answer, or a chat.
 
-use crate::cli::RunArgs;
-use crate::output::Output;
+mod chat;
+mod stats;
+
+use crate::cli::{RunArgs, SamplingArgs, Template};
+use crate::load::{Loaded, load};
+use crate::output::{Output, hinted};
+use anyhow::Context;
+use serde_json::json;
+use stats::Stats;
+use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tessera_engine::generate::{Event, FinishReason, Request, generate};
+use tessera_engine::kv::Sequence;
+use tessera_engine::sampler::SamplingParams;
+use tessera_engine::template::{Message, RenderOptions, TemplateChoice};
+use tessera_engine::text::Text;
 
-/// Refuses: the command is not built yet.
-pub fn run(_args: RunArgs, _out: &Output) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`tessera run` is not built yet")
+/// Longest prompt that is read from stdin, in bytes.
+const MAX_STDIN: u64 = 64 << 20;
+
+/// Exit status of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// Runs the command.
+pub fn run(args: RunArgs, out: &Output) -> anyhow::Result<ExitCode> {
+    let piped = !std::io::stdin().is_terminal();
+    let prompt = match &args.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None if piped => Some(read_stdin()?),
+        None => None,
+    };
+    let mut loaded = load(&args.model, &args.compute, 1, out)?;
+    let text = Text::open(&loaded.files, choice(args.template))?;
+    for note in &text.notes {
+        out.note(format_args!("note: {note}"));
+    }
+    let stop = interrupt_flag()?;
+    let Some(prompt) = prompt else {
+        if out.json {
+            return Err(hinted("no prompt was given", "give one, or pipe it in: --json has no chat"));
+        }
+        return chat::chat(&args, loaded, text, &stop, out);
+    };
+    let prompt_ids = match args.raw {
+        true => text.tokenizer.encode(&prompt, true)?,
+        false => {
+            let mut messages = Vec::new();
+            messages.extend(args.system.as_ref().map(|s| Message::new("system", s)));
+            messages.push(Message::new("user", prompt));
+            text.chat_prompt(&messages, &render_options())?
+        }
+    };
+    let request = request(&args, &text, prompt_ids);
+    one_shot(&mut loaded, &text, &request, &stop, out)
+}
+
+fn one_shot(
+    loaded: &mut Loaded,
+    text: &Text,
+    request: &Request,
+    stop: &AtomicBool,
+    out: &Output,
+) -> anyhow::Result<ExitCode> {
+    let mut sequence = Sequence::default();
+    let mut stats = Stats::start(request.prompt.len());
+    let mut failed = None;
+    let answer = generate(&mut loaded.model, &text.tokenizer, &mut sequence, request, &mut |event| {
+        stats.note(event);
+        if let Event::Text(piece) = event
+            && !out.json
+            && let Err(e) = out.text(piece)
+        {
+            failed = Some(e);
+        }
+        if failed.is_some() || stop.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    stats.finish(answer.cached_tokens);
+    if out.json {
+        out.print_json(&json!({
+            "text": answer.text,
+            "token_ids": answer.token_ids,
+            "prompt_token_ids": request.prompt,
+            "finish_reason": answer.finish_reason.name(),
+            "usage": {
+                "prompt_tokens": request.prompt.len(),
+                "completion_tokens": answer.token_ids.len(),
+            },
+            "timings": stats.json(loaded.took),
+        }))?;
+    } else {
+        out.line("")?;
+        out.detail(stats.line());
+    }
+    Ok(match answer.finish_reason {
+        FinishReason::Cancelled => ExitCode::from(INTERRUPTED),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+fn read_stdin() -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(MAX_STDIN + 1).read_to_end(&mut bytes).context("cannot read stdin")?;
+    anyhow::ensure!(bytes.len() as u64 <= MAX_STDIN, "stdin: more than {MAX_STDIN} bytes");
+    String::from_utf8(bytes)
+        .map_err(|e| anyhow::anyhow!("stdin: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
+}
+
+/// A flag that Ctrl-C sets.
+fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = flag.clone();
+    ctrlc::set_handler(move || {
+        // A second Ctrl-C while the first is not yet obeyed ends the program.
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED.into());
+        }
+    })
+    .context("cannot handle Ctrl-C")?;
+    Ok(flag)
+}
+
+const fn choice(template: Template) -> TemplateChoice {
+    match template {
+        Template::Auto => TemplateChoice::Auto,
+        Template::Conv => TemplateChoice::Conv,
+        Template::Jinja => TemplateChoice::Jinja,
+    }
+}
+
+fn render_options() -> RenderOptions {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok();
+    RenderOptions { now: now.map(|d| d.as_secs() as i64), ..RenderOptions::answer() }
+}
+
+fn request(args: &RunArgs, text: &Text, prompt: Vec<u32>) -> Request {
+    let mut stop = args.stop.clone();
+    if !args.raw {
+        stop.extend(text.stop_strings());
+    }
+    Request {
+        prompt,
+        sampling: sampling(&args.sampling, &text.defaults),
+        max_tokens: args.max_tokens.map(|n| n as usize),
+        stop,
+        stop_token_ids: text.stop_token_ids.clone(),
+        begins_text: !args.raw,
+    }
+}
+
+/// What was typed, over the folder's own defaults. Without a seed each run has another.
+fn sampling(args: &SamplingArgs, defaults: &SamplingParams) -> SamplingParams {
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    SamplingParams {
+        temperature: args.temperature.unwrap_or(defaults.temperature),
+        top_k: args.top_k.map_or(defaults.top_k, |k| k as usize),
+        top_p: args.top_p.unwrap_or(defaults.top_p),
+        min_p: args.min_p.unwrap_or(defaults.min_p),
+        repetition_penalty: args.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+        presence_penalty: args.presence_penalty.unwrap_or(defaults.presence_penalty),
+        logit_bias: args.logit_bias.clone(),
+        seed: args.seed.unwrap_or_else(|| time.map_or(0, |d| d.as_nanos() as u64)),
+    }
 }

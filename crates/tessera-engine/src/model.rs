@@ -1,0 +1,191 @@
+//! A loaded model: the decoder on a backend, and its pool of KV pages.
+
+use crate::decoder::{DecoderError, program};
+use crate::kv::{OutOfPages, PagePool, Sequence};
+use crate::open::ModelFiles;
+use tessera_compute::backend::{Backend, Executor, LoadError};
+use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
+use tessera_weights::config::ModelConfig;
+
+/// What to make room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Longest sequence in tokens; `None` takes the model's own context, or what fits.
+    pub context: Option<usize>,
+    /// Sequences of that length at once.
+    pub sequences: usize,
+    /// Bytes of memory that may be taken beside the mapped weights; `None` does not ask.
+    pub memory: Option<u64>,
+}
+
+/// A model that can make steps.
+pub struct Model {
+    /// Hyper-parameters.
+    pub config: ModelConfig,
+    executor: Box<dyn Executor>,
+    pool: PagePool,
+    context: usize,
+    output: Output,
+    notes: Vec<String>,
+}
+
+/// A model that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The tensors do not make a decoder.
+    #[error(transparent)]
+    Decoder(#[from] DecoderError),
+    /// The backend refused it.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The context is longer than the model was made for.
+    #[error("a context of {asked} tokens was asked for, the model has {has}")]
+    Context {
+        /// Tokens asked for.
+        asked: usize,
+        /// The model's own.
+        has: usize,
+    },
+    /// Too little memory for keys and values.
+    #[error("keys and values of {context} tokens need {needed} bytes, {free} bytes of memory are free")]
+    Memory {
+        /// Tokens, of all sequences.
+        context: usize,
+        /// Bytes that they need.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+    },
+}
+
+/// A step that could not be made. Sequences hold what they held before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// A sequence would be longer than the context.
+    #[error("the prompt and answer have {asked} tokens, the context holds {context}")]
+    Context {
+        /// Tokens of the sequence after the step.
+        asked: usize,
+        /// Longest sequence.
+        context: usize,
+    },
+    /// Too few pages.
+    #[error(transparent)]
+    Pages(#[from] OutOfPages),
+    /// A token that does not exist, or the like.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+/// Which of the fed tokens' logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Pick {
+    None,
+    Last,
+    All,
+}
+
+/// New tokens of one sequence.
+pub struct Feed<'a> {
+    /// The sequence; the tokens are appended to it.
+    pub sequence: &'a mut Sequence,
+    /// Tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Length of the whole prompt while it is being fed, else 0. See [`Span::rope_len`].
+    pub prompt_len: usize,
+    /// Which logits are wanted.
+    pub pick: Pick,
+}
+
+impl Model {
+    /// Loads the weights on a backend.
+    pub fn load(files: &ModelFiles, backend: &dyn Backend, room: Room) -> Result<Model, ModelError> {
+        let program = program(&files.folder, &files.config, files.scheme)?;
+        let own = files.config.context_window_size;
+        let mut notes = Vec::new();
+        let mut context = match room.context {
+            Some(asked) if asked > own => return Err(ModelError::Context { asked, has: own }),
+            Some(asked) => asked,
+            None => own,
+        };
+        let page_len = backend.page_len(&program) as u64;
+        let need = |context: usize| page_len * (room.sequences * PagePool::pages_for(context)) as u64;
+        if let Some(free) = room.memory
+            && need(context) > free
+        {
+            let fits = (free / page_len.max(1)) as usize / room.sequences * tessera_compute::batch::PAGE;
+            if room.context.is_some() || fits == 0 {
+                let needed = need(context);
+                return Err(ModelError::Memory { context: context * room.sequences, needed, free });
+            }
+            notes.push(format!("the context is {fits} tokens, not the model's {own}: memory holds no more"));
+            context = fits;
+        }
+        let pages = room.sequences * PagePool::pages_for(context);
+        let executor = backend.load(program, pages)?;
+        let config = files.config.clone();
+        Ok(Model { config, executor, pool: PagePool::new(pages), context, output: Output::default(), notes })
+    }
+
+    /// Longest sequence in tokens.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// What a user should be told about loading.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// One line on what runs where.
+    pub fn describe(&self) -> String {
+        self.executor.describe()
+    }
+
+    /// Bytes set aside for keys and values.
+    pub fn kv_len(&self) -> usize {
+        self.executor.kv_len()
+    }
+
+    /// Keeps the first `len` tokens of a sequence.
+    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
+        self.pool.truncate(sequence, len);
+    }
+
+    /// Gives a sequence's pages back.
+    pub fn release(&mut self, sequence: Sequence) {
+        self.pool.release(sequence);
+    }
+
+    /// One step: appends the tokens of every feed and computes the logits that are wanted, in the order
+    /// of the feeds.
+    pub fn forward(&mut self, feeds: &mut [Feed<'_>], want: Want) -> Result<&Output, StepError> {
+        for feed in feeds.iter_mut() {
+            let asked = feed.sequence.tokens.len() + feed.tokens.len();
+            if asked > self.context {
+                return Err(StepError::Context { asked, context: self.context });
+            }
+            self.pool.grow(feed.sequence, asked)?;
+        }
+        let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
+        for feed in feeds.iter() {
+            let (start, position) = (tokens.len(), feed.sequence.tokens.len());
+            tokens.extend_from_slice(feed.tokens);
+            match feed.pick {
+                Pick::None => {}
+                Pick::Last => picked.push(tokens.len() as u32 - 1),
+                Pick::All => picked.extend(start as u32..tokens.len() as u32),
+            }
+            let len = feed.tokens.len();
+            let rope_len = feed.prompt_len.max(position + len);
+            spans.push(Span { start, len, position, rope_len, pages: feed.sequence.pages() });
+        }
+        let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
+        self.executor.step(&batch, &mut self.output)?;
+        for feed in feeds {
+            feed.sequence.tokens.extend_from_slice(feed.tokens);
+        }
+        Ok(&self.output)
+    }
+}

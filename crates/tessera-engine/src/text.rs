@@ -1,0 +1,94 @@
+//! Everything of a folder that deals with text: tokenizer, chat template, what ends an answer.
+
+use crate::open::ModelFiles;
+use crate::sampler::SamplingParams;
+use crate::template::{
+    ChatTemplate, ChatTemplates, Message, RenderOptions, TemplateChoice, TemplateError, stop_token_ids,
+};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use serde_json::{Number, Value};
+use std::sync::Arc;
+
+/// Tokenizer and chat template of a folder.
+#[derive(Debug)]
+pub struct Text {
+    /// The tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The chat template; the error says why there is none.
+    pub template: Result<ChatTemplate, TemplateError>,
+    /// Ids that end an answer.
+    pub stop_token_ids: Vec<u32>,
+    /// The folder's own sampling defaults.
+    pub defaults: SamplingParams,
+    /// What a user should be told.
+    pub notes: Vec<String>,
+}
+
+/// A conversation that cannot be made a prompt.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The tokenizer makes ids that the model has no rows for.
+    #[error("the tokenizer has ids up to {largest}, the model's embedding has {rows} rows")]
+    Vocabulary {
+        /// Largest id.
+        largest: usize,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// A model without a template.
+    #[error("{0}; give the prompt as it is with --raw")]
+    NoTemplate(String),
+}
+
+impl Text {
+    /// Reads the folder's text files.
+    pub fn open(files: &ModelFiles, choice: TemplateChoice) -> Result<Text, TextError> {
+        let tokenizer = Arc::new(Tokenizer::from_folder(files.folder.path())?);
+        let rows = files.config.vocab_size;
+        if tokenizer.vocab_size() > rows {
+            return Err(TextError::Vocabulary { largest: tokenizer.vocab_size() - 1, rows });
+        }
+        let chat_config = files.chat_config.as_ref();
+        let template = ChatTemplates::from_files(chat_config, |name| files.file(name))
+            .and_then(|templates| templates.choose(choice));
+        let generation_config: Option<Value> =
+            files.file("generation_config.json").and_then(|b| serde_json::from_slice(&b).ok());
+        let stop_token_ids = match &template {
+            Ok(template) => stop_token_ids(template, chat_config, generation_config.as_ref(), &tokenizer),
+            Err(_) => tokenizer.eos().into_iter().collect(),
+        };
+        let number = |n: fn(&_) -> Option<&Number>, or: f32| {
+            chat_config.and_then(n).and_then(Number::as_f64).map_or(or, |v| v as f32)
+        };
+        let plain = SamplingParams::default();
+        let defaults = SamplingParams {
+            temperature: number(|c| c.temperature.as_ref(), plain.temperature),
+            top_p: number(|c| c.top_p.as_ref(), plain.top_p),
+            repetition_penalty: number(|c| c.repetition_penalty.as_ref(), plain.repetition_penalty),
+            frequency_penalty: number(|c| c.frequency_penalty.as_ref(), plain.frequency_penalty),
+            presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),
+            ..plain
+        };
+        let notes = tokenizer.notes().to_vec();
+        Ok(Text { tokenizer, template, stop_token_ids, defaults, notes })
+    }
+
+    /// The ids of a conversation that the assistant is to answer.
+    pub fn chat_prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<u32>, TextError> {
+        match &self.template {
+            Ok(template) => Ok(template.render(messages, options)?.encode(&self.tokenizer)?),
+            Err(e) => Err(TextError::NoTemplate(e.to_string())),
+        }
+    }
+
+    /// Texts that end an answer, by the template.
+    pub fn stop_strings(&self) -> Vec<String> {
+        self.template.as_ref().map(ChatTemplate::stop_strings).unwrap_or_default()
+    }
+}

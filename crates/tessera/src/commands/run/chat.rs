@@ -1,0 +1,216 @@
+//! The chat on a terminal.
+
+use super::stats::Stats;
+use super::{render_options, request};
+use crate::cli::RunArgs;
+use crate::load::Loaded;
+use crate::output::{Bytes, Output};
+use rustyline::error::ReadlineError;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tessera_engine::generate::{Event, FinishReason, generate};
+use tessera_engine::kv::Sequence;
+use tessera_engine::template::Message;
+use tessera_engine::text::Text;
+
+const HELP: &str = "\
+/help          this list
+/reset         forget the conversation
+/system TEXT   set the system message and forget the conversation; without TEXT the template's own
+/stats         speed of the last answer, tokens held, memory
+/save FILE     write the conversation to FILE (JSON messages); an existing file is kept
+/exit          leave (also Ctrl-D)
+Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.";
+
+struct Chat<'a> {
+    args: &'a RunArgs,
+    loaded: Loaded,
+    text: Text,
+    stop: &'a AtomicBool,
+    out: &'a Output,
+    system: Option<String>,
+    /// Without the system message.
+    messages: Vec<Message>,
+    sequence: Sequence,
+    last: Option<Stats>,
+}
+
+/// Reads lines and answers until the input ends.
+pub fn chat(
+    args: &RunArgs,
+    loaded: Loaded,
+    text: Text,
+    stop: &AtomicBool,
+    out: &Output,
+) -> anyhow::Result<ExitCode> {
+    if let (false, Err(e)) = (args.raw, &text.template) {
+        return Err(crate::output::hinted(e.to_string(), "a chat without a template: --raw"));
+    }
+    out.note(format_args!("{} is ready. /help lists the commands.", args.model));
+    let system = args.system.clone();
+    let (messages, sequence) = (Vec::new(), Sequence::default());
+    let mut chat = Chat { args, loaded, text, stop, out, system, messages, sequence, last: None };
+    let mut editor = rustyline::DefaultEditor::new()?;
+    let mut pending = String::new();
+    loop {
+        let prompt = if pending.is_empty() { ">>> " } else { "... " };
+        match editor.readline(prompt) {
+            Ok(line) => {
+                if let Some(begun) = line.strip_suffix('\\') {
+                    pending.push_str(begun);
+                    pending.push('\n');
+                    continue;
+                }
+                let line = std::mem::take(&mut pending) + &line;
+                if line.trim().is_empty() {
+                    continue;
+                }
+                // A history that cannot take a line is no reason to stop.
+                let _ = editor.add_history_entry(&line);
+                if !chat.take(&line)? {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            Err(ReadlineError::Interrupted) => {
+                pending.clear();
+                out.note("(to leave, press Ctrl-D or type /exit)");
+            }
+            Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+impl Chat<'_> {
+    /// One line; `false` to leave.
+    fn take(&mut self, line: &str) -> anyhow::Result<bool> {
+        let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match command {
+            "/exit" | "/quit" => return Ok(false),
+            "/help" => self.out.line(HELP)?,
+            "/reset" => self.reset()?,
+            "/system" => {
+                self.system = (!rest.is_empty()).then(|| rest.to_owned());
+                self.reset()?;
+            }
+            "/stats" => self.stats()?,
+            "/save" => self.save(rest)?,
+            c if c.starts_with('/') => self.out.line(format_args!("no command {c}; /help lists them"))?,
+            _ => self.answer(line)?,
+        }
+        Ok(true)
+    }
+
+    fn reset(&mut self) -> anyhow::Result<()> {
+        self.messages.clear();
+        self.out.line("the conversation begins anew")
+    }
+
+    fn stats(&mut self) -> anyhow::Result<()> {
+        let last = self.last.as_ref().map_or("no answer yet".to_owned(), Stats::line);
+        self.out.line(last)?;
+        self.out.line(format_args!(
+            "{} of {} tokens of context held; {} set aside for keys and values; {}",
+            self.sequence.tokens.len(),
+            self.loaded.model.context(),
+            Bytes(self.loaded.model.kv_len() as u64),
+            self.loaded.model.describe(),
+        ))
+    }
+
+    fn save(&mut self, file: &str) -> anyhow::Result<()> {
+        if file.is_empty() {
+            return self.out.line("/save needs the name of a file");
+        }
+        let text = serde_json::to_string_pretty(&self.conversation())? + "\n";
+        let written = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(file)
+            .and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes()));
+        match written {
+            Ok(()) => self.out.line(format_args!("{} messages are in {file}", self.messages.len())),
+            Err(e) => self.out.line(format_args!("{file}: {e}")),
+        }
+    }
+
+    fn conversation(&self) -> Vec<Message> {
+        let system = self.system.iter().map(|s| Message::new("system", s));
+        system.chain(self.messages.iter().cloned()).collect()
+    }
+
+    fn answer(&mut self, line: &str) -> anyhow::Result<()> {
+        self.messages.push(Message::new("user", line));
+        let prompt = match self.args.raw {
+            true => self.raw_prompt(line).map_err(anyhow::Error::from),
+            false => {
+                self.text.chat_prompt(&self.conversation(), &render_options()).map_err(anyhow::Error::from)
+            }
+        };
+        let outcome = prompt.and_then(|prompt| self.generate(prompt));
+        match outcome {
+            Ok(text) => {
+                self.messages.push(Message::new("assistant", text));
+                Ok(())
+            }
+            Err(error) if crate::output::is_closed_stdout(&error) => Err(error),
+            Err(error) => {
+                // The chat goes on without the line that failed.
+                self.messages.pop();
+                self.out.report(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Raw lines follow one another as one text.
+    fn raw_prompt(&self, line: &str) -> Result<Vec<u32>, tessera_engine::tokenizer::TokenizerError> {
+        if self.messages.len() <= 1 {
+            return self.text.tokenizer.encode(line, true);
+        }
+        let before: String =
+            self.messages[..self.messages.len() - 1].iter().filter_map(|m| m.content.as_deref()).collect();
+        self.text.tokenizer.encode(&(before + line), true)
+    }
+
+    fn generate(&mut self, prompt: Vec<u32>) -> anyhow::Result<String> {
+        let request = request(self.args, &self.text, prompt);
+        let mut stats = Stats::start(request.prompt.len());
+        let (out, stop) = (self.out, self.stop);
+        stop.store(false, Ordering::Relaxed);
+        let mut failed = None;
+        let answer = generate(
+            &mut self.loaded.model,
+            &self.text.tokenizer,
+            &mut self.sequence,
+            &request,
+            &mut |event| {
+                stats.note(event);
+                if let Event::Text(piece) = event
+                    && let Err(e) = out.text(piece)
+                {
+                    failed = Some(e);
+                }
+                match failed.is_some() || stop.load(Ordering::Relaxed) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            },
+        )?;
+        stop.store(false, Ordering::Relaxed);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        stats.finish(answer.cached_tokens);
+        self.last = Some(stats);
+        self.out.line("")?;
+        match answer.finish_reason {
+            FinishReason::Stop => {}
+            FinishReason::Cancelled => self.out.note("(stopped)"),
+            FinishReason::Length => self.out.note("(cut: the context or --max-tokens is used up)"),
+        }
+        Ok(answer.text)
+    }
+}

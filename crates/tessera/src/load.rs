@@ -1,0 +1,65 @@
+//! From a MODEL argument to a model that can make steps.
+
+use crate::cli::{Backend, ComputeArgs};
+use crate::machine::memory;
+use crate::models;
+use crate::output::{Output, hinted};
+use std::time::{Duration, Instant};
+use tessera_compute::cpu::Cpu;
+use tessera_compute::cpu::kernels::Kernels;
+use tessera_compute::reference::Reference;
+use tessera_engine::model::{Model, Room};
+use tessera_engine::open::ModelFiles;
+
+/// A loaded model with its folder.
+pub struct Loaded {
+    /// The folder.
+    pub files: ModelFiles,
+    /// The model.
+    pub model: Model,
+    /// How long opening and loading took.
+    pub took: Duration,
+}
+
+/// Part of the free memory that keys and values may take.
+const SHARE: f64 = 0.9;
+
+/// Opens and loads, telling what had to be guessed.
+pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> anyhow::Result<Loaded> {
+    let path = models::resolve(name, out)?;
+    let start = Instant::now();
+    let files = ModelFiles::open(&path)?;
+    for note in &files.notes {
+        out.note(format_args!("note: {note}"));
+    }
+    let free = memory().free().map(|free| (free as f64 * SHARE) as u64);
+    let room = Room { context: args.context.map(|c| c as usize), sequences, memory: free };
+    let model = match args.backend {
+        Backend::Reference => Model::load(&files, &Reference, room)?,
+        Backend::Cpu => Model::load(&files, &cpu(args)?, room)?,
+    };
+    for note in model.notes() {
+        out.note(format_args!("note: {note}"));
+    }
+    let took = start.elapsed();
+    out.detail(model.describe());
+    Ok(Loaded { files, model, took })
+}
+
+fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
+    if let Some(name) = &args.kernels
+        && Kernels::choose(Some(name)).is_none()
+    {
+        let known: Vec<_> = Kernels::available().iter().map(Kernels::name).collect();
+        return Err(hinted(
+            format!("this machine has no {name} kernels"),
+            format!("it has {}; without --kernels the first is used", known.join(", ")),
+        ));
+    }
+    let plain = Cpu::default();
+    Ok(Cpu {
+        threads: args.threads.map_or(plain.threads, usize::from),
+        exact: args.exact,
+        kernels: args.kernels.clone(),
+    })
+}
