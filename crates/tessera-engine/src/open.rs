@@ -1,13 +1,19 @@
 //! A model folder on disk: its tensors, and what says how they are to be used.
 
+#[cfg(feature = "fs")]
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "fs")]
+use std::path::Path;
+use std::path::PathBuf;
 use tessera_weights::chat_config::{ChatConfig, ChatConfigError};
 use tessera_weights::config::{ConfigError, ModelConfig};
-use tessera_weights::folder::{Folder, FolderError, infer_scheme};
+#[cfg(feature = "fs")]
+use tessera_weights::folder::infer_scheme;
+use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::scheme::{Scheme, SchemeError};
 
 /// Longest config file that is read.
+#[cfg(feature = "fs")]
 const MAX_CONFIG: u64 = 16 << 20;
 
 /// A folder whose manifest, shards and config fit together.
@@ -75,6 +81,7 @@ pub enum OpenError {
     },
 }
 
+#[cfg(feature = "fs")]
 impl ModelFiles {
     /// Opens a folder, or a manifest in it.
     pub fn open(path: &Path) -> Result<ModelFiles, OpenError> {
@@ -152,6 +159,7 @@ impl ModelFiles {
 }
 
 /// MLC's converter loses some RoPE settings; the original config beside the folder tells.
+#[cfg(feature = "fs")]
 fn compare(mlc: &ModelConfig, hf: &ModelConfig, notes: &mut Vec<String>) {
     if mlc.rope_theta != hf.rope_theta {
         notes.push(format!(
@@ -167,6 +175,7 @@ fn compare(mlc: &ModelConfig, hf: &ModelConfig, notes: &mut Vec<String>) {
     }
 }
 
+#[cfg(feature = "fs")]
 fn read(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     let wrong = |what: String| OpenError::File { file: path.to_owned(), what };
     let len = match std::fs::metadata(path) {
@@ -180,6 +189,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     std::fs::read(path).map(Some).map_err(|e| wrong(e.to_string()))
 }
 
+#[cfg(feature = "fs")]
 fn json(path: &Path, bytes: &[u8]) -> Result<Value, OpenError> {
     serde_json::from_slice(bytes)
         .map_err(|e| OpenError::File { file: path.to_owned(), what: format!("invalid JSON: {e}") })

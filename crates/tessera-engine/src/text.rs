@@ -1,11 +1,13 @@
 //! Everything of a folder that deals with text: tokenizer, chat template, what ends an answer.
 
+#[cfg(feature = "fs")]
 use crate::open::ModelFiles;
 use crate::sampler::SamplingParams;
-use crate::template::{
-    ChatTemplate, ChatTemplates, Message, RenderOptions, TemplateChoice, TemplateError, stop_token_ids,
-};
+use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
+#[cfg(feature = "fs")]
+use crate::template::{ChatTemplates, TemplateChoice, stop_token_ids};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+#[cfg(feature = "fs")]
 use serde_json::{Number, Value};
 use std::sync::Arc;
 
@@ -48,6 +50,7 @@ pub enum TextError {
 
 impl Text {
     /// Reads the folder's text files.
+    #[cfg(feature = "fs")]
     pub fn open(files: &ModelFiles, choice: TemplateChoice) -> Result<Text, TextError> {
         let tokenizer = Arc::new(Tokenizer::from_folder(files.folder.path())?);
         let rows = files.config.vocab_size;

@@ -6,10 +6,11 @@ use crate::http::Client;
 use crate::name::plain;
 use crate::{Digest, FileRecord, HashKind, HubError, Result};
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tessera_weights::manifest::{MAX_MANIFEST_LEN, Manifest, Shard};
 
 /// The manifest's names, newest first.
 pub const MANIFEST_NAMES: [&str; 2] = ["tensor-cache.json", "ndarray-cache.json"];
@@ -32,11 +33,8 @@ pub(crate) const SIDE_FILES: [&str; 14] = [
     "ndarray-cache-b16.json",
 ];
 
-/// A manifest of a 405B model has some 12 MB.
-pub(crate) const MANIFEST_LIMIT: u64 = 64 << 20;
+pub(crate) const MANIFEST_LIMIT: u64 = MAX_MANIFEST_LEN;
 const SIDE_FILE_LIMIT: u64 = 256 << 20;
-const MAX_SHARDS: usize = 100_000;
-const MAX_SHARD_LEN: u64 = 1 << 40;
 const PARALLEL: usize = 2;
 
 /// A shard as the manifest states it.
@@ -50,49 +48,27 @@ pub struct ShardFile {
     pub md5: Option<Digest>,
 }
 
-/// The shards that a manifest lists, each name checked to be a plain file name. `file` is the
-/// manifest's name for messages. The records inside the shards are not looked at here.
+/// The shards of a manifest that was parsed and checked in full: what could not be opened later is not
+/// fetched now. `file` is the manifest's name for messages.
 pub fn shards_of(file: &str, manifest: &[u8]) -> Result<Vec<ShardFile>> {
-    #[derive(Deserialize)]
-    struct Manifest {
-        records: Vec<Shard>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Shard {
-        data_path: String,
-        nbytes: u64,
-        md5sum: Option<String>,
-    }
     let bad = |why: String| HubError::BadManifest { file: file.to_string(), why };
-    let manifest: Manifest = serde_json::from_slice(manifest).map_err(|e| bad(e.to_string()))?;
-    if manifest.records.is_empty() || manifest.records.len() > MAX_SHARDS {
-        return Err(bad(format!("{} shards, expected 1 to {MAX_SHARDS}", manifest.records.len())));
-    }
-    let mut seen = HashSet::new();
-    let mut shards = Vec::with_capacity(manifest.records.len());
-    for shard in manifest.records {
-        let name = shard.data_path;
+    let manifest = Manifest::parse(manifest).map_err(|e| bad(e.to_string()))?;
+    let shard = |shard: &Shard| {
+        let name = shard.path.clone();
+        // The store is stricter than the format: names that are plain on every platform, and none that
+        // would overwrite a file that stands beside the shards.
         plain(&name).map_err(|why| bad(format!("dataPath {name:?}: {why}")))?;
         if SIDE_FILES.contains(&name.as_str()) || name.ends_with(".json") {
             return Err(bad(format!("dataPath {name:?}: not a name for a shard")));
         }
-        if !seen.insert(name.clone()) {
-            return Err(bad(format!("dataPath {name:?} is listed twice")));
-        }
-        if shard.nbytes == 0 || shard.nbytes > MAX_SHARD_LEN {
-            return Err(bad(format!("{name}: nbytes is {}, expected 1 to {MAX_SHARD_LEN}", shard.nbytes)));
-        }
-        let md5 = match shard.md5sum {
-            None => None,
-            Some(text) => Some(
-                Digest::parse(HashKind::Md5, &text)
-                    .ok_or_else(|| bad(format!("{name}: md5sum {text:?} is not an MD5")))?,
-            ),
+        let digest = |text: &String| {
+            Digest::parse(HashKind::Md5, text)
+                .ok_or_else(|| bad(format!("{name}: md5sum {text:?} is not an MD5")))
         };
-        shards.push(ShardFile { name, bytes: shard.nbytes, md5 });
-    }
-    Ok(shards)
+        let md5 = shard.md5sum.as_ref().map(digest).transpose()?;
+        Ok(ShardFile { name, bytes: shard.nbytes, md5 })
+    };
+    manifest.shards().iter().map(shard).collect()
 }
 
 /// The files of a source, each with its length and digest where the source states them.
@@ -292,38 +268,41 @@ pub(crate) fn fetch_all(client: &Client<'_>, jobs: &[Wanted], tally: &Tally<'_>)
 mod tests {
     use super::*;
 
-    fn shards(text: &str) -> Result<Vec<ShardFile>> {
-        shards_of("m.json", text.as_bytes())
+    /// A manifest with one shard of seven bytes, of which `field` is replaced by `with`.
+    fn one(field: &str, with: &str) -> Result<Vec<ShardFile>> {
+        let text = concat!(
+            r#"{"metadata":{},"records":[{"dataPath":"params_shard_0.bin","format":"raw-shard","nbytes":7,"#,
+            r#""records":[{"name":"w","shape":[7],"dtype":"uint8","format":"raw","nbytes":7,"byteOffset":0}],"#,
+            r#""md5sum":"0123456789abcdef0123456789abcdef"}]}"#
+        );
+        assert!(text.contains(field));
+        shards_of("m.json", text.replacen(field, with, 1).as_bytes())
     }
 
     #[test]
     fn shards_are_read() {
-        let md5 = "0123456789abcdef0123456789abcdef";
-        let text = format!(
-            r#"{{"metadata":{{}},"records":[{{"dataPath":"params_shard_0.bin","format":"raw-shard","nbytes":7,"records":[],"md5sum":"{md5}"}}]}}"#
-        );
-        let list = shards(&text).unwrap();
+        let list = one("{}", "{}").unwrap();
         assert_eq!((list[0].name.as_str(), list[0].bytes), ("params_shard_0.bin", 7));
-        assert_eq!(list[0].md5.as_ref().unwrap().hex, md5);
+        assert_eq!(list[0].md5.as_ref().unwrap().hex, "0123456789abcdef0123456789abcdef");
     }
 
     #[test]
     fn hostile_manifests_are_refused() {
-        let with = |record: &str| shards(&format!(r#"{{"records":[{record}]}}"#));
-        for record in [
-            r#"{"dataPath":"../x.bin","nbytes":1}"#,
-            r#"{"dataPath":"/etc/x","nbytes":1}"#,
-            r#"{"dataPath":"a\\b","nbytes":1}"#,
-            r#"{"dataPath":"tokenizer.json","nbytes":1}"#,
-            r#"{"dataPath":"a.bin","nbytes":-1}"#,
-            r#"{"dataPath":"a.bin","nbytes":0}"#,
-            r#"{"dataPath":"a.bin","nbytes":1e30}"#,
-            r#"{"dataPath":"a.bin","nbytes":18446744073709551615}"#,
-            r#"{"dataPath":"a.bin","nbytes":1,"md5sum":"zz"}"#,
-            r#"{"dataPath":"a.bin","nbytes":1},{"dataPath":"a.bin","nbytes":1}"#,
-            "",
+        for (field, with) in [
+            ("params_shard_0.bin", "../x.bin"),
+            ("params_shard_0.bin", "/etc/x"),
+            ("params_shard_0.bin", r"a\\b"),
+            ("params_shard_0.bin", "tokenizer.json"),
+            ("params_shard_0.bin", "con.bin"),
+            ("\"nbytes\":7", "\"nbytes\":-1"),
+            ("\"nbytes\":7", "\"nbytes\":0"),
+            ("\"nbytes\":7", "\"nbytes\":18446744073709551615"),
+            ("\"byteOffset\":0", "\"byteOffset\":1"),
+            ("0123456789abcdef0123456789abcdef", "zz"),
+            ("\"w\"", "\"param_0\""),
         ] {
-            assert!(matches!(with(record), Err(HubError::BadManifest { .. })), "{record}");
+            let refused = one(field, with);
+            assert!(matches!(refused, Err(HubError::BadManifest { .. })), "{field} as {with}");
         }
     }
 }

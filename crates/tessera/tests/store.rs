@@ -36,7 +36,7 @@ impl Home {
 fn write_model(dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("params_shard_0.bin"), b"abc").unwrap();
-    let manifest = r#"{"metadata":{},"records":[{"dataPath":"params_shard_0.bin","format":"raw-shard","nbytes":3,"records":[],"md5sum":"900150983cd24fb0d6963f7d28e17f72"}]}"#;
+    let manifest = r#"{"metadata":{},"records":[{"dataPath":"params_shard_0.bin","format":"raw-shard","nbytes":3,"records":[{"name":"w","shape":[3],"dtype":"uint8","format":"raw","nbytes":3,"byteOffset":0}],"md5sum":"900150983cd24fb0d6963f7d28e17f72"}]}"#;
     std::fs::write(dir.join("tensor-cache.json"), manifest).unwrap();
     std::fs::write(dir.join("mlc-chat-config.json"), r#"{"quantization":"q4f32_1"}"#).unwrap();
 }
@@ -187,7 +187,7 @@ fn stalling_server() -> String {
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
                 let first = lines.next().unwrap_or_default();
                 lines.take_while(|line| !line.is_empty()).for_each(drop);
-                let manifest = r#"{"records":[{"dataPath":"params_shard_0.bin","nbytes":100000}]}"#;
+                let manifest = r#"{"records":[{"dataPath":"params_shard_0.bin","format":"raw-shard","nbytes":100000,"records":[{"name":"w","shape":[100000],"dtype":"uint8","format":"raw","nbytes":100000,"byteOffset":0}]}]}"#;
                 let sent = if first.contains("tensor-cache.json") {
                     write!(
                         stream,

@@ -163,6 +163,7 @@ impl q8::Tiles {
 }
 
 /// Widens 16 scales and puts them into lane order; absent ones are zero.
+#[cfg(target_arch = "x86_64")]
 fn block_scales(w: &Int4<'_>, row: usize, block: usize) -> [f32; LANES] {
     let mut out = [0.0; LANES];
     for j in 0..LANES.min(w.groups - block * LANES) {

@@ -175,7 +175,7 @@ pub fn shard_body(index: u8) -> Vec<u8> {
     (0..4000u32).map(|i| (i % 251) as u8 ^ index).collect()
 }
 
-/// A folder with two shards, as far as the hub looks: the records inside the shards are left out.
+/// A folder with two shards, each of one tensor.
 pub fn write_mlc_folder(dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
     let mut records = Vec::new();
@@ -184,7 +184,13 @@ pub fn write_mlc_folder(dir: &Path) {
         std::fs::write(dir.join(&name), shard_body(index)).unwrap();
         let md5 = hash_file(&dir.join(&name), HashKind::Md5).unwrap().hex;
         records.push(format!(
-            r#"{{"dataPath":"{name}","format":"raw-shard","nbytes":4000,"records":[],"md5sum":"{md5}"}}"#
+            concat!(
+                r#"{{"dataPath":"{name}","format":"raw-shard","nbytes":4000,"records":[{{"name":"w{index}","#,
+                r#""shape":[4000],"dtype":"uint8","format":"raw","nbytes":4000,"byteOffset":0}}],"md5sum":"{md5}"}}"#
+            ),
+            name = name,
+            index = index,
+            md5 = md5,
         ));
     }
     let manifest = format!(r#"{{"metadata":{{}},"records":[{}]}}"#, records.join(","));

@@ -111,6 +111,13 @@ pub fn float(f: f64) -> String {
     }
 }
 
+/// A JSON string with everything outside printable ASCII escaped.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    write_string(&mut out, text, true);
+    out
+}
+
 fn write_string(out: &mut String, text: &str, ascii: bool) {
     out.push('"');
     for c in text.chars() {

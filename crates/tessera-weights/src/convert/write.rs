@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::layout::Shard;
+use crate::chat_config::python_json::{float, quoted};
 use crate::dtype::{DType, Encoding};
 
 /// The three advisory numbers of a manifest.
@@ -73,35 +74,6 @@ pub fn manifest(metadata: &Metadata, shards: &[Shard], md5: Option<&[String]>, f
 /// The file name of a shard.
 pub fn shard_name(number: usize) -> String {
     format!("params_shard_{number}.bin")
-}
-
-/// Python's spelling of a float, which is also Rust's as long as no exponent is needed.
-fn float(x: f64) -> String {
-    format!("{x:?}")
-}
-
-/// A JSON string with everything outside ASCII escaped.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            ' '..='\u{7f}' => out.push(c),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// Python's `json.dumps(..., indent=4)`.
