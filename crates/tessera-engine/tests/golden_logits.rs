@@ -73,7 +73,10 @@ fn the_reference_reproduces_mlcs_logits() {
         let logits = json(&golden().join(name).join(format!("logits-{scheme}.json")));
         let mut model = load(&open(name, scheme), &Reference);
         let worst = difference(&mut model, &logits["steps"]);
-        println!("{name}/{scheme}: {worst:e}, MLC's own distance to float64 {}", logits["max_abs_diff_to_float64_numpy"]);
+        println!(
+            "{name}/{scheme}: {worst:e}, MLC's own distance to float64 {}",
+            logits["max_abs_diff_to_float64_numpy"]
+        );
         assert!(worst < bound, "{name}/{scheme}: {worst} (bound {bound})");
     }
 }
