@@ -9,8 +9,8 @@
 The tokenizer.json is the one that tessera rebuilds from the GGUF file (`cargo test -p tessera --test
 smollm2` leaves it there). Weights are dequantised by the package `gguf`, put back into the order of
 the original checkpoint, and rounded to bf16, which is how an MLC folder stores float32. The forward
-then runs in float32; `--dtype float64` gives the same ids,
-and gaps that differ in the last of the four digits that are written.
+then runs in float32. With `--dtype float64` it gives the same ids, and gaps that differ only in the
+last of the four digits that are written.
 
 Each case of the output has the prompt (`text`, or `messages` of a chat), its `ids`, `greedy` ids (the
 end of text does not stop), and for each of them the `gap` between the two largest logits.

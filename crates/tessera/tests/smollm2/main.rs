@@ -226,7 +226,7 @@ fn cpu_logits_do_not_depend_on_chunks_or_batch() {
     let mut model = load(&files, &Cpu::default(), 256, 8);
     let whole = chunked(&mut model, tokens, 512, &[]);
     assert_eq!(whole.len(), tokens.len() * files.config.vocab_size);
-    let mut check = |what: &str, found: Vec<f32>| {
+    let check = |what: &str, found: Vec<f32>| {
         assert_eq!(found.len(), whole.len(), "{what}");
         let at = found.iter().zip(&whole).position(|(a, b)| a.to_bits() != b.to_bits());
         assert!(at.is_none(), "{what}: token {:?} differs", at.map(|at| at / files.config.vocab_size));
