@@ -260,20 +260,34 @@ impl Interpreter {
     }
 }
 
-/// `out += x Wᵀ`, weight row by weight row, the rows shared among threads.
+/// Weight rows that are decoded at once, so that `x` is read from memory once for all of them.
+const ROWS: usize = 8;
+
+/// `out += x Wᵀ`, a few weight rows at a time, the rows shared among threads. Each result is one
+/// [`dot`], whatever else is computed beside it.
 fn linear(x: &[f32], w: &Matrix, out: &mut [f32]) {
     let n = x.len() / w.cols;
+    if n == 0 {
+        return;
+    }
     let threads = match (cfg!(feature = "threads"), n * w.rows * w.cols > 1 << 20) {
         (true, true) => std::thread::available_parallelism().map_or(1, |n| n.get()),
         _ => 1,
     };
     let per = w.rows.div_ceil(threads);
     let part = |from: usize, to: usize| {
-        let mut weights = vec![0.0; w.cols];
-        let mut sums = Vec::with_capacity(n * (to - from));
-        for row in from..to {
-            decode_row(w, row, &mut weights);
-            sums.extend(x.chunks_exact(w.cols).map(|x| dot(x, &weights)));
+        let mut weights = vec![0.0; ROWS * w.cols];
+        let mut sums = vec![0.0; n * (to - from)];
+        for (block, sums) in sums.chunks_mut(ROWS * n).enumerate() {
+            let rows = sums.len() / n;
+            for (r, weights) in weights.chunks_exact_mut(w.cols).take(rows).enumerate() {
+                decode_row(w, from + block * ROWS + r, weights);
+            }
+            for (t, x) in x.chunks_exact(w.cols).enumerate() {
+                for (r, weights) in weights.chunks_exact(w.cols).take(rows).enumerate() {
+                    sums[r * n + t] = dot(x, weights);
+                }
+            }
         }
         sums
     };

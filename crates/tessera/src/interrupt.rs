@@ -23,3 +23,8 @@ pub fn watch() {
 pub fn seen() -> bool {
     SEEN.load(Ordering::Relaxed)
 }
+
+/// What was asked to stop has stopped.
+pub fn forget() {
+    SEEN.store(false, Ordering::Relaxed);
+}

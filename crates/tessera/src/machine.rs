@@ -56,3 +56,16 @@ impl Memory {
         [self.available_bytes, self.limit_bytes].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo() {
+        let text = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n";
+        assert_eq!(meminfo_field(text, "MemTotal:"), Some(16 << 20));
+        assert_eq!(meminfo_field(text, "MemAvailable:"), Some(8 << 20));
+        assert_eq!(meminfo_field(text, "Nothing:"), None);
+    }
+}

@@ -11,6 +11,7 @@ use super::{f32ops, int3, int3_acts, int3_kn, int3_tile, int4::PANEL, int4_kn};
 use std::ops::Range;
 
 /// The kernels of one instruction set.
+#[allow(clippy::type_complexity)]
 #[derive(Clone, Copy)]
 pub struct Kernels {
     name: &'static str,

@@ -232,13 +232,13 @@ mod tests {
             let marks: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             pool.run(&|w| {
                 while let Some(r) = w.claim(0, 7, 100) {
-                    r.for_each(|i| drop(marks[i].fetch_add(1, Ordering::Relaxed)));
+                    r.for_each(|i| _ = marks[i].fetch_add(1, Ordering::Relaxed));
                 }
                 w.barrier();
                 assert!(marks.iter().all(|m| m.load(Ordering::Relaxed) >= 1));
                 w.barrier();
                 while let Some(r) = w.claim(1, 9, 100) {
-                    r.for_each(|i| drop(marks[i].fetch_add(1, Ordering::Relaxed)));
+                    r.for_each(|i| _ = marks[i].fetch_add(1, Ordering::Relaxed));
                 }
             });
             assert!(marks.iter().all(|m| m.load(Ordering::Relaxed) == 2));
@@ -258,7 +258,7 @@ mod tests {
         }));
         assert!(result.is_err());
         let sum = AtomicUsize::new(0);
-        pool.run(&|w| drop(sum.fetch_add(w.index + 1, Ordering::Relaxed)));
+        pool.run(&|w| _ = sum.fetch_add(w.index + 1, Ordering::Relaxed));
         assert_eq!(sum.into_inner(), 6);
     }
 }

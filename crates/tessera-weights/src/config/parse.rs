@@ -342,9 +342,8 @@ fn rope_scaling(
     Ok(match kind {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: factor()? },
-        "dynamic" => {
-            RopeScaling::Dynamic { factor: factor()?, original_context: original.unwrap_or(context) }
-        }
+        // As in HF, an `original_max_position_embeddings` has no say here.
+        "dynamic" => RopeScaling::Dynamic { factor: factor()?, original_context: context },
         "llama3" => {
             let (low, high) = ("low_freq_factor", "high_freq_factor");
             let low_freq_factor = scaling.need_number(low, f64::MIN_POSITIVE)?;
@@ -363,8 +362,9 @@ fn rope_scaling(
         "yarn" => RopeScaling::Yarn {
             factor: factor()?,
             original_context: original.unwrap_or(context),
-            beta_fast: scaling.number("beta_fast", 0.0)?.unwrap_or(32.0),
-            beta_slow: scaling.number("beta_slow", 0.0)?.unwrap_or(1.0),
+            // HF takes the default for 0, too.
+            beta_fast: scaling.number("beta_fast", 0.0)?.filter(|b| *b > 0.0).unwrap_or(32.0),
+            beta_slow: scaling.number("beta_slow", 0.0)?.filter(|b| *b > 0.0).unwrap_or(1.0),
             attention_factor: scaling.number("attention_factor", f64::MIN_POSITIVE)?,
             mscale: scaling.number("mscale", 0.0)?,
             mscale_all_dim: scaling.number("mscale_all_dim", 0.0)?,

@@ -167,14 +167,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn meminfo() {
-        let text = "MemTotal:       16384 kB\nMemFree: 1 kB\nMemAvailable:    8192 kB\n";
-        assert_eq!(meminfo_field(text, "MemTotal:"), Some(16 << 20));
-        assert_eq!(meminfo_field(text, "MemAvailable:"), Some(8 << 20));
-        assert_eq!(meminfo_field(text, "Nothing:"), None);
-    }
-
-    #[test]
     fn free_space_of_a_folder_to_be() {
         let dir = tempfile::tempdir().unwrap();
         let free = free_space(&dir.path().join("not/yet/there"));

@@ -4,6 +4,7 @@ mod chat;
 mod stats;
 
 use crate::cli::{RunArgs, SamplingArgs, Template};
+use crate::interrupt;
 use crate::load::{Loaded, load};
 use crate::output::{Output, hinted};
 use anyhow::Context;
@@ -12,8 +13,6 @@ use stats::Stats;
 use std::io::{IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tessera_engine::generate::{Event, FinishReason, Request, generate};
 use tessera_engine::kv::Sequence;
 use tessera_engine::sampler::SamplingParams;
@@ -39,12 +38,12 @@ pub fn run(args: RunArgs, out: &Output) -> anyhow::Result<ExitCode> {
     for note in &text.notes {
         out.note(format_args!("note: {note}"));
     }
-    let stop = interrupt_flag()?;
+    interrupt::watch();
     let Some(prompt) = prompt else {
         if out.json {
             return Err(hinted("no prompt was given", "give one, or pipe it in: --json has no chat"));
         }
-        return chat::chat(&args, loaded, text, &stop, out);
+        return chat::chat(&args, loaded, text, out);
     };
     let prompt_ids = match args.raw {
         true => text.tokenizer.encode(&prompt, true)?,
@@ -56,16 +55,10 @@ pub fn run(args: RunArgs, out: &Output) -> anyhow::Result<ExitCode> {
         }
     };
     let request = request(&args, &text, prompt_ids);
-    one_shot(&mut loaded, &text, &request, &stop, out)
+    one_shot(&mut loaded, &text, &request, out)
 }
 
-fn one_shot(
-    loaded: &mut Loaded,
-    text: &Text,
-    request: &Request,
-    stop: &AtomicBool,
-    out: &Output,
-) -> anyhow::Result<ExitCode> {
+fn one_shot(loaded: &mut Loaded, text: &Text, request: &Request, out: &Output) -> anyhow::Result<ExitCode> {
     let mut sequence = Sequence::default();
     let mut stats = Stats::start(request.prompt.len());
     let mut failed = None;
@@ -77,7 +70,7 @@ fn one_shot(
         {
             failed = Some(e);
         }
-        if failed.is_some() || stop.load(Ordering::Relaxed) {
+        if failed.is_some() || interrupt::seen() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -114,20 +107,6 @@ fn read_stdin() -> anyhow::Result<String> {
     anyhow::ensure!(bytes.len() as u64 <= MAX_STDIN, "stdin: more than {MAX_STDIN} bytes");
     String::from_utf8(bytes)
         .map_err(|e| anyhow::anyhow!("stdin: byte {} is not UTF-8", e.utf8_error().valid_up_to()))
-}
-
-/// A flag that Ctrl-C sets.
-fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let set = flag.clone();
-    ctrlc::set_handler(move || {
-        // A second Ctrl-C while the first is not yet obeyed ends the program.
-        if set.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED.into());
-        }
-    })
-    .context("cannot handle Ctrl-C")?;
-    Ok(flag)
 }
 
 const fn choice(template: Template) -> TemplateChoice {

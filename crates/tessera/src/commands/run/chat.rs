@@ -3,12 +3,12 @@
 use super::stats::Stats;
 use super::{render_options, request};
 use crate::cli::RunArgs;
+use crate::interrupt;
 use crate::load::Loaded;
 use crate::output::{Bytes, Output};
 use rustyline::error::ReadlineError;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tessera_engine::generate::{Event, FinishReason, generate};
 use tessera_engine::kv::Sequence;
 use tessera_engine::template::Message;
@@ -27,7 +27,6 @@ struct Chat<'a> {
     args: &'a RunArgs,
     loaded: Loaded,
     text: Text,
-    stop: &'a AtomicBool,
     out: &'a Output,
     system: Option<String>,
     /// Without the system message.
@@ -37,20 +36,14 @@ struct Chat<'a> {
 }
 
 /// Reads lines and answers until the input ends.
-pub fn chat(
-    args: &RunArgs,
-    loaded: Loaded,
-    text: Text,
-    stop: &AtomicBool,
-    out: &Output,
-) -> anyhow::Result<ExitCode> {
+pub fn chat(args: &RunArgs, loaded: Loaded, text: Text, out: &Output) -> anyhow::Result<ExitCode> {
     if let (false, Err(e)) = (args.raw, &text.template) {
         return Err(crate::output::hinted(e.to_string(), "a chat without a template: --raw"));
     }
     out.note(format_args!("{} is ready. /help lists the commands.", args.model));
     let system = args.system.clone();
     let (messages, sequence) = (Vec::new(), Sequence::default());
-    let mut chat = Chat { args, loaded, text, stop, out, system, messages, sequence, last: None };
+    let mut chat = Chat { args, loaded, text, out, system, messages, sequence, last: None };
     let mut editor = rustyline::DefaultEditor::new()?;
     let mut pending = String::new();
     loop {
@@ -178,8 +171,8 @@ impl Chat<'_> {
     fn generate(&mut self, prompt: Vec<u32>) -> anyhow::Result<String> {
         let request = request(self.args, &self.text, prompt);
         let mut stats = Stats::start(request.prompt.len());
-        let (out, stop) = (self.out, self.stop);
-        stop.store(false, Ordering::Relaxed);
+        let out = self.out;
+        interrupt::forget();
         let mut failed = None;
         let answer = generate(
             &mut self.loaded.model,
@@ -193,13 +186,13 @@ impl Chat<'_> {
                 {
                     failed = Some(e);
                 }
-                match failed.is_some() || stop.load(Ordering::Relaxed) {
+                match failed.is_some() || interrupt::seen() {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
                 }
             },
         )?;
-        stop.store(false, Ordering::Relaxed);
+        interrupt::forget();
         if let Some(error) = failed {
             return Err(error);
         }
