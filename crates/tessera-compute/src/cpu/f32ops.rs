@@ -71,7 +71,12 @@ pub unsafe fn silu_gate<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// As for [`Lanes`].
 #[inline(always)]
 pub unsafe fn products<V: Lanes>(w: &[f32], x: &[f32], width: usize, y: &mut [f32]) {
-    assert!(width > 0 && width % LANES == 0 && w.len() % width == 0 && x.len() % width == 0);
+    assert!(
+        width > 0
+            && width.is_multiple_of(LANES)
+            && w.len().is_multiple_of(width)
+            && x.len().is_multiple_of(width)
+    );
     let (rows, n) = (w.len() / width, x.len() / width);
     assert!(y.len() >= rows * n);
     let mut t = 0;

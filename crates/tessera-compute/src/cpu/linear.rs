@@ -120,19 +120,21 @@ impl Run<'_> {
                 row
             }
         };
-        // SAFETY of all three: `reset` made room for every row; row or tile `t` is this thread's.
         match form {
             Form::Rows(w) => {
                 let lanes = w.groups().div_ceil(LANES) * LANES;
+                // SAFETY: `reset` made room for every row; row or tile `t` is this thread's.
                 let x = unsafe { out.part(t * lanes, lanes, 0, 0) };
                 kernels.input_row(w, input, x.values, x.scales, x.offsets);
             }
             Form::Tiles(w, order, _) => {
                 let slots = w.groups() * TILE;
+                // SAFETY: `reset` made room for every row; row or tile `t` is this thread's.
                 let x = unsafe { out.part(t / TILE * slots, slots, 0, 0) };
                 kernels.input_tile_row(w, input, order, t % TILE, x.values, x.scales, x.offsets);
             }
             Form::Dense(_, width) | Form::Floats(width) => {
+                // SAFETY: `reset` made room for every row; row or tile `t` is this thread's.
                 let x = unsafe { out.part(0, 0, t * width, input.len()) };
                 x.floats.copy_from_slice(input);
             }

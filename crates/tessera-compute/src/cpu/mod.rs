@@ -73,4 +73,4 @@ fn page_len(program: &Program) -> usize {
     program.layers * program.heads.kv * attend::head_len(program.heads.dim)
 }
 
-const _: () = assert!(PAGE % simd::LANES == 0);
+const _: () = assert!(PAGE.is_multiple_of(simd::LANES));

@@ -80,7 +80,7 @@ pub unsafe fn exp<V: Lanes>(x: V) -> V {
         let x = V::splat(0.0).sub(V::splat(-88.0).max(V::splat(0.0).sub(x)));
         let t = x.fma(V::splat(std::f32::consts::LOG2_E), V::splat(SHIFT));
         let n = t.sub(V::splat(SHIFT));
-        let r = n.fma(V::splat(-0.693_359_375), x);
+        let r = n.fma(V::splat(-0.693_359_4), x);
         let r = n.fma(V::splat(2.121_944_4e-4), r);
         let mut p = V::splat(1.987_569_2e-4);
         for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {

@@ -97,10 +97,8 @@ fn only_next_reads(ops: &[Op], at: usize, slot: Slot) -> bool {
             Op::Linear { x, out, accumulate, .. } => (Some(x), out, accumulate),
         };
         let reads = x == Some(slot) || (keeps && out == slot);
-        if reads != (i == at + 1) {
-            if reads || i == at + 1 {
-                return false;
-            }
+        if reads != (i == at + 1) && (reads || i == at + 1) {
+            return false;
         }
         if out == slot {
             return true;
