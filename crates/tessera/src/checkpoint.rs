@@ -32,7 +32,7 @@ const MAX_FILE: u64 = 256 << 20;
 /// An opened model of any kind.
 pub enum Model {
     /// Weights of a checkpoint.
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
     /// An MLC folder.
     Mlc(Box<MlcFolder>),
 }
@@ -100,8 +100,8 @@ pub fn open(path: &Path, config_only: bool) -> anyhow::Result<Model> {
     };
     Ok(match kind {
         Kind::Mlc(_) => Model::Mlc(Box::new(open_mlc(path)?)),
-        Kind::Gguf(file) => Model::Checkpoint(open_gguf(&file)?),
-        Kind::Checkpoint => Model::Checkpoint(open_hf(path, config_only)?),
+        Kind::Gguf(file) => Model::Checkpoint(Box::new(open_gguf(&file)?)),
+        Kind::Checkpoint => Model::Checkpoint(Box::new(open_hf(path, config_only)?)),
     })
 }
 
