@@ -111,8 +111,8 @@ mod x86 {
                 for t in 0..T {
                     let block = (t0 + t) * x.blocks + b;
                     let at = x.values.as_ptr().add(block * BLOCK + group_at(j));
-                    for s in 0..4 {
-                        values[t][s] = std::array::from_fn(|part| {
+                    for (s, values) in values[t].iter_mut().enumerate() {
+                        *values = std::array::from_fn(|part| {
                             let at = at.add(part * 64 + 4 * s).cast::<i32>();
                             _mm512_set1_epi32(at.read_unaligned())
                         });
@@ -211,8 +211,8 @@ mod x86 {
                 for t in 0..T {
                     let block = (t0 + t) * x.blocks + b;
                     let at = x.values.as_ptr().add(block * BLOCK + group_at(j));
-                    for s in 0..4 {
-                        values[t][s] = std::array::from_fn(|part| {
+                    for (s, values) in values[t].iter_mut().enumerate() {
+                        *values = std::array::from_fn(|part| {
                             let at = at.add(part * 64 + 4 * s).cast::<i32>();
                             _mm256_set1_epi32(at.read_unaligned())
                         });
