@@ -35,6 +35,8 @@ const FEW: usize = 4;
 /// take half of a first cache of 32 KiB, and rows a power of two apart do not push them out.
 const BLOCK_ROWS: usize = 32;
 const BLOCK_COLS: usize = 1024;
+/// Bytes by which rows that come from memory are prefetched: the hardware stops at the end of a page.
+const AHEAD: usize = 1024;
 
 /// How an element is read.
 trait Element {
@@ -129,7 +131,7 @@ unsafe fn tiled<V: Lanes, E: Element, const R: usize, const T: usize>(
         // Rows come from memory, and all tokens pass each tile of them. Distant rows: each is a stream
         // of its own for the prefetcher, on pages of its own.
         // SAFETY: the caller's promise.
-        unsafe { block::<V, E, R, T>(w, rows, x, 0..n, &mut [], w.cols, y, count) }
+        unsafe { block::<V, E, R, T, true>(w, rows, x, 0..n, &mut [], w.cols, y, count) }
         return;
     }
     // A tile's tokens and its sums stay in the first cache while a block of rows, in the second, passes.
@@ -139,7 +141,7 @@ unsafe fn tiled<V: Lanes, E: Element, const R: usize, const T: usize>(
             let mut sums = [[0.0; LANES]; BLOCK_ROWS * FEW];
             // SAFETY: the caller's promise; there are sums for `BLOCK_ROWS` times `T` products.
             unsafe {
-                block::<V, E, R, T>(
+                block::<V, E, R, T, false>(
                     w,
                     rows.clone(),
                     x,
@@ -161,7 +163,7 @@ unsafe fn tiled<V: Lanes, E: Element, const R: usize, const T: usize>(
 /// As for [`products`], whose assertions hold; the rows and tokens exist.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn block<V: Lanes, E: Element, const R: usize, const T: usize>(
+unsafe fn block<V: Lanes, E: Element, const R: usize, const T: usize, const STREAM: bool>(
     w: &Dense<'_>,
     rows: Range<usize>,
     x: &[f32],
@@ -185,10 +187,12 @@ unsafe fn block<V: Lanes, E: Element, const R: usize, const T: usize>(
                 // SAFETY: rows `i`, `i + apart`, ... and the tokens exist.
                 t += unsafe {
                     match (i < apart, tokens.end - t >= T) {
-                        (true, true) => tile::<V, E, R, T>(w, row, apart, x, t, cols, sums, y, count),
-                        (true, false) => tile::<V, E, R, 1>(w, row, apart, x, t, cols, sums, y, count),
-                        (false, true) => tile::<V, E, 1, T>(w, row, 0, x, t, cols, sums, y, count),
-                        (false, false) => tile::<V, E, 1, 1>(w, row, 0, x, t, cols, sums, y, count),
+                        (true, true) => tile::<V, E, R, T, STREAM>(w, row, apart, x, t, cols, sums, y, count),
+                        (true, false) => {
+                            tile::<V, E, R, 1, STREAM>(w, row, apart, x, t, cols, sums, y, count)
+                        }
+                        (false, true) => tile::<V, E, 1, T, STREAM>(w, row, 0, x, t, cols, sums, y, count),
+                        (false, false) => tile::<V, E, 1, 1, STREAM>(w, row, 0, x, t, cols, sums, y, count),
                     }
                 };
             }
@@ -205,13 +209,13 @@ unsafe fn block<V: Lanes, E: Element, const R: usize, const T: usize>(
 /// Adds columns `cols` of rows `row + r * apart` times tokens `t0 + t` to the sums of that pair, at
 /// `sums[r * apart * FEW + t]` before the first column and behind the last; the last columns make
 /// `y[(t0 + t) * count + r * apart]`. Returns `T`. No closures: those would not be compiled for the
-/// instruction set unless inlined.
+/// instruction set unless inlined. With `STREAM` rows are prefetched.
 ///
 /// # Safety
 /// As for [`Lanes`]; all those rows and tokens exist, `x` is wide enough.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize>(
+unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize, const STREAM: bool>(
     w: &Dense<'_>,
     row: usize,
     apart: usize,
@@ -251,6 +255,9 @@ unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize>(
                 *v = V::load(values.add(k));
             }
             for (acc, weights) in acc.iter_mut().zip(&weights) {
+                if STREAM {
+                    V::prefetch(weights.wrapping_add(k * E::SIZE + AHEAD));
+                }
                 let w = E::load::<V>(weights.add(k * E::SIZE));
                 for (s, v) in acc.iter_mut().zip(v) {
                     *s = w.fma(v, *s);
