@@ -31,6 +31,12 @@ impl Dense<'_> {
 
 /// Up to this many tokens weights come from memory, each row once; with more they come from cache.
 const FEW: usize = 4;
+/// Rows and columns that pass between two visits of the same sums, with many tokens: four tokens' inputs
+/// take half of a first cache of 32 KiB, and rows a power of two apart do not push them out.
+const BLOCK_ROWS: usize = 32;
+const BLOCK_COLS: usize = 1024;
+/// Bytes by which rows that come from memory are prefetched: the hardware stops at the end of a page.
+const AHEAD: usize = 1024;
 
 /// How an element is read.
 trait Element {
@@ -121,49 +127,106 @@ unsafe fn tiled<V: Lanes, E: Element, const R: usize, const T: usize>(
     y: &mut [f32],
 ) {
     let count = rows.len();
-    // Distant rows: each is a stream of its own for the prefetcher, on pages of its own.
-    let apart = count / R;
-    // With few tokens rows come from memory, and all tokens pass each tile of them. With many a few
-    // tokens stay in the first cache while the claim's rows, in the second, pass.
-    for t0 in (0..if n <= FEW { 1 } else { n }).step_by(T) {
+    if n <= FEW {
+        // Rows come from memory, and all tokens pass each tile of them. Distant rows: each is a stream
+        // of its own for the prefetcher, on pages of its own.
+        // SAFETY: the caller's promise.
+        unsafe { block::<V, E, R, T, true>(w, rows, x, 0..n, &mut [], w.cols, y, count) }
+        return;
+    }
+    // A tile's tokens and its sums stay in the first cache while a block of rows, in the second, passes.
+    for from in (0..count).step_by(BLOCK_ROWS) {
+        let rows = rows.start + from..rows.start + count.min(from + BLOCK_ROWS);
+        for t in (0..n).step_by(T) {
+            let mut sums = [[0.0; LANES]; BLOCK_ROWS * FEW];
+            // SAFETY: the caller's promise; there are sums for `BLOCK_ROWS` times `T` products.
+            unsafe {
+                block::<V, E, R, T, false>(
+                    w,
+                    rows.clone(),
+                    x,
+                    t..n.min(t + T),
+                    &mut sums,
+                    BLOCK_COLS,
+                    &mut y[from..],
+                    count,
+                );
+            }
+        }
+    }
+}
+
+/// `y[t * count + i]` for the given rows and tokens, `step` columns at a time, which is a multiple of
+/// [`LANES`] or all columns; `sums` are only needed for more than one such pass.
+///
+/// # Safety
+/// As for [`products`], whose assertions hold; the rows and tokens exist.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn block<V: Lanes, E: Element, const R: usize, const T: usize, const STREAM: bool>(
+    w: &Dense<'_>,
+    rows: Range<usize>,
+    x: &[f32],
+    tokens: Range<usize>,
+    sums: &mut [[f32; LANES]],
+    step: usize,
+    y: &mut [f32],
+    count: usize,
+) {
+    let apart = rows.len() / R;
+    let mut k = 0;
+    loop {
+        let cols = k..w.cols.min(k + step);
         let mut i = 0;
-        while i < count {
-            let mut t = t0;
-            let end = if n <= FEW { n } else { n.min(t0 + T) };
-            while t < end {
+        while i < rows.len() {
+            let mut t = tokens.start;
+            while t < tokens.end {
                 let y = &mut y[i..];
+                let sums = if sums.is_empty() { &mut [] } else { &mut sums[i * FEW + t - tokens.start..] };
+                let (row, cols) = (rows.start + i, cols.clone());
                 // SAFETY: rows `i`, `i + apart`, ... and the tokens exist.
                 t += unsafe {
-                    match (i < apart, end - t >= T) {
-                        (true, true) => tile::<V, E, R, T>(w, rows.start + i, apart, x, t, y, count),
-                        (true, false) => tile::<V, E, R, 1>(w, rows.start + i, apart, x, t, y, count),
-                        (false, true) => tile::<V, E, 1, T>(w, rows.start + i, 0, x, t, y, count),
-                        (false, false) => tile::<V, E, 1, 1>(w, rows.start + i, 0, x, t, y, count),
+                    match (i < apart, tokens.end - t >= T) {
+                        (true, true) => tile::<V, E, R, T, STREAM>(w, row, apart, x, t, cols, sums, y, count),
+                        (true, false) => {
+                            tile::<V, E, R, 1, STREAM>(w, row, apart, x, t, cols, sums, y, count)
+                        }
+                        (false, true) => tile::<V, E, 1, T, STREAM>(w, row, 0, x, t, cols, sums, y, count),
+                        (false, false) => tile::<V, E, 1, 1, STREAM>(w, row, 0, x, t, cols, sums, y, count),
                     }
                 };
             }
             // After the tiles of `R` rows come the rows that are left.
             i = if i + 1 == apart { apart * R } else { i + 1 };
         }
+        k = cols.end;
+        if k >= w.cols {
+            return;
+        }
     }
 }
 
-/// Rows `row + r * apart` times tokens `t0 + t`, to `y[(t0 + t) * count + r * apart]`; returns
-/// `T`. No closures: those would not be compiled for the instruction set unless inlined.
+/// Adds columns `cols` of rows `row + r * apart` times tokens `t0 + t` to the sums of that pair, at
+/// `sums[r * apart * FEW + t]` before the first column and behind the last; the last columns make
+/// `y[(t0 + t) * count + r * apart]`. Returns `T`. No closures: those would not be compiled for the
+/// instruction set unless inlined. With `STREAM` rows are prefetched.
 ///
 /// # Safety
 /// As for [`Lanes`]; all those rows and tokens exist, `x` is wide enough.
 #[inline(always)]
-unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize>(
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize, const STREAM: bool>(
     w: &Dense<'_>,
     row: usize,
     apart: usize,
     x: &[f32],
     t0: usize,
+    cols: Range<usize>,
+    saved: &mut [[f32; LANES]],
     y: &mut [f32],
     count: usize,
 ) -> usize {
-    let whole = w.cols / LANES * LANES;
+    let whole = cols.end / LANES * LANES;
     let width = Dense::width(w.cols);
     // SAFETY: elements `k..k + 16` with `k + 16 <= whole <= cols` of rows that exist, and values below
     // `width` of tokens that exist; the rest of a row is read from a copy of 16 elements.
@@ -177,17 +240,38 @@ unsafe fn tile<V: Lanes, E: Element, const R: usize, const T: usize>(
             *p = p.add((t0 + t) * width);
         }
         let mut sums = [[V::splat(0.0); T]; R];
-        for k in (0..whole).step_by(LANES) {
+        if cols.start > 0 {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (t, s) in sums.iter_mut().enumerate() {
+                    *s = V::load(saved[r * apart * FEW + t].as_ptr());
+                }
+            }
+        }
+        // Indexed by constants only, unlike `sums`, so that it is kept in registers.
+        let mut acc = sums;
+        for k in (cols.start..whole).step_by(LANES) {
             let mut v = [V::splat(0.0); T];
             for (v, values) in v.iter_mut().zip(&values) {
                 *v = V::load(values.add(k));
             }
-            for (sums, weights) in sums.iter_mut().zip(&weights) {
+            for (acc, weights) in acc.iter_mut().zip(&weights) {
+                if STREAM {
+                    V::prefetch(weights.wrapping_add(k * E::SIZE + AHEAD));
+                }
                 let w = E::load::<V>(weights.add(k * E::SIZE));
-                for (s, v) in sums.iter_mut().zip(v) {
+                for (s, v) in acc.iter_mut().zip(v) {
                     *s = w.fma(v, *s);
                 }
             }
+        }
+        sums = acc;
+        if cols.end < w.cols {
+            for (r, sums) in sums.iter().enumerate() {
+                for (t, s) in sums.iter().enumerate() {
+                    s.store(saved[r * apart * FEW + t].as_mut_ptr());
+                }
+            }
+            return T;
         }
         if whole < w.cols {
             for (sums, weights) in sums.iter_mut().zip(&weights) {

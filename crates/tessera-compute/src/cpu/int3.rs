@@ -124,6 +124,9 @@ pub(super) mod x86 {
     use super::*;
     use std::arch::x86_64::*;
 
+    /// Bytes by which words are prefetched: the hardware stops at the end of a page.
+    const AHEAD: usize = 2048;
+
     /// [`split`] of 16 words.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -205,6 +208,11 @@ pub(super) mod x86 {
                 for b in 0..full {
                     let ws = scales16(w.scale_dtype, scales.add(b * LANES * size));
                     let ws = _mm512_permutexvar_ps(order, ws);
+                    // Rows follow each other, so this runs into the next one; it may name any address.
+                    for line in (0..256).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(words.wrapping_add(b * 256 + AHEAD + line).cast());
+                    }
+                    _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add(b * LANES * size + AHEAD / 4).cast());
                     block_avx512::<T>(words.add(b * 256), [u16::MAX; 4], ws, x, t0, b, &mut acc);
                 }
                 if left > 0 {
@@ -314,6 +322,10 @@ pub(super) mod x86 {
                     let at = scales.add(b * LANES * size);
                     let ws =
                         in_lane_order(scales8(w.scale_dtype, at), scales8(w.scale_dtype, at.add(8 * size)));
+                    for line in (0..256).step_by(64) {
+                        _mm_prefetch::<_MM_HINT_T0>(words.wrapping_add(b * 256 + AHEAD + line).cast());
+                    }
+                    _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add(b * LANES * size + AHEAD / 4).cast());
                     block_avx2::<T>(words.add(b * 256), LANES, ws, x, t0, b, &mut acc);
                 }
                 if left > 0 {

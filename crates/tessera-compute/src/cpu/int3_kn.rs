@@ -111,8 +111,8 @@ mod x86 {
                 for t in 0..T {
                     let block = (t0 + t) * x.blocks + b;
                     let at = x.values.as_ptr().add(block * BLOCK + group_at(j));
-                    for s in 0..4 {
-                        values[t][s] = std::array::from_fn(|part| {
+                    for (s, values) in values[t].iter_mut().enumerate() {
+                        *values = std::array::from_fn(|part| {
                             let at = at.add(part * 64 + 4 * s).cast::<i32>();
                             _mm512_set1_epi32(at.read_unaligned())
                         });
@@ -126,7 +126,7 @@ mod x86 {
                     let mut dots = offsets;
                     for s in 0..4 {
                         // The same rows of the next group: the stream jumps there after this block.
-                        _mm_prefetch::<_MM_HINT_T0>(words[s].wrapping_add(i * 4 + ahead).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(words[s].wrapping_add(i * 4 + ahead).cast());
                         let parts = split_avx512(_mm512_loadu_si512(words[s].add(i * 4).cast()));
                         for (dot, values) in dots.iter_mut().zip(&values) {
                             for (part, v) in parts.iter().zip(&values[s]) {
@@ -134,7 +134,7 @@ mod x86 {
                             }
                         }
                     }
-                    _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add((i + w.rows) * size).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(scales.wrapping_add((i + w.rows) * size).cast());
                     let ws = scales16(w.scale_dtype, scales.add(i * size));
                     for t in 0..T {
                         let at = y.add(t * count + i);
@@ -211,8 +211,8 @@ mod x86 {
                 for t in 0..T {
                     let block = (t0 + t) * x.blocks + b;
                     let at = x.values.as_ptr().add(block * BLOCK + group_at(j));
-                    for s in 0..4 {
-                        values[t][s] = std::array::from_fn(|part| {
+                    for (s, values) in values[t].iter_mut().enumerate() {
+                        *values = std::array::from_fn(|part| {
                             let at = at.add(part * 64 + 4 * s).cast::<i32>();
                             _mm256_set1_epi32(at.read_unaligned())
                         });
@@ -228,7 +228,7 @@ mod x86 {
                     for s in 0..4 {
                         if i % 16 == 0 {
                             // The same rows of the next group: the stream jumps there after this block.
-                            _mm_prefetch::<_MM_HINT_T0>(words[s].wrapping_add(i * 4 + ahead).cast());
+                            _mm_prefetch::<_MM_HINT_T1>(words[s].wrapping_add(i * 4 + ahead).cast());
                         }
                         let parts = split_avx2(_mm256_loadu_si256(words[s].add(i * 4).cast()));
                         for (sum, values) in sums.iter_mut().zip(&values) {

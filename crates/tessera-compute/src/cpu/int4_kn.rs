@@ -176,7 +176,7 @@ mod x86 {
                     let mut dots = offsets;
                     for s in 0..4 {
                         // The same rows of the next group: the stream jumps there after this block.
-                        _mm_prefetch::<_MM_HINT_T0>(words[s].wrapping_add(i * 4 + ahead).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(words[s].wrapping_add(i * 4 + ahead).cast());
                         let codes = _mm512_loadu_si512(words[s].add(i * 4).cast());
                         let even = _mm512_and_si512(codes, low);
                         let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);
@@ -185,7 +185,7 @@ mod x86 {
                             *dot = _mm512_dpbusd_epi32(e, odd, values[4 + s]);
                         }
                     }
-                    _mm_prefetch::<_MM_HINT_T0>(scales.wrapping_add((i + w.rows) * size).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(scales.wrapping_add((i + w.rows) * size).cast());
                     let ws = scales16(w.scale_dtype, scales.add(i * size));
                     for t in 0..T {
                         let at = y.add(t * count + i);
@@ -279,7 +279,7 @@ mod x86 {
                     for s in 0..4 {
                         if i % 16 == 0 {
                             // The same rows of the next group: the stream jumps there after this block.
-                            _mm_prefetch::<_MM_HINT_T0>(words[s].wrapping_add(i * 4 + ahead).cast());
+                            _mm_prefetch::<_MM_HINT_T1>(words[s].wrapping_add(i * 4 + ahead).cast());
                         }
                         let codes = _mm256_loadu_si256(words[s].add(i * 4).cast());
                         let even = _mm256_and_si256(codes, low);

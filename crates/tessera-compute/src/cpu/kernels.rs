@@ -26,10 +26,10 @@ pub struct Kernels {
     int3_kn_rows: RowsFn,
     int3_kn_panel: PanelFn,
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
-    int3_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
-    int3_tile_row: unsafe fn(&[f32], &[u32], usize, &mut [i8], &mut [f32], &mut [i32]),
-    q8_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
-    q8_tile_row: unsafe fn(&[f32], &[u32], usize, &mut [i8], &mut [f32], &mut [i32]),
+    int3_row: InputFn,
+    int3_tile_row: InputTileFn,
+    q8_row: InputFn,
+    q8_tile_row: InputTileFn,
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
@@ -38,6 +38,8 @@ pub struct Kernels {
 }
 
 type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
+type InputFn = unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]);
+type InputTileFn = unsafe fn(&[f32], &[u32], usize, &mut [i8], &mut [f32], &mut [i32]);
 type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.

@@ -42,6 +42,9 @@ pub trait Lanes: Copy {
     unsafe fn pow2_of_shifted(self) -> Self;
     /// Nearest f16 of each lane, ties to even; beyond f16's range it is the largest finite one.
     unsafe fn to_f16(self) -> [u16; LANES];
+    /// Asks for the line at any address.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
     /// Lane values in an array.
     #[inline(always)]
     unsafe fn to_array(self) -> [f32; LANES] {
@@ -193,6 +196,11 @@ mod x86 {
     impl Lanes for Avx2 {
         const WIDE: bool = false;
         #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            // SAFETY: a prefetch reads nothing that the program sees.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
             unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
@@ -299,6 +307,11 @@ mod x86 {
 
     impl Lanes for Avx512 {
         const WIDE: bool = true;
+        #[inline(always)]
+        unsafe fn prefetch(p: *const u8) {
+            // SAFETY: a prefetch reads nothing that the program sees.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
