@@ -523,6 +523,27 @@ fn the_reference_does_not_depend_on_chunks() {
 }
 
 #[test]
+fn a_step_may_want_no_logits() {
+    let kind = Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16);
+    let backends: [&dyn Backend; 2] = [&Reference, &Cpu::default()];
+    for backend in backends {
+        let step = |steps: &[(&[u32], &[u32])]| {
+            let mut e = backend.load(decoder(kind, &SHAPE), 1).unwrap();
+            let (mut out, mut position) = (Output::default(), 0);
+            for (tokens, picked) in steps {
+                let len = tokens.len();
+                let spans = [Span { start: 0, len, position, rope_len: position + len, pages: &[0] }];
+                e.step(&Batch { tokens, spans: &spans, picked, want: Want::Logits }, &mut out).unwrap();
+                assert_eq!(out.logits.len(), picked.len() * SHAPE.vocab);
+                position += len;
+            }
+            out.logits
+        };
+        assert!(step(&[(&[1, 2, 3], &[2])]) == step(&[(&[1, 2], &[]), (&[3], &[0])]), "{}", backend.name());
+    }
+}
+
+#[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let kind = Kind::Dense(DType::F32);
     let mut e = Cpu::default().load(decoder(kind, &SHAPE), 1).unwrap();
