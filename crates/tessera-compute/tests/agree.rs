@@ -3,12 +3,12 @@
 
 use tessera_compute::backend::{Backend, Executor};
 use tessera_compute::batch::{Batch, Output, PAGE, Span, Want};
-use tessera_compute::cpu::Cpu;
 use tessera_compute::cpu::codes::Coded;
 use tessera_compute::cpu::dense::Dense;
 use tessera_compute::cpu::int4::{Int4, PANEL, Panel};
 use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::q8::{self, BLOCK, TILE};
+use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::program::{Heads, Op, Program, Rows};
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::Rope;
@@ -467,7 +467,7 @@ fn the_cpu_gives_the_same_bits_at_any_batch_chunk_thread_count_and_instruction_s
         let mut expected = Vec::new();
         for kernels in Kernels::available() {
             for threads in [1, 2] {
-                let cpu = Cpu { threads, exact: false, kernels: Some(kernels.name().to_owned()) };
+                let cpu = Cpu { threads, kernels: Some(kernels.name().to_owned()), ..Cpu::default() };
                 let mut e = cpu.load(decoder(kind, &SHAPE), 6).unwrap();
                 for (chunk, together) in [(1, false), (1, true), (7, true), (64, false), (500, true)] {
                     let all: Vec<Vec<u32>> =
@@ -496,16 +496,16 @@ fn the_cpu_stays_close_to_the_reference() {
     ] {
         let mut reference = Reference.load(decoder(kind, &SHAPE), 6).unwrap();
         let expected = logits(&mut *reference, s, 500, true);
-        for exact in [true, false] {
-            let mut cpu = Cpu { exact, ..Cpu::default() }.load(decoder(kind, &SHAPE), 6).unwrap();
+        for activations in [Activations::F32, Activations::Bits16, Activations::Bits8] {
+            let mut cpu = Cpu { activations, ..Cpu::default() }.load(decoder(kind, &SHAPE), 6).unwrap();
             let found = logits(&mut *cpu, s, 500, true);
             // f16 keys and values alone cost some 1e-3 of the logits' size; 8-bit activations some 1e-2.
-            let bound = if exact { 2e-3 } else { 2e-2 };
+            let bound = if activations == Activations::Bits8 { 2e-2 } else { 2e-3 };
             for (f, e) in found.iter().zip(&expected) {
                 let error: f64 = f.iter().zip(e).map(|(f, e)| f64::from(f - e).powi(2)).sum();
                 let size: f64 = e.iter().map(|e| f64::from(*e).powi(2)).sum();
                 let ratio = (error / size).sqrt();
-                assert!(ratio < bound, "{kind:?} exact {exact}: relative error {ratio}");
+                assert!(ratio < bound, "{kind:?} {activations:?}: relative error {ratio}");
             }
         }
     }

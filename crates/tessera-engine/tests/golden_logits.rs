@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tessera_compute::backend::Backend;
 use tessera_compute::batch::Want;
-use tessera_compute::cpu::Cpu;
+use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::reference::Reference;
 use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Model, Pick, Room};
@@ -92,7 +92,7 @@ fn the_cpu_with_f32_activations_comes_close_too() {
         ("llama-tied-bf16", "q3f16_1", 0.3),
     ] {
         let logits = json(&golden().join(name).join(format!("logits-{scheme}.json")));
-        let mut model = load(&open(name, scheme), &Cpu { exact: true, ..Cpu::default() });
+        let mut model = load(&open(name, scheme), &Cpu { activations: Activations::F32, ..Cpu::default() });
         let worst = difference(&mut model, &logits["steps"]);
         println!("{name}/{scheme}: {worst:e}");
         assert!(worst < bound, "{name}/{scheme}: {worst} (bound {bound})");
@@ -110,19 +110,20 @@ fn every_llama_scheme_runs_and_agrees_with_the_unquantised_one() {
         model.forward(&mut [feed], Want::Logits).unwrap().logits.clone()
     };
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    // What 4 and 3 bits cost normally distributed weights in groups of 32 and 40.
     let plain = run("q0f32", &Reference);
     let size = norm(&mut plain.iter().map(|x| f64::from(*x)));
     for (scheme, bound) in [
         ("q0f16", 0.01),
         ("q0bf16", 0.01),
-        ("q4f32_1", 0.2),
-        ("q4f16_0", 0.2),
-        ("q4f16_1", 0.2),
-        ("q4f16_2", 0.2),
-        ("q4bf16_0", 0.2),
-        ("q4bf16_1", 0.2),
-        ("q3f16_0", 0.5),
-        ("q3f16_1", 0.5),
+        ("q4f32_1", 0.3),
+        ("q4f16_0", 0.3),
+        ("q4f16_1", 0.3),
+        ("q4f16_2", 0.3),
+        ("q4bf16_0", 0.3),
+        ("q4bf16_1", 0.3),
+        ("q3f16_0", 0.6),
+        ("q3f16_1", 0.6),
     ] {
         let reference = run(scheme, &Reference);
         let far = |a: &[f32], b: &[f32]| norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b))) / size;
@@ -130,6 +131,6 @@ fn every_llama_scheme_runs_and_agrees_with_the_unquantised_one() {
         let cpu = far(&run(scheme, &Cpu::default()), &reference);
         println!("{scheme}: {to_plain:.4} from q0f32, cpu {cpu:.5} from the reference");
         assert!(to_plain < bound, "{scheme}: {to_plain}");
-        assert!(cpu < 0.02, "{scheme}: cpu {cpu}");
+        assert!(cpu < 2e-3, "{scheme}: cpu {cpu}");
     }
 }

@@ -119,9 +119,12 @@ pub struct ComputeArgs {
     /// Longest context in tokens [default: the model's own, or what fits in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
-    /// Keep activations in f32 instead of 8 bits; slower
+    /// Keep activations in f32 instead of 16 bits; slow
     #[arg(long)]
     pub exact: bool,
+    /// Activations in 8 bits instead of 16; a little less exact
+    #[arg(long, conflicts_with = "exact")]
+    pub fast: bool,
     /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,

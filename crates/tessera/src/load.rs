@@ -5,8 +5,8 @@ use crate::machine::memory;
 use crate::models;
 use crate::output::{Output, hinted};
 use std::time::{Duration, Instant};
-use tessera_compute::cpu::Cpu;
 use tessera_compute::cpu::kernels::Kernels;
+use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::reference::Reference;
 use tessera_engine::model::{Model, Room};
 use tessera_engine::open::ModelFiles;
@@ -59,7 +59,11 @@ fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
     let plain = Cpu::default();
     Ok(Cpu {
         threads: args.threads.map_or(plain.threads, usize::from),
-        exact: args.exact,
+        activations: match (args.exact, args.fast) {
+            (true, _) => Activations::F32,
+            (_, true) => Activations::Bits8,
+            _ => Activations::Bits16,
+        },
         kernels: args.kernels.clone(),
     })
 }

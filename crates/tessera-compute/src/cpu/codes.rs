@@ -105,6 +105,14 @@ impl<'a> Coded<'a> {
         }
     }
 
+    /// Weights of a group.
+    pub fn group(&self) -> usize {
+        match self {
+            Coded::Int4(_) | Coded::Int4Kn(_) => GROUP,
+            Coded::Int3(_) | Coded::Int3Kn(_) => int3_acts::GROUP,
+        }
+    }
+
     /// Whether a row's words lie together. If not, neighbouring rows do, and a claim should be wide.
     pub fn is_nk(&self) -> bool {
         matches!(self, Coded::Int4(_) | Coded::Int3(_))

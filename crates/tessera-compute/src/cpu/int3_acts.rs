@@ -10,7 +10,7 @@
 //!
 //! [`Tiles`](super::q8::Tiles): a group is 16 bytes of A, 16 of B, 8 of C.
 
-use super::q8::{TILE, lane_of};
+use super::q8::{TILE, lane_of, scale_of};
 use super::simd::{LANES, Lanes};
 
 /// Inputs of a group.
@@ -43,13 +43,7 @@ unsafe fn group<V: Lanes>(x: &[f32]) -> ([i8; GROUP], f32, i32) {
     unsafe {
         let at = full.as_ptr();
         let v = [V::load(at), V::load(at.add(LANES)), V::load(at.add(2 * LANES))];
-        // As in `q8::group`: a broken activation stays broken in the scale.
-        let broken = v[0].abs().add(v[1].abs()).add(v[2].abs()).mul(V::splat(0.0));
-        let m = v[0].abs().max(v[1].abs()).max(v[2].abs()).add(broken).to_array();
-        let max = m.iter().fold(0.0f32, |s, v| if *v > s || v.is_nan() { *v } else { s });
-        let scale = max / 127.0;
-        let inverse = if scale > 1e-37 { 1.0 / scale } else { 0.0 };
-        let scale = if inverse == 0.0 && !scale.is_nan() { 0.0 } else { scale };
+        let (scale, inverse) = scale_of(&v);
         let (inv, shift) = (V::splat(inverse), V::splat(12_582_912.0));
         let mut q = [0.0f32; PADDED];
         for (i, v) in v.into_iter().enumerate() {

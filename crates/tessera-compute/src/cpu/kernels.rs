@@ -30,6 +30,7 @@ pub struct Kernels {
     int3_tile_row: InputTileFn,
     q8_row: InputFn,
     q8_tile_row: InputTileFn,
+    residual: unsafe fn(&[f32], usize, &mut [f32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
@@ -83,6 +84,11 @@ macro_rules! lanes_for {
         pub unsafe fn dense(w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
             // SAFETY: see above.
             unsafe { dense::products::<$lanes>(w, rows, x, n, y) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn residual(x: &[f32], group: usize, out: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { q8::residual::<$lanes>(x, group, out) }
         }
         $(#[$attribute])?
         pub unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
@@ -139,6 +145,7 @@ macro_rules! table {
             int3_tile_row: $module::int3_tile_row,
             q8_row: $module::q8_row,
             q8_tile_row: $module::q8_tile_row,
+            residual: $module::residual,
             rms_norm: $module::rms_norm,
             silu_gate: $module::silu_gate,
             products: $module::products,
@@ -307,6 +314,12 @@ impl Kernels {
     ) {
         // SAFETY: see `int4_rows`.
         unsafe { (self.q8_tile_row)(x, order, t, values, scales, offsets) }
+    }
+
+    /// See [`q8::residual`].
+    pub fn residual(&self, x: &[f32], group: usize, out: &mut [f32]) {
+        // SAFETY: see `int4_rows`.
+        unsafe { (self.residual)(x, group, out) }
     }
 
     /// See [`f32ops::rms_norm`].

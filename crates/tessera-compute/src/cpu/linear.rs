@@ -1,5 +1,6 @@
 //! Products: the input is normed and quantised, then threads claim rows of the matrix.
 
+use super::Activations;
 use super::codes::Coded;
 use super::dense::Dense;
 use super::int4::{PANEL, Panel};
@@ -26,7 +27,8 @@ const DENSE_ROWS: usize = 32;
 /// Most rows in one claim of a KN kernel, whose rows lie beside each other.
 const WIDE: usize = 1024;
 
-/// The kernel that a matrix needs.
+/// The kernel that a matrix needs. The integer kernels see the planes of an input as inputs of their own,
+/// one after the other.
 enum Form<'a> {
     Rows(Coded<'a>),
     Tiles(Coded<'a>, Vec<u32>, [usize; LANES]),
@@ -35,12 +37,12 @@ enum Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    fn of(matrix: &'a Matrix, exact: bool, n: usize) -> Form<'a> {
+    fn of(matrix: &'a Matrix, activations: Activations, n: usize) -> Form<'a> {
         let (rows, cols) = (matrix.rows, matrix.cols);
         if let MatrixData::Dense { dtype, bytes } = &matrix.data {
             return Form::Dense(Dense { bytes, dtype: *dtype, rows, cols }, Dense::width(cols));
         }
-        match Coded::of(matrix).filter(|_| !exact) {
+        match Coded::of(matrix).filter(|_| activations != Activations::F32) {
             Some(w) if n <= FEW => Form::Rows(w),
             Some(w) => {
                 let (order, ends) = w.visit();
@@ -49,26 +51,35 @@ impl<'a> Form<'a> {
             None => Form::Floats(Dense::width(cols)),
         }
     }
+
+    /// Inputs that the kernel sees for each row of activations.
+    fn planes(&self, activations: Activations) -> usize {
+        match (self, activations) {
+            (Form::Rows(_) | Form::Tiles(..), Activations::Bits16) => 2,
+            _ => 1,
+        }
+    }
 }
 
 impl Run<'_> {
     pub(super) fn linear(&self, l: &Linear, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let n = self.rows(l.x);
         let matrix = &self.model.program.matrices[l.weight.0];
-        let form = Form::of(matrix, self.model.exact, n);
+        let form = Form::of(matrix, self.model.activations, n);
+        let planes = form.planes(self.model.activations);
         let own = n <= FEW;
         if own {
-            let Scratch { own, row, .. } = scratch;
-            reset(own, &form, n);
+            let Scratch { own, row, rest, .. } = scratch;
+            reset(own, &form, n * planes);
             let pointers = own.pointers();
             for t in 0..n {
-                self.prepare(l, &form, t, row, pointers);
+                self.prepare(l, &form, t, planes, row, rest, pointers);
             }
         } else {
             if worker.index == 0 {
                 // SAFETY: the others wait at the barrier.
                 let (shared, pointers) = unsafe { &mut *self.shared.0.get() };
-                reset(shared, &form, n);
+                reset(shared, &form, n * planes);
                 *pointers = shared.pointers();
             }
             worker.barrier();
@@ -76,7 +87,8 @@ impl Run<'_> {
             let pointers = unsafe { (*self.shared.0.get()).1 };
             while let Some(rows) = worker.claim(counter + 1, TILE, n) {
                 for t in rows {
-                    self.prepare(l, &form, t, &mut scratch.row, pointers);
+                    let Scratch { row, rest, .. } = scratch;
+                    self.prepare(l, &form, t, planes, row, rest, pointers);
                 }
             }
             worker.barrier();
@@ -99,17 +111,28 @@ impl Run<'_> {
             let Scratch { own: mine, y, up, panels, weights, .. } = scratch;
             // SAFETY: after the barrier the shared inputs are only read.
             let x = if own { &*mine } else { unsafe { &*(*self.shared.0.get()).0 } };
-            self.product(matrix, &form, x, claim.clone(), n, y, panels, weights);
+            self.product(matrix, &form, x, claim.clone(), n * planes, y, panels, weights);
             if l.gate.is_some() {
                 let other = claim.start + rows..claim.end + rows;
-                self.product(matrix, &form, x, other, n, up, panels, weights);
+                self.product(matrix, &form, x, other, n * planes, up, panels, weights);
             }
-            self.finish(l, claim, n, rows, y, up);
+            self.finish(l, claim, n, planes, rows, y, up);
         }
     }
 
-    /// Row `t` of the input, normed, in the kernel's form. Rows of one tile are prepared by one thread.
-    fn prepare(&self, l: &Linear, form: &Form<'_>, t: usize, row: &mut Vec<f32>, out: Pointers) {
+    /// Row `t` of the input, normed, in the kernel's form: `planes` inputs of it. Inputs of one tile are
+    /// prepared by one thread.
+    #[allow(clippy::too_many_arguments)]
+    fn prepare(
+        &self,
+        l: &Linear,
+        form: &Form<'_>,
+        t: usize,
+        planes: usize,
+        row: &mut Vec<f32>,
+        rest: &mut Vec<f32>,
+        out: Pointers,
+    ) {
         let kernels = &self.model.kernels;
         let input = self.row(l.x, t);
         let input = match l.norm {
@@ -120,6 +143,17 @@ impl Run<'_> {
                 row
             }
         };
+        self.prepare_plane(form, t * planes, input, out);
+        if let (2, Form::Rows(w) | Form::Tiles(w, ..)) = (planes, form) {
+            rest.resize(input.len(), 0.0);
+            kernels.residual(input, w.group(), rest);
+            self.prepare_plane(form, t * planes + 1, rest, out);
+        }
+    }
+
+    /// Input `t` of the kernel.
+    fn prepare_plane(&self, form: &Form<'_>, t: usize, input: &[f32], out: Pointers) {
+        let kernels = &self.model.kernels;
         match form {
             Form::Rows(w) => {
                 let lanes = w.groups().div_ceil(LANES) * LANES;
@@ -191,9 +225,25 @@ impl Run<'_> {
         }
     }
 
-    /// Bias, gate or sum, into the output.
-    fn finish(&self, l: &Linear, claim: Range<usize>, n: usize, half: usize, y: &mut [f32], up: &mut [f32]) {
+    /// Planes summed, then bias, gate or sum, into the output.
+    #[allow(clippy::too_many_arguments)]
+    fn finish(
+        &self,
+        l: &Linear,
+        claim: Range<usize>,
+        n: usize,
+        planes: usize,
+        half: usize,
+        y: &mut [f32],
+        up: &mut [f32],
+    ) {
         let count = claim.len();
+        let sum = |y: &mut [f32]| {
+            if planes == 2 {
+                let (first, second) = y.split_at_mut(count);
+                first.iter_mut().zip(second).for_each(|(a, b)| *a += *b);
+            }
+        };
         let bias = l.bias.map(|b| &*self.model.program.vectors[b.0]);
         let add = |y: &mut [f32], from: usize| {
             if let Some(bias) = bias {
@@ -203,11 +253,15 @@ impl Run<'_> {
         for t in 0..n {
             // SAFETY: columns of `claim` belong to this thread alone.
             let out = unsafe { self.part_mut(l.out, t, claim.start, count) };
-            let y = &mut y[t * count..(t + 1) * count];
+            let y = &mut y[t * planes * count..(t + 1) * planes * count];
+            sum(y);
+            let y = &mut y[..count];
             add(y, claim.start);
             match l.gate {
                 Some(activation) => {
-                    let up = &mut up[t * count..(t + 1) * count];
+                    let up = &mut up[t * planes * count..(t + 1) * planes * count];
+                    sum(up);
+                    let up = &mut up[..count];
                     add(up, half + claim.start);
                     self.gate(activation, y, up, out);
                 }

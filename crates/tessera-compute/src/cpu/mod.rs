@@ -1,4 +1,4 @@
-//! The CPU backend: weights used where the file lies in memory, activations in 8 bits, keys and values
+//! The CPU backend: weights used where the file lies in memory, activations in integers, keys and values
 //! in f16, one parallel region a step.
 
 pub mod attend;
@@ -29,13 +29,36 @@ use kernels::Kernels;
 use memory::Zeroed;
 use pool::Pool;
 
+/// In what form activations meet weights that are stored in 3 or 4 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// 8 bits and a scale for each group: fast, and about as exact as the other CPU engines.
+    Bits8,
+    /// Two planes of 8 bits: the second holds what the first leaves.
+    #[default]
+    Bits16,
+    /// As they are; slow.
+    F32,
+}
+
+impl Activations {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Activations::Bits8 => "8-bit",
+            Activations::Bits16 => "16-bit",
+            Activations::F32 => "f32",
+        }
+    }
+}
+
 /// How to run on the CPU.
 #[derive(Clone, Debug)]
 pub struct Cpu {
     /// Threads, the caller included.
     pub threads: usize,
-    /// Activations stay f32; slower.
-    pub exact: bool,
+    /// Form of the activations.
+    pub activations: Activations,
     /// The instruction set by name, else the fastest.
     pub kernels: Option<String>,
 }
@@ -43,7 +66,7 @@ pub struct Cpu {
 impl Default for Cpu {
     fn default() -> Cpu {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Cpu { threads, exact: false, kernels: None }
+        Cpu { threads, activations: Activations::default(), kernels: None }
     }
 }
 
@@ -64,7 +87,7 @@ impl Backend for Cpu {
         let stages = stage::compile(&program);
         let pool = Pool::new(self.threads, 2 * stages.len());
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
-        Ok(Box::new(step::Step::new(program, stages, kernels, self.exact, pool, scratch, kv, pages)))
+        Ok(Box::new(step::Step::new(program, stages, kernels, self.activations, pool, scratch, kv, pages)))
     }
 }
 

@@ -113,6 +113,60 @@ fn resize<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
     v.resize(len, T::default());
 }
 
+/// `max|x| / 127` of a group and its reciprocal; both 0 for a group that is as good as zero.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn scale_of<V: Lanes>(x: &[V]) -> (f32, f32) {
+    // SAFETY: the caller's promise is that of each method.
+    unsafe {
+        let (mut sum, mut max) = (V::splat(0.0), V::splat(0.0));
+        for v in x {
+            let v = v.abs();
+            (sum, max) = (sum.add(v), max.max(v));
+        }
+        // Infinity and NaN times zero are NaN: a broken activation stays broken in the scale, and so in
+        // the logits, instead of becoming some integer.
+        let max = max.add(sum.mul(V::splat(0.0))).to_array();
+        let max = max.iter().fold(0.0f32, |s, v| if *v > s || v.is_nan() { *v } else { s });
+        let scale = max / 127.0;
+        // A subnormal maximum has no finite reciprocal.
+        match (scale > 1e-37, scale.is_nan()) {
+            (true, _) => (scale, 1.0 / scale),
+            (_, true) => (scale, 0.0),
+            _ => (0.0, 0.0),
+        }
+    }
+}
+
+/// What 8 bits leave of a row: `out = x - scale * round(x / scale)`, group by group. Quantised in its
+/// turn it is the second plane of a 16-bit input.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn residual<V: Lanes>(x: &[f32], group: usize, out: &mut [f32]) {
+    const PADDED: usize = 3 * LANES;
+    assert!(group <= PADDED && out.len() == x.len());
+    for (x, out) in x.chunks(group).zip(out.chunks_mut(group)) {
+        let mut full = [0.0f32; PADDED];
+        full[..x.len()].copy_from_slice(x);
+        // SAFETY: `full` holds 48 values; the rest is the caller's promise.
+        unsafe {
+            let at = full.as_mut_ptr();
+            let v = [V::load(at), V::load(at.add(LANES)), V::load(at.add(2 * LANES))];
+            let (scale, inverse) = scale_of(&v);
+            let (inv, shift) = (V::splat(inverse), V::splat(12_582_912.0));
+            for (i, v) in v.into_iter().enumerate() {
+                let q = v.fma(inv, shift).sub(shift);
+                q.fma(V::splat(-scale), v).store(at.add(i * LANES));
+            }
+        }
+        out.copy_from_slice(&full[..x.len()]);
+    }
+}
+
 /// Quantises one group of up to 32 inputs: even values to `even`, odd ones to `odd`; returns scale and
 /// offset.
 ///
@@ -125,15 +179,7 @@ pub unsafe fn group<V: Lanes>(x: &[f32], even: *mut i8, odd: *mut i8) -> (f32, i
     // SAFETY: `full` holds 32 values; the rest is the caller's promise.
     unsafe {
         let (a, b) = (V::load(full.as_ptr()), V::load(full.as_ptr().add(LANES)));
-        // Infinity and NaN times zero are NaN: a broken activation stays broken in the scale, and so in
-        // the logits, instead of becoming some integer.
-        let broken = a.abs().add(b.abs()).mul(V::splat(0.0));
-        let m = a.abs().max(b.abs()).add(broken).to_array();
-        let max = m.iter().fold(0.0f32, |s, v| if *v > s || v.is_nan() { *v } else { s });
-        let scale = max / 127.0;
-        // A subnormal maximum has no finite reciprocal; such a group is as good as zero.
-        let inverse = if scale > 1e-37 { 1.0 / scale } else { 0.0 };
-        let scale = if inverse == 0.0 && !scale.is_nan() { 0.0 } else { scale };
+        let (scale, inverse) = scale_of(&[a, b]);
         // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even.
         let (inv, shift) = (V::splat(inverse), V::splat(12_582_912.0));
         let mut q = [0.0f32; GROUP];

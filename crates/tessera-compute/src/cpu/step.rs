@@ -1,5 +1,6 @@
 //! One step on the CPU: prepares the slots, then all threads walk the stages together.
 
+use super::Activations;
 use super::int4::Panel;
 use super::kernels::Kernels;
 use super::memory::Zeroed;
@@ -31,7 +32,7 @@ pub(super) struct Model {
     pub program: Program,
     pub stages: Vec<Stage>,
     pub kernels: Kernels,
-    pub exact: bool,
+    pub activations: Activations,
     pub kv: Zeroed,
     pub pages: usize,
 }
@@ -43,6 +44,8 @@ pub(super) struct Scratch {
     pub own: Prepared,
     /// A row after its norm.
     pub row: Vec<f32>,
+    /// What the first plane leaves of it.
+    pub rest: Vec<f32>,
     /// Products of a claim, `[token][row]`.
     pub y: Vec<f32>,
     /// Those of the gate's other half.
@@ -147,7 +150,7 @@ impl Step {
         program: Program,
         stages: Vec<Stage>,
         kernels: Kernels,
-        exact: bool,
+        activations: Activations,
         pool: Pool,
         scratch: Vec<Scratch>,
         kv: Zeroed,
@@ -155,7 +158,7 @@ impl Step {
     ) -> Step {
         let slots = vec![Vec::new(); program.slots.len()];
         let frequencies = (!program.rope.depends_on_length()).then(|| program.rope.frequencies(1));
-        let model = Model { program, stages, kernels, exact, kv, pages };
+        let model = Model { program, stages, kernels, activations, kv, pages };
         Step { model, pool, slots, shared: Prepared::default(), scratch, angles: Vec::new(), frequencies }
     }
 
@@ -224,7 +227,7 @@ impl Executor for Step {
     }
 
     fn describe(&self) -> String {
-        let activations = if self.model.exact { "f32" } else { "8-bit" };
+        let activations = self.model.activations.name();
         let (kernels, threads) = (self.model.kernels.name(), self.pool.threads());
         format!("cpu: {kernels} kernels, {threads} threads, {activations} activations, f16 keys and values")
     }

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_as_python_does() {
-        assert_eq!(quoted("a\"\\\n\u{1}é😀\u{7f}"), "\"a\\\"\\\\\\n\\u0001\\u00e9\\ud83d\\ude00\u{7f}\"");
+        assert_eq!(quoted("a\"\\\n\u{1}é😀\u{7f}"), "\"a\\\"\\\\\\n\\u0001\\u00e9\\ud83d\\ude00\\u007f\"");
     }
 
     #[test]

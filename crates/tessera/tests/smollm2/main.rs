@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::time::Instant;
 use tessera_compute::backend::Backend;
 use tessera_compute::batch::Want;
-use tessera_compute::cpu::Cpu;
+use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::reference::Reference;
 use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Model, Pick, Room};
@@ -208,7 +208,7 @@ fn the_cpu_stays_close_to_the_reference() {
 fn the_cpu_with_f32_activations_is_closer_still() {
     let Some(files) = folder("q4f32_1") else { return };
     let tokens = text_tokens(&files, 256);
-    let exact = Cpu { exact: true, ..Cpu::default() };
+    let exact = Cpu { activations: Activations::F32, ..Cpu::default() };
     let (distance, _) = compare(&files, &tokens, [&Reference, &exact]);
     println!("cpu, exact: {distance}");
     // Only keys and values are rounded, to f16.
