@@ -180,10 +180,6 @@ mod x86 {
     use super::*;
     use std::arch::x86_64::*;
 
-    /// How far ahead of a row's reading its bytes are asked for. The processor's own prefetching stops
-    /// at the end of a page.
-    const AHEAD: usize = 4096;
-
     /// Codes of the block's groups, zero where the row has ended, and its scales in lane order.
     struct Tail {
         codes: [u8; 256],
@@ -265,7 +261,7 @@ mod x86 {
         y: &mut [f32],
     ) {
         let full = w.groups / LANES;
-        let vectors = (w.groups % LANES).div_ceil(4);
+        let left = w.groups % LANES;
         let order = _mm256_setr_epi16(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let order32 = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let size = w.scale_dtype.size();
@@ -299,12 +295,30 @@ mod x86 {
                 }
                 block_avx512::<R, T>(at, 4, ws, x, t0, b, &mut acc);
             }
-            if vectors > 0 {
+            if left > 0 {
+                // Absent groups are zero codes with zero scales.
                 for r in 0..R {
-                    let tail = tail(w, rows.start + set[r]);
-                    let ws = _mm512_loadu_ps(tail.scales.as_ptr());
+                    let from = words[r].add(full * 256);
+                    let mut codes = [0u8; 256];
+                    for v in 0..left.div_ceil(4) {
+                        let bytes = (left * 16 - v * 64).min(64);
+                        let mask = u64::MAX >> (64 - bytes);
+                        let c = _mm512_maskz_loadu_epi8(mask, from.add(v * 64).cast());
+                        _mm512_storeu_si512(codes.as_mut_ptr().add(v * 64).cast(), c);
+                    }
+                    let s = scales[r].add(full * LANES * size);
+                    let mask = u16::MAX >> (LANES - left);
+                    let short = || _mm256_permutexvar_epi16(order, _mm256_maskz_loadu_epi16(mask, s.cast()));
+                    let ws = match w.scale_dtype {
+                        DType::BF16 => {
+                            let s = _mm512_cvtepu16_epi32(short());
+                            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(s))
+                        }
+                        DType::F16 => _mm512_cvtph_ps(short()),
+                        _ => _mm512_permutexvar_ps(order32, _mm512_maskz_loadu_ps(mask, s.cast())),
+                    };
                     let mut one = [acc[r]];
-                    block_avx512::<1, T>([tail.codes.as_ptr()], vectors, [ws], x, t0, full, &mut one);
+                    block_avx512::<1, T>([codes.as_ptr()], left.div_ceil(4), [ws], x, t0, full, &mut one);
                     acc[r] = one[0];
                 }
             }
@@ -348,7 +362,6 @@ mod x86 {
                     values[t] = [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())];
                 }
                 for r in 0..R {
-                    _mm_prefetch::<_MM_HINT_T1>(words[r].wrapping_add(v * 64 + AHEAD).cast());
                     let codes = _mm512_loadu_si512(words[r].add(v * 64).cast());
                     let even = _mm512_and_si512(codes, low);
                     let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low);

@@ -16,8 +16,8 @@ use tessera_weights::tensor::{Matrix, MatrixData};
 /// Up to this many rows every thread prepares the input for itself, which saves a barrier, and the
 /// kernel streams weights past all of them.
 const FEW: usize = 4;
-/// Bytes of weights in one claim of the row kernel.
-const CLAIM: usize = 48 << 10;
+/// Bytes of weights in one claim of the row kernel: its rows are read in step, a part of the claim apart.
+const CLAIM: usize = 256 << 10;
 /// Panels in one claim of the tile kernel: a tile of inputs stays in cache while they pass.
 const PANELS: usize = 4;
 /// Matrix rows in one claim of the f32 kernel.
