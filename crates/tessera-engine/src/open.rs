@@ -37,8 +37,8 @@ pub enum OpenError {
     /// The tensors.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The chat config.
-    #[error("{file}: {source}")]
+    /// The chat config, which its own errors name.
+    #[error("{}: {source}", file.parent().unwrap_or(file).display())]
     ChatConfig {
         /// The file.
         file: PathBuf,

@@ -44,7 +44,7 @@ pub enum TextError {
         rows: usize,
     },
     /// A model without a template.
-    #[error("{0}; give the prompt as it is with --raw")]
+    #[error("no chat template: {0}")]
     NoTemplate(String),
 }
 

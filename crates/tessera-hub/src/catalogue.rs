@@ -9,6 +9,10 @@ use std::path::Path;
 const BUILT_IN: &str = include_str!("catalogue.json");
 const MAX_LEN: u64 = 4 << 20;
 
+/// Sampling settings that an MLC chat config has a place for.
+const GENERATION_KEYS: [&str; 5] =
+    ["temperature", "top_p", "repetition_penalty", "frequency_penalty", "presence_penalty"];
+
 /// One model and the places that it can be had from, best first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +28,11 @@ pub struct CatalogueEntry {
     /// The quantisation to convert to, where a source is not an MLC folder.
     #[serde(default)]
     pub quantization: Option<String>,
+    /// Sampling settings that the model's authors recommend, under the names of `generation_config.json`.
+    /// A conversion writes them where the source has none of its own; a folder that is an MLC folder
+    /// already is left as it is.
+    #[serde(default)]
+    pub generation: Option<serde_json::Map<String, serde_json::Value>>,
     /// Where to fetch it, in the order to try.
     pub sources: Vec<CatalogueSource>,
 }
@@ -87,6 +96,14 @@ fn parse(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, CatalogueEntry>> {
         if entry.sources.is_empty() {
             return Err(bad(format!("{name}: no sources")));
         }
+        for (key, value) in entry.generation.iter().flatten() {
+            if !GENERATION_KEYS.contains(&key.as_str()) || !value.is_number() {
+                let known = GENERATION_KEYS.join(", ");
+                return Err(bad(format!(
+                    "{name}: generation.{key}: expected a number for one of {known}, found {value}"
+                )));
+            }
+        }
         for place in &entry.sources {
             match Source::parse(&place.source).map_err(|e| bad(format!("{name}: {e}")))? {
                 // A name that leads to a name could lead round in a circle.
@@ -116,6 +133,7 @@ mod tests {
         let entry = catalogue.get("smollm2").unwrap();
         assert!(entry.sources[0].source.starts_with("HF://"));
         assert!(entry.sources.iter().any(|s| s.source.starts_with("pip://") && s.sha256.is_some()));
+        assert_eq!(entry.generation.as_ref().unwrap()["temperature"], 0.2);
     }
 
     #[test]
@@ -127,6 +145,8 @@ mod tests {
         for bad in [
             r#"{"x":{"title":"t","sources":[]}}"#,
             r#"{"x":{"title":"t","sources":[{"source":"y"}]}}"#,
+            r#"{"x":{"title":"t","generation":{"heat":1},"sources":[{"source":"a/b"}]}}"#,
+            r#"{"x":{"title":"t","generation":{"top_p":"1"},"sources":[{"source":"a/b"}]}}"#,
             r#"{"../x":{"title":"t","sources":[{"source":"a/b"}]}}"#,
             r#"{"x":{"title":"t","sources":[{"source":"a/b","sha256":"00"}]}}"#,
         ] {

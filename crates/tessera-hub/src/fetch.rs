@@ -105,6 +105,8 @@ pub struct Fetch {
     pub record: SourceRecord,
     /// The quantisation that the catalogue wants, if it was a catalogue name.
     pub quantization: Option<String>,
+    /// Sampling settings of the catalogue, for a conversion. Empty if there are none.
+    pub generation: serde_json::Map<String, serde_json::Value>,
     /// False: the model was there already and nothing was fetched.
     pub fresh: bool,
     _lock: NameLock,
@@ -137,13 +139,21 @@ impl Store {
         if target.is_dir() && !options.force {
             let record = SourceRecord::read(&target).unwrap_or_default();
             let what = Fetched::Installed(target);
-            return Ok(Fetch { name, what, record, quantization: None, fresh: false, _lock: lock });
+            return Ok(Fetch {
+                name,
+                what,
+                record,
+                quantization: None,
+                generation: serde_json::Map::new(),
+                fresh: false,
+                _lock: lock,
+            });
         }
         remove_all(&self.staging(&name))?;
         let work = self.work_path(&name).join("download");
         fs::create_dir_all(&work).map_err(HubError::io(&work))?;
 
-        let mut quantization = None;
+        let (mut quantization, mut generation) = (None, serde_json::Map::new());
         let (what, record) = match source {
             Source::Catalogue(word) => {
                 let catalogue = self.catalogue()?;
@@ -151,6 +161,7 @@ impl Store {
                     .get(word)
                     .ok_or_else(|| HubError::NotInStore { name: word.clone(), known: false })?;
                 quantization = entry.quantization.clone();
+                generation = entry.generation.clone().unwrap_or_default();
                 let (what, mut record) = self.fetch_first(word, &entry.sources, &work, &tally)?;
                 record.licence = entry.licence.clone();
                 (what, record)
@@ -164,7 +175,7 @@ impl Store {
             Fetched::Installed(ready) => Fetched::Installed(self.install(&name, &ready, &record)?),
             other => other,
         };
-        Ok(Fetch { name, what, record, quantization, fresh: true, _lock: lock })
+        Ok(Fetch { name, what, record, quantization, generation, fresh: true, _lock: lock })
     }
 
     /// Tries the sources of a catalogue entry in order. Only "not to be had" leads to the next one.

@@ -2,7 +2,7 @@
 //! GGUF file, opened.
 
 use crate::output::hinted;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tessera_hub::{Kind, kind_of};
@@ -69,6 +69,20 @@ impl Checkpoint {
     /// A file beside the weights.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         find(&self.files, name)
+    }
+
+    /// Adds sampling settings that the source does not have itself.
+    pub fn recommend(&mut self, settings: &Map<String, Value>) {
+        if settings.is_empty() {
+            return;
+        }
+        let config = self.generation_config.get_or_insert_with(|| Value::Object(Map::new()));
+        // A generation_config.json that is no object says nothing, and is left for who reads it.
+        if let Value::Object(config) = config {
+            for (key, value) in settings {
+                config.entry(key).or_insert_with(|| value.clone());
+            }
+        }
     }
 }
 

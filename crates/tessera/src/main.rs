@@ -4,6 +4,7 @@ mod checkpoint;
 mod cli;
 mod commands;
 mod conversion;
+mod hints;
 mod interrupt;
 mod load;
 mod machine;

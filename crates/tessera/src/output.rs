@@ -1,6 +1,7 @@
 //! How the program speaks: results on stdout, everything else on stderr.
 
 use crate::cli::{Global, When};
+use crate::hints;
 use serde::Serialize;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
@@ -157,7 +158,7 @@ fn hint_of(error: &anyhow::Error) -> Option<String> {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             return Some(hinted.hint.clone());
         }
-        cause.downcast_ref::<tessera_hub::HubError>().and_then(|e| e.hint())
+        hints::of(cause)
     })
 }
 

@@ -42,7 +42,7 @@ pub enum ManifestError {
         limit: u64,
     },
     /// Not JSON, or a key twice in one object.
-    #[error("line {line}, column {column}: {what}")]
+    #[error("invalid JSON at line {line}, column {column}: {what}")]
     Json {
         /// Line, from 1.
         line: usize,

@@ -1,6 +1,6 @@
 //! `tessera pull`: fetches a model and, where it is no MLC folder yet, converts it.
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Model};
 use crate::cli::PullArgs;
 use crate::commands::verify;
 use crate::conversion::{self, Settings};
@@ -90,7 +90,10 @@ fn convert_fetched(
     out: &Output,
 ) -> anyhow::Result<SourceRecord> {
     let target = store.staging(&fetch.name);
-    let model = checkpoint::open(from, false)?;
+    let mut model = checkpoint::open(from, false)?;
+    if let Model::Checkpoint(checkpoint) = &mut model {
+        checkpoint.recommend(&fetch.generation);
+    }
     let settings = Settings { quant: Some(quant.to_owned()), ..Settings::default() };
     out.note(format_args!("converting to {quant}"));
     let summary = conversion::to_mlc(&model, &settings, &target, out)?;

@@ -48,17 +48,13 @@ fn print(report: &Report, out: &Output) -> anyhow::Result<()> {
     }
 }
 
-/// A defect as one line: file, tensor, field, expected, found. The sentence about it takes their place if it
-/// says all that, and is added otherwise, since it may say what to do.
+/// A defect as one line: the file, and the sentence about it.
 fn line(defect: &Defect) -> String {
-    let message = &defect.message;
-    if message.contains(&defect.expected) && message.contains(&defect.found) {
-        return message.clone();
+    let (file, message) = (&defect.file, &defect.message);
+    match message.contains(file.as_str()) {
+        true => message.clone(),
+        false => format!("{file}: {message}"),
     }
-    let tensor = defect.tensor.as_ref().map(|t| format!("{t}: ")).unwrap_or_default();
-    let (field, expected, found) = (&defect.field, &defect.expected, &defect.found);
-    let end = if message.is_empty() { String::new() } else { format!(" ({message})") };
-    format!("{}: {tensor}{field}: expected {expected}, found {found}{end}", defect.file)
 }
 
 /// Verifies a folder against its own config, or against what its shapes say if it has none.

@@ -1,0 +1,135 @@
+//! What to do about an error of the libraries, which say what is wrong and leave advice to the program.
+
+use tessera_engine::decoder::DecoderError;
+use tessera_engine::generate::GenerateError;
+use tessera_engine::model::{ModelError, StepError};
+use tessera_engine::open::OpenError;
+use tessera_engine::text::TextError;
+use tessera_engine::tokenizer::TokenizerError;
+use tessera_hub::HubError;
+use tessera_weights::arch::ArchError;
+use tessera_weights::chat_config::ChatConfigError;
+use tessera_weights::config::ConfigError;
+use tessera_weights::convert::FolderModelError;
+use tessera_weights::folder::FolderError;
+
+const REFETCH: &str =
+    "fetch this file again; `tessera verify` lists everything that is wrong with the folder";
+const SHAPES: &str =
+    "the shards or the manifest are another model's: fetch the folder again, or convert the checkpoint again";
+const CONTEXT: &str =
+    "shorten the prompt, or raise --context if the model allows it (`tessera inspect` says)";
+
+/// The hint for one error of a chain, if there is one.
+pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(e) = error.downcast_ref::<HubError>() {
+        return e.hint();
+    }
+    let hint = None
+        .or_else(|| error.downcast_ref().and_then(of_folder))
+        .or_else(|| error.downcast_ref().and_then(of_open))
+        .or_else(|| error.downcast_ref().and_then(of_model))
+        .or_else(|| error.downcast_ref().and_then(of_text))
+        .or_else(|| error.downcast_ref().and_then(of_tokenizer))
+        .or_else(|| error.downcast_ref().and_then(of_generate))
+        .or_else(|| error.downcast_ref().and_then(of_chat_config))
+        .or_else(|| error.downcast_ref().and_then(of_folder_model));
+    hint.map(str::to_owned)
+}
+
+fn of_folder(error: &FolderError) -> Option<&'static str> {
+    Some(match error {
+        FolderError::MissingShard { .. }
+        | FolderError::TruncatedShard { .. }
+        | FolderError::LongShard { .. }
+        | FolderError::Html { .. }
+        | FolderError::Manifest { .. } => REFETCH,
+        FolderError::WrongShape { .. }
+        | FolderError::WrongDType { .. }
+        | FolderError::Swapped { .. }
+        | FolderError::WrongForm { .. }
+        | FolderError::MissingTensor { .. } => SHAPES,
+        FolderError::UnknownScheme { .. } => {
+            "name it in mlc-chat-config.json (quantization), or fetch the folder again"
+        }
+        FolderError::NoManifest { .. } | FolderError::NotFound { .. } => {
+            "give the folder that holds the manifest and the shards"
+        }
+        // These say in their own words what to do.
+        _ => return None,
+    })
+}
+
+fn of_open(error: &OpenError) -> Option<&'static str> {
+    match error {
+        OpenError::Folder(e) => of_folder(e),
+        OpenError::ChatConfig { source, .. } => of_chat_config(source),
+        OpenError::Config { source: ConfigError::Arch(ArchError::Unknown { .. }), .. } => Some(
+            "correct model_type in the config if it is misspelt; this version knows no other architectures",
+        ),
+        OpenError::Config { .. } => Some("correct the config, or fetch it again"),
+        OpenError::File { .. } => Some("fetch this file again"),
+        OpenError::Scheme { .. } | OpenError::OtherScheme { .. } => {
+            Some("correct quantization in mlc-chat-config.json, or convert the original checkpoint again")
+        }
+    }
+}
+
+fn of_chat_config(error: &ChatConfigError) -> Option<&'static str> {
+    Some(match error {
+        ChatConfigError::UnknownTemplate { .. } => "correct conv_template, or leave it out",
+        _ => "correct mlc-chat-config.json, or fetch it again",
+    })
+}
+
+fn of_model(error: &ModelError) -> Option<&'static str> {
+    Some(match error {
+        ModelError::Decoder(DecoderError::Folder(e)) => return of_folder(e),
+        ModelError::Decoder(DecoderError::Family(_)) => {
+            "`tessera inspect`, `verify` and `convert` work with this folder"
+        }
+        ModelError::Decoder(DecoderError::Unused { .. }) => {
+            "the config and the tensors are not of one model: compare them with `tessera inspect --tensors`"
+        }
+        ModelError::Context { .. } => "leave --context out to use the model's own",
+        ModelError::Memory { .. } => "give a shorter --context, fewer sequences, or close other programs",
+        ModelError::Load(_) => return None,
+    })
+}
+
+fn of_text(error: &TextError) -> Option<&'static str> {
+    match error {
+        TextError::Tokenizer(e) => of_tokenizer(e),
+        TextError::Template(_) => None,
+        TextError::Vocabulary { .. } => Some("the tokenizer is another model's: fetch this model's own"),
+        TextError::NoTemplate(_) => Some(
+            "correct conv_template in mlc-chat-config.json, take the Hugging Face template with --template \
+             jinja, or give the prompt as it is with --raw",
+        ),
+    }
+}
+
+fn of_tokenizer(error: &TokenizerError) -> Option<&'static str> {
+    Some(match error {
+        TokenizerError::Missing { .. } => "put the model's tokenizer.json or tokenizer.model into the folder",
+        TokenizerError::Encode { .. } => return None,
+        _ => "fetch this file again",
+    })
+}
+
+fn of_generate(error: &GenerateError) -> Option<&'static str> {
+    Some(match error {
+        GenerateError::EmptyPrompt => "give some text",
+        GenerateError::PromptTooLong { .. } | GenerateError::Step(StepError::Context { .. }) => CONTEXT,
+        GenerateError::Broken { .. } => "`tessera verify` tells whether the weights are damaged",
+        _ => return None,
+    })
+}
+
+fn of_folder_model(error: &FolderModelError) -> Option<&'static str> {
+    Some(match error {
+        FolderModelError::Scheme(_) => "correct quantization in mlc-chat-config.json",
+        FolderModelError::Arch(_) => "correct model_config in mlc-chat-config.json",
+        _ => return None,
+    })
+}
