@@ -21,7 +21,7 @@ pub struct Loaded {
     pub took: Duration,
 }
 
-/// Part of the free memory that keys and values may take.
+/// Part of the free memory that weights, keys and values may take; the rest is for activations.
 const SHARE: f64 = 0.9;
 
 /// Opens and loads, telling what had to be guessed.
@@ -32,7 +32,10 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     for note in &files.notes {
         out.note(format_args!("note: {note}"));
     }
-    let free = memory().free().map(|free| (free as f64 * SHARE) as u64);
+    // Mapped weights count as free memory until they are read; a model runs at their speed only when
+    // all of them stay.
+    let weights = files.folder.stored_len();
+    let free = memory().free().map(|free| ((free as f64 * SHARE) as u64).saturating_sub(weights));
     let room = Room { context: args.context.map(|c| c as usize), sequences, memory: free };
     let model = match args.backend {
         Backend::Reference => Model::load(&files, &Reference, room)?,
