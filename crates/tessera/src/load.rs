@@ -3,9 +3,8 @@
 use crate::cli::{Backend, ComputeArgs};
 use crate::machine::memory;
 use crate::models;
-use crate::output::{Output, hinted};
+use crate::output::Output;
 use std::time::{Duration, Instant};
-use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::reference::Reference;
 use tessera_engine::model::{Model, Room};
@@ -39,7 +38,7 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     let room = Room { context: args.context.map(|c| c as usize), sequences, memory: free };
     let model = match args.backend {
         Backend::Reference => Model::load(&files, &Reference, room)?,
-        Backend::Cpu => Model::load(&files, &cpu(args)?, room)?,
+        Backend::Cpu => Model::load(&files, &cpu(args), room)?,
     };
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
@@ -49,18 +48,9 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     Ok(Loaded { files, model, took })
 }
 
-fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
-    if let Some(name) = &args.kernels
-        && Kernels::choose(Some(name)).is_none()
-    {
-        let known: Vec<_> = Kernels::available().iter().map(Kernels::name).collect();
-        return Err(hinted(
-            format!("this machine has no {name} kernels"),
-            format!("it has {}; without --kernels the first is used", known.join(", ")),
-        ));
-    }
+fn cpu(args: &ComputeArgs) -> Cpu {
     let plain = Cpu::default();
-    Ok(Cpu {
+    Cpu {
         threads: args.threads.map_or(plain.threads, usize::from),
         activations: match (args.exact, args.fast) {
             (true, _) => Activations::F32,
@@ -68,5 +58,5 @@ fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
             _ => Activations::Bits16,
         },
         kernels: args.kernels.clone(),
-    })
+    }
 }
