@@ -33,6 +33,14 @@ pub enum LoadError {
     /// Shapes that do not fit.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// Kernels that were asked for by name and cannot run here.
+    #[error("this machine has no {name} kernels; it has {known}")]
+    Kernels {
+        /// The name.
+        name: String,
+        /// Those that it can run.
+        known: String,
+    },
     /// Too little memory for the pages.
     #[error("{pages} KV pages need {needed} bytes, which could not be had")]
     Memory {

@@ -60,8 +60,11 @@ impl Text {
         let chat_config = files.chat_config.as_ref();
         let template = ChatTemplates::from_files(chat_config, |name| files.file(name))
             .and_then(|templates| templates.choose(choice));
-        let generation_config: Option<Value> =
-            files.file("generation_config.json").and_then(|b| serde_json::from_slice(&b).ok());
+        let mut notes = tokenizer.notes().to_vec();
+        let generation_config: Option<Value> = files.file("generation_config.json").and_then(|bytes| {
+            let parsed = serde_json::from_slice(&bytes);
+            parsed.map_err(|e| notes.push(format!("generation_config.json is ignored: {e}"))).ok()
+        });
         let stop_token_ids = match &template {
             Ok(template) => stop_token_ids(template, chat_config, generation_config.as_ref(), &tokenizer),
             Err(_) => tokenizer.eos().into_iter().collect(),
@@ -78,7 +81,6 @@ impl Text {
             presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),
             ..plain
         };
-        let notes = tokenizer.notes().to_vec();
         Ok(Text { tokenizer, template, stop_token_ids, defaults, notes })
     }
 

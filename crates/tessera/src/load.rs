@@ -3,9 +3,8 @@
 use crate::cli::{Backend, ComputeArgs};
 use crate::machine::memory;
 use crate::models;
-use crate::output::{Output, hinted};
+use crate::output::Output;
 use std::time::{Duration, Instant};
-use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::reference::Reference;
 use tessera_engine::model::{Model, Room};
@@ -21,7 +20,7 @@ pub struct Loaded {
     pub took: Duration,
 }
 
-/// Part of the free memory that keys and values may take.
+/// Part of the free memory that weights, keys and values may take; the rest is for activations.
 const SHARE: f64 = 0.9;
 
 /// Opens and loads, telling what had to be guessed.
@@ -32,11 +31,14 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     for note in &files.notes {
         out.note(format_args!("note: {note}"));
     }
-    let free = memory().free().map(|free| (free as f64 * SHARE) as u64);
+    // Mapped weights count as free memory until they are read; a model runs at their speed only when
+    // all of them stay.
+    let weights = files.folder.stored_len();
+    let free = memory().free().map(|free| ((free as f64 * SHARE) as u64).saturating_sub(weights));
     let room = Room { context: args.context.map(|c| c as usize), sequences, memory: free };
     let model = match args.backend {
         Backend::Reference => Model::load(&files, &Reference, room)?,
-        Backend::Cpu => Model::load(&files, &cpu(args)?, room)?,
+        Backend::Cpu => Model::load(&files, &cpu(args), room)?,
     };
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
@@ -46,18 +48,9 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     Ok(Loaded { files, model, took })
 }
 
-fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
-    if let Some(name) = &args.kernels
-        && Kernels::choose(Some(name)).is_none()
-    {
-        let known: Vec<_> = Kernels::available().iter().map(Kernels::name).collect();
-        return Err(hinted(
-            format!("this machine has no {name} kernels"),
-            format!("it has {}; without --kernels the first is used", known.join(", ")),
-        ));
-    }
+fn cpu(args: &ComputeArgs) -> Cpu {
     let plain = Cpu::default();
-    Ok(Cpu {
+    Cpu {
         threads: args.threads.map_or(plain.threads, usize::from),
         activations: match (args.exact, args.fast) {
             (true, _) => Activations::F32,
@@ -65,5 +58,5 @@ fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
             _ => Activations::Bits16,
         },
         kernels: args.kernels.clone(),
-    })
+    }
 }

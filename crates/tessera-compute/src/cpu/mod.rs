@@ -81,7 +81,10 @@ impl Backend for Cpu {
 
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
-        let kernels = Kernels::choose(self.kernels.as_deref()).unwrap_or(Kernels::SCALAR);
+        let kernels = Kernels::choose(self.kernels.as_deref()).ok_or_else(|| LoadError::Kernels {
+            name: self.kernels.clone().unwrap_or_default(),
+            known: Kernels::available().iter().map(Kernels::name).collect::<Vec<_>>().join(", "),
+        })?;
         let needed = pages.saturating_mul(self.page_len(&program));
         let kv = Zeroed::new(needed / size_of::<u16>()).ok_or(LoadError::Memory { pages, needed })?;
         let stages = stage::compile(&program);
