@@ -274,7 +274,7 @@ pub enum ManifestName {
 /// `tessera convert`
 #[derive(Clone, Debug, Args)]
 pub struct ConvertArgs {
-    /// A Hugging Face folder, a GGUF file, or an MLC folder
+    /// A Hugging Face folder, a GGUF file, an MLC folder, or a name from the store
     pub src: PathBuf,
     /// The folder to write; must not exist
     #[arg(required_unless_present = "dry_run")]

@@ -1,5 +1,6 @@
 //! What to do about an error of the libraries, which say what is wrong and leave advice to the program.
 
+use tessera_compute::backend::LoadError;
 use tessera_engine::decoder::DecoderError;
 use tessera_engine::generate::GenerateError;
 use tessera_engine::model::{ModelError, StepError};
@@ -93,6 +94,8 @@ fn of_model(error: &ModelError) -> Option<&'static str> {
         }
         ModelError::Context { .. } => "leave --context out to use the model's own",
         ModelError::Memory { .. } => "give a shorter --context, fewer sequences, or close other programs",
+        ModelError::Load(LoadError::Kernels { .. }) => "without --kernels the fastest are used",
+        ModelError::Load(LoadError::Memory { .. }) => "give a shorter --context",
         ModelError::Load(_) => return None,
     })
 }

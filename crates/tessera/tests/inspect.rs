@@ -178,6 +178,8 @@ fn pulling_a_checkpoint_converts_and_verifies_it() {
     assert_eq!(json["source"]["converted"], "converted from Hugging Face to q4f32_1");
     home.tessera(&["verify", "tiny"]).ok();
     home.tessera(&["tokenize", "tiny", "Hi"]).ok();
+    home.tessera(&["convert", "tiny", "again", "--manifest", "ndarray-cache"]).ok();
+    home.tessera(&["verify", "again"]).ok();
     home.tessera(&["pull", "./hf", "--name", "other", "--quant", "q7"]).fails(&["\"q7\""]);
     home.tessera(&["inspect", "other"]).fails(&["not in the store"]);
 }

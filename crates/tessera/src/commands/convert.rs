@@ -3,6 +3,7 @@
 use crate::checkpoint;
 use crate::cli::{ConvertArgs, Format, ManifestName as Manifest};
 use crate::conversion::{self, Settings};
+use crate::models;
 use crate::output::{Bytes, Output, hinted};
 use crate::progress::use_threads;
 use serde_json::json;
@@ -22,7 +23,11 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
         },
         conv_template: args.conv_template.clone(),
     };
-    let model = checkpoint::open(&args.src, args.dry_run)?;
+    let src = match args.src.to_str() {
+        Some(name) if !args.src.exists() => models::locate(name)?,
+        _ => args.src.clone(),
+    };
+    let model = checkpoint::open(&src, args.dry_run)?;
     if args.dry_run {
         if args.to == Format::Safetensors {
             return Err(hinted(
