@@ -1,6 +1,6 @@
 //! Runs a decoder's [`program::Program`] over a [`batch::Batch`] of sequences on a backend.
 //!
-//! A model is written once, as a list of operations over activation slots. [`reference`] interprets
+//! A model is written once, as a list of operations over activation slots. [`mod@reference`] interprets
 //! the list in plain f32 and defines what each operation means; [`cpu`] compiles it into stages for
 //! the instruction set found at run time and is held to the reference by `tests/agree.rs`.
 
