@@ -58,3 +58,8 @@ pub use tessera_compute as compute;
 pub use tessera_engine as engine;
 pub use tessera_hub as hub;
 pub use tessera_weights as weights;
+
+// The examples of that page are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/api.md")]
+struct Api;
