@@ -133,7 +133,7 @@ pub struct ComputeArgs {
 /// How tokens are chosen.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
-    /// 0 takes the likeliest token every time [default: the model's]
+    /// 0 takes the likeliest token every time, without the model's penalties [default: the model's]
     #[arg(long, value_name = "T", value_parser = at_least_zero, help_heading = "Sampling")]
     pub temperature: Option<f32>,
     /// Keep the K likeliest tokens; 0 keeps all
@@ -145,13 +145,13 @@ pub struct SamplingArgs {
     /// Drop tokens less likely than this share of the likeliest
     #[arg(long, value_name = "P", value_parser = zero_to_one, help_heading = "Sampling")]
     pub min_p: Option<f32>,
-    /// Divide the logits of tokens seen before; 1 is off
+    /// Divide the logits of tokens seen before; 1 is off [default: the model's]
     #[arg(long, value_name = "X", value_parser = above_zero, help_heading = "Sampling")]
     pub repetition_penalty: Option<f32>,
-    /// Subtract this for each time a token was generated
+    /// Subtract this for each time a token was generated [default: the model's]
     #[arg(long, value_name = "X", value_parser = finite, allow_hyphen_values = true, help_heading = "Sampling")]
     pub frequency_penalty: Option<f32>,
-    /// Subtract this once from tokens that were generated
+    /// Subtract this once from tokens that were generated [default: the model's]
     #[arg(long, value_name = "X", value_parser = finite, allow_hyphen_values = true, help_heading = "Sampling")]
     pub presence_penalty: Option<f32>,
     /// Add BIAS to the logit of a token id (may be repeated)

@@ -42,6 +42,14 @@ fn the_same_settings_give_the_same_text() {
         let again = run_json(&home, &[&["--temperature", "0"], args].concat());
         assert_eq!(again["token_ids"], greedy["token_ids"], "{args:?}");
     }
+    // A folder's penalties do not make greedy something else; typed ones do.
+    let config = home.path("m/mlc-chat-config.json");
+    let mut chat: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    chat["repetition_penalty"] = json!(100.0);
+    std::fs::write(&config, chat.to_string()).unwrap();
+    assert_eq!(run_json(&home, &["--temperature", "0"])["token_ids"], greedy["token_ids"]);
+    let typed = run_json(&home, &["--temperature", "0", "--repetition-penalty", "100"]);
+    assert_ne!(typed["token_ids"], greedy["token_ids"]);
     let hot = |seed: &str| {
         run_json(&home, &["--temperature", "100", "--top-p", "1", "--seed", seed])["token_ids"].clone()
     };
@@ -53,13 +61,15 @@ fn the_same_settings_give_the_same_text() {
 #[test]
 fn a_stop_string_ends_the_answer_and_is_no_part_of_it() {
     let home = home();
-    let all = run_json(&home, &["--temperature", "0"]);
+    // Without the penalty this model says one token again and again.
+    let varied = ["--temperature", "0", "--repetition-penalty", "100"];
+    let all = run_json(&home, &varied);
     let text = all["text"].as_str().unwrap();
-    let middle = text.char_indices().nth(text.chars().count() / 2).unwrap();
-    let stop = &text[middle.0..middle.0 + middle.1.len_utf8()];
-    let cut = run_json(&home, &["--temperature", "0", "--stop", stop]);
-    assert_eq!(cut["finish_reason"], "stop");
-    assert_eq!(cut["text"], text[..text.find(stop).unwrap()]);
+    let third = text.chars().nth(2).unwrap().to_string();
+    let before = &text[..text.find(&third).unwrap()];
+    assert!(!before.is_empty(), "{text:?}");
+    let cut = run_json(&home, &[&varied[..], &["--stop", &third]].concat());
+    assert_eq!((&cut["finish_reason"], &cut["text"]), (&json!("stop"), &json!(before)));
 }
 
 #[test]

@@ -138,16 +138,21 @@ fn request(args: &RunArgs, text: &Text, prompt: Vec<u32>) -> Request {
 }
 
 /// What was typed, over the folder's own defaults. Without a seed each run has another.
+///
+/// `--temperature 0` asks for the likeliest token, so the folder's penalties, which would make it another,
+/// are left out; typed ones count.
 fn sampling(args: &SamplingArgs, defaults: &SamplingParams) -> SamplingParams {
+    let plain = SamplingParams::default();
+    let penalties = if args.temperature == Some(0.0) { &plain } else { defaults };
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     SamplingParams {
         temperature: args.temperature.unwrap_or(defaults.temperature),
         top_k: args.top_k.map_or(defaults.top_k, |k| k as usize),
         top_p: args.top_p.unwrap_or(defaults.top_p),
         min_p: args.min_p.unwrap_or(defaults.min_p),
-        repetition_penalty: args.repetition_penalty.unwrap_or(defaults.repetition_penalty),
-        frequency_penalty: args.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-        presence_penalty: args.presence_penalty.unwrap_or(defaults.presence_penalty),
+        repetition_penalty: args.repetition_penalty.unwrap_or(penalties.repetition_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(penalties.frequency_penalty),
+        presence_penalty: args.presence_penalty.unwrap_or(penalties.presence_penalty),
         logit_bias: args.logit_bias.clone(),
         seed: args.seed.unwrap_or_else(|| time.map_or(0, |d| d.as_nanos() as u64)),
     }
