@@ -65,7 +65,7 @@ fn a_manifest_that_is_refused_is_named() {
     let folder = small().temp();
     fs::write(folder.path().join("tensor-cache.json"), "{\n").unwrap();
     let text = error(folder.path()).to_string();
-    assert!(text.starts_with("tensor-cache.json: line 2, column 0: EOF"), "{text}");
+    assert!(text.starts_with("tensor-cache.json: invalid JSON at line 2, column 0: EOF"), "{text}");
     let mut manifest = small().manifest();
     manifest["records"][0]["dataPath"] = json!("../params_shard_0.bin");
     fs::write(folder.path().join("tensor-cache.json"), manifest.to_string()).unwrap();
