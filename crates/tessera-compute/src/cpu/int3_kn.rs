@@ -4,6 +4,7 @@
 use super::codes::Codes;
 use super::int3::word_dot;
 use super::int3_acts::{BLOCK, group_at};
+#[cfg(target_arch = "x86_64")]
 use super::int4_kn::BLOCK_ROWS;
 use super::q8;
 use super::simd::LANES;

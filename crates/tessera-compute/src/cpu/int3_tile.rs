@@ -1,7 +1,9 @@
 //! Many tokens times a panel of 3-bit rows, for both layouts: as [`super::int4::tile_scalar`], with
 //! groups of ten steps.
 
-use super::int3::{STEP_BYTES, STEPS};
+use super::int3::STEP_BYTES;
+#[cfg(target_arch = "x86_64")]
+use super::int3::STEPS;
 use super::int3_acts::GROUP;
 use super::int4::{PANEL, Panel, TileView};
 use super::q8::TILE;

@@ -36,6 +36,7 @@ pub struct Panel {
     /// `[group in visiting order][16 rows]`.
     pub scales: Vec<f32>,
     /// Where each group stands in the visiting order.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     place: Vec<u32>,
 }
 

@@ -13,6 +13,7 @@ use super::simd::LANES;
 use std::ops::Range;
 
 /// Rows that pass before the next group begins: their sums stay in the first cache.
+#[cfg(target_arch = "x86_64")]
 pub(super) const BLOCK_ROWS: usize = 1024;
 
 /// Both nibbles of a word's bytes: inputs 0, 2, 4, 6, then 1, 3, 5, 7.

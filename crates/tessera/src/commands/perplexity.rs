@@ -34,7 +34,9 @@ pub fn run(args: PerplexityArgs, out: &Output) -> anyhow::Result<ExitCode> {
     if tokens.len() < all {
         out.note(format_args!("note: {} of the text's {all} tokens are read", tokens.len()));
     }
-    let window = args.window.map_or(512, |w| w as usize).min(loaded.model.context());
+    let context = loaded.model.context();
+    let window = args.window.map_or(512.min(context), |w| w as usize);
+    anyhow::ensure!(window <= context, "--window is {window} tokens, the context holds {context}");
     let progress = out.progress(tokens.len() as u64, "tokens");
     let start = Instant::now();
     let (mut sum, mut count) = (0.0f64, 0usize);
