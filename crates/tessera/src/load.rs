@@ -37,7 +37,18 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     let free = memory().free().map(|free| ((free as f64 * SHARE) as u64).saturating_sub(weights));
     let room = Room { context: args.context.map(|c| c as usize), sequences, memory: free };
     let model = match args.backend {
-        Backend::Reference => Model::load(&files, &Reference, room)?,
+        Backend::Reference => {
+            let unused = [
+                ("--threads", args.threads.is_some()),
+                ("--exact", args.exact),
+                ("--fast", args.fast),
+                ("--kernels", args.kernels.is_some()),
+            ];
+            if let Some((flag, _)) = unused.iter().find(|(_, given)| *given) {
+                anyhow::bail!("{flag} has no meaning for --backend reference, which has one way to compute");
+            }
+            Model::load(&files, &Reference, room)?
+        }
         Backend::Cpu => Model::load(&files, &cpu(args), room)?,
     };
     for note in model.notes() {
