@@ -5,7 +5,7 @@ use super::codes::Coded;
 use super::dense::Dense;
 use super::panel::{PANEL, Panel};
 use super::pool::Worker;
-use super::q8::TILE;
+use super::q8::{TILE, grow};
 use super::simd::LANES;
 use super::stage::Linear;
 use super::step::{Pointers, Prepared, Run, Scratch};
@@ -167,7 +167,8 @@ impl Run<'_> {
     ) {
         let kernels = &self.model.kernels;
         let count = rows.len();
-        y.resize(n * count, 0.0);
+        grow(y, n * count);
+        let y = &mut y[..n * count];
         match form {
             Form::Rows(w) => kernels.rows(w, rows, &x.rows, n, y),
             Form::Dense(w, _) => kernels.dense(w, rows, &x.floats, n, y),
@@ -238,12 +239,18 @@ fn claim_of(matrix: &Matrix, rows: usize, worker: &Worker<'_>) -> usize {
 
 /// Makes room for `n` rows in the one form, and empties the others.
 fn reset(x: &mut Prepared, form: &Form<'_>, n: usize, planes: usize) {
-    x.rows.reset(0, 0, 0, planes);
-    x.tiles.reset(0, 0, 0, planes);
+    let (rows, tiles, floats) = match form {
+        Form::Rows(_) => (n, 0, 0),
+        Form::Tiles(..) => (0, n, 0),
+        Form::Dense(_, width) | Form::Floats(width) => (0, 0, n * width),
+    };
+    let (groups, bytes) = match form {
+        Form::Rows(w) | Form::Tiles(w, ..) => (w.groups(), w.input_bytes()),
+        Form::Dense(..) | Form::Floats(_) => (0, (0, 0)),
+    };
+    x.rows.reset(rows, groups, bytes.0, planes);
+    x.tiles.reset(tiles, if tiles > 0 { groups } else { 0 }, bytes.1, planes);
+    // What lies behind a row's end must be zero.
     x.floats.clear();
-    match form {
-        Form::Rows(w) => x.rows.reset(n, w.groups(), w.input_bytes().0, planes),
-        Form::Tiles(w, ..) => x.tiles.reset(n, w.groups(), w.input_bytes().1, planes),
-        Form::Dense(_, width) | Form::Floats(width) => x.floats.resize(n * width, 0.0),
-    }
+    x.floats.resize(floats, 0.0);
 }
