@@ -218,6 +218,14 @@ impl Codes<'_> {
         }
     }
 
+    /// Words and scales of `count` rows from `row`, as far as there are any, where a row is a stream.
+    pub(super) fn part(&self, row: usize, count: usize) -> [&[u8]; 2] {
+        let rows = row.min(self.rows)..(row + count).min(self.rows);
+        let of = |bytes: &'_ [u8], len: usize| rows.start * len..(rows.end * len).min(bytes.len());
+        let (words, scales) = (self.groups * GROUP_BYTES, self.groups * self.scale_dtype.size());
+        [&self.words[of(self.words, words)], &self.scales[of(self.scales, scales)]]
+    }
+
     /// What the row kernels' pointers rely on: all words and scales, and `n` tokens.
     pub(super) fn check<F: Format>(&self, rows: &Range<usize>, x: &q8::Rows, n: usize, y: &[f32]) {
         self.check_len();
