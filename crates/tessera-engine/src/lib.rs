@@ -1,5 +1,6 @@
 //! Tokens in, tokens out: tokenizer, chat template, decoder, KV pages, sampler.
 
+pub mod cache;
 pub mod constraint;
 pub mod decoder;
 pub mod detokenize;
