@@ -79,6 +79,11 @@ impl PrefixCache {
         found
     }
 
+    /// The node's page.
+    pub fn page(&self, id: u64) -> Option<u32> {
+        self.nodes.get(&id).map(|node| node.page)
+    }
+
     /// Notes a use and gives the node's page.
     pub fn touch(&mut self, id: u64) -> u32 {
         self.clock += 1;

@@ -169,6 +169,14 @@ impl Kv {
         found.nodes.len() * PAGE + found.part.map_or(0, |part| part.len)
     }
 
+    /// How many available pages a new sequence of `tokens` would take to reach `positions`: those that
+    /// others hold already cost nothing.
+    pub fn cost(&self, tokens: &[u32], class: u32, positions: usize) -> usize {
+        let found = self.cache.find(tokens, class);
+        let held = found.nodes.iter().filter(|n| self.cache.page(**n).is_some_and(|p| !self.pool.is_idle(p)));
+        PagePool::pages_for(positions).saturating_sub(held.count())
+    }
+
     /// A sequence with as many of the first `tokens` as the cache holds.
     pub fn begin(&mut self, tokens: &[u32], class: u32) -> (Sequence, Option<PageCopy>) {
         let mut sequence = Sequence::default();

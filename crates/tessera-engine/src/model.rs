@@ -168,6 +168,11 @@ impl Model {
         sequence
     }
 
+    /// How many available pages a new sequence of these tokens would take to reach `positions`.
+    pub fn pages_needed(&self, tokens: &[u32], prompt_len: usize, positions: usize) -> usize {
+        self.kv.cost(tokens, self.class(prompt_len), positions)
+    }
+
     /// Offers the sequence's tokens to others: those of full pages, and with `tail` the rest.
     pub fn remember(&mut self, sequence: &mut Sequence, tail: bool) {
         self.kv.remember(sequence, tail);
