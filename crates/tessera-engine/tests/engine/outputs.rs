@@ -106,10 +106,12 @@ enum Step {
     Forced(Vec<u32>),
 }
 
+type Accepted = Arc<Mutex<Vec<u32>>>;
+
 struct Script {
     steps: Vec<Step>,
     mask: Vec<u32>,
-    taken: Arc<Mutex<Vec<u32>>>,
+    taken: Accepted,
     inside: usize,
     at: usize,
 }
@@ -157,7 +159,8 @@ impl Constraint for Script {
     }
 }
 
-fn script(steps: &[Step]) -> (Option<Box<dyn Constraint>>, Arc<Mutex<Vec<u32>>>) {
+/// A script, and what it will have accepted.
+fn script(steps: &[Step]) -> (Option<Box<dyn Constraint>>, Accepted) {
     let taken = Arc::new(Mutex::new(Vec::new()));
     let script = Script { steps: steps.to_vec(), mask: Vec::new(), taken: taken.clone(), inside: 0, at: 0 };
     (Some(Box::new(script)), taken)
