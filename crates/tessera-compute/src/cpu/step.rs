@@ -3,6 +3,7 @@
 use super::attention::parts_len;
 use super::kernels::Kernels;
 use super::memory::Zeroed;
+use super::page_len;
 use super::panel::Panel;
 use super::pool::{Pool, Worker};
 use super::q8;
@@ -170,6 +171,18 @@ impl Step {
         Step { model, pool, slots, shared, scratch, angles: Vec::new(), parts: Vec::new(), frequencies }
     }
 
+    /// What the head would read: its stage may hold the norm before it.
+    fn hidden(&self, rows: usize, out: &mut Vec<f32>) {
+        let Some(Stage::Linear(head)) = self.model.stages.last() else { return };
+        let width = self.model.program.slots[head.x.0].width;
+        let x = &self.slots[head.x.0][..rows * width];
+        let Some((weight, eps)) = head.norm else { return out.extend_from_slice(x) };
+        out.resize(rows * width, 0.0);
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            self.model.kernels.rms_norm(x, &self.model.program.vectors[weight.0], eps, out);
+        }
+    }
+
     /// cos and sin of every row's position.
     fn turn(&mut self, batch: &Batch<'_>) {
         let half = self.model.program.heads.dim / 2;
@@ -202,6 +215,8 @@ impl Executor for Step {
             }
         }
         self.turn(batch);
+        // The head is the last stage (`Program::check`).
+        let stages = self.model.stages.len() - usize::from(batch.want == Want::Hidden);
         let parts_len = parts_len(&self.model.program, batch);
         if self.parts.len() < parts_len {
             self.parts.resize(parts_len, 0.0);
@@ -220,20 +235,28 @@ impl Executor for Step {
         self.pool.run(&|worker| {
             // SAFETY: each thread has an index of its own.
             let scratch = unsafe { &mut **run.scratch[worker.index].get() };
-            for (i, stage) in run.model.stages.iter().enumerate() {
+            for (i, stage) in run.model.stages[..stages].iter().enumerate() {
                 run.stage(stage, 2 * i, worker, scratch);
                 worker.barrier();
             }
         });
         let vocab = self.model.program.vocab;
-        let logits = &self.slots[self.model.program.logits.0][..batch.picked.len() * vocab];
-        out.logits.clear();
-        out.tokens.clear();
+        let logits = || &self.slots[self.model.program.logits.0][..batch.picked.len() * vocab];
+        out.clear();
         match batch.want {
-            Want::Logits => out.logits.extend_from_slice(logits),
-            Want::Greedy => out.tokens.extend(logits.chunks_exact(vocab).map(argmax)),
+            Want::Logits => out.logits.extend_from_slice(logits()),
+            Want::Greedy => out.tokens.extend(logits().chunks_exact(vocab).map(argmax)),
+            Want::Hidden => self.hidden(batch.picked.len(), &mut out.hidden),
         }
         Ok(())
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) {
+        let len = page_len(&self.model.program, self.model.kv_type);
+        assert!((from.max(to) as usize) < self.model.pages);
+        let kv = self.model.kv.as_ptr();
+        // SAFETY: both pages lie in the pool, and nobody else uses it outside a step.
+        unsafe { std::ptr::copy(kv.add(from as usize * len), kv.add(to as usize * len), len) }
     }
 
     fn kv_len(&self) -> usize {
