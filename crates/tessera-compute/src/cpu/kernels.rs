@@ -45,12 +45,11 @@ type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
-    ($module:ident, $lanes:ty, $features:literal) => {
-        #[cfg(target_arch = "x86_64")]
+    ($module:ident, $lanes:ty $(, $features:literal)?) => {
         mod $module {
             use super::*;
 
-            lanes_for!(@functions $lanes, #[target_feature(enable = $features)]);
+            lanes_for!(@functions $lanes, $(#[target_feature(enable = $features)])?);
         }
     };
     (@functions $lanes:ty, $(#[$attribute:meta])?) => {
@@ -118,13 +117,16 @@ macro_rules! lanes_for {
     };
 }
 
-mod scalar {
-    use super::*;
-
-    lanes_for!(@functions Scalar,);
-}
+lanes_for!(scalar, Scalar);
+#[cfg(target_arch = "x86_64")]
 lanes_for!(avx2, super::super::simd::Avx2, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
 lanes_for!(avx512, super::super::simd::Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
+// NEON belongs to every 64-bit Arm, and a wasm module has vectors in all of its code or in none.
+#[cfg(target_arch = "aarch64")]
+lanes_for!(neon, super::super::simd::Neon);
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+lanes_for!(simd128, super::super::simd::Simd128);
 
 macro_rules! table {
     ($name:literal, $module:ident, $rows:ident, $panel:ident, $panel_kn:ident, $tile:ident, $int4_panel:path) => {
@@ -196,6 +198,26 @@ impl Kernels {
                 ));
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        all.push(table!(
+            "neon",
+            neon,
+            rows_scalar,
+            panel_scalar,
+            panel_kn_scalar,
+            tile_scalar,
+            int4::panel_scalar
+        ));
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        all.push(table!(
+            "simd128",
+            simd128,
+            rows_scalar,
+            panel_scalar,
+            panel_kn_scalar,
+            tile_scalar,
+            int4::panel_scalar
+        ));
         all.push(Kernels::SCALAR);
         all
     }
