@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::time::Duration;
 use tessera_compute::cpu::codes::Coded;
 use tessera_compute::cpu::dense::Dense;
-use tessera_compute::cpu::int4::{PANEL, Panel};
 use tessera_compute::cpu::kernels::Kernels;
+use tessera_compute::cpu::panel::{PANEL, Panel};
 use tessera_compute::cpu::q8::{Rows, TILE, Tiles};
 use tessera_weights::bytes::Bytes;
 use tessera_weights::dtype::DType;
@@ -101,6 +101,15 @@ fn chosen() -> Kernels {
     Kernels::choose(name.as_deref()).expect("an instruction set that this machine has")
 }
 
+/// Planes that activations can have.
+fn planes_of(kind: Kind) -> usize {
+    if matches!(kind, Kind::Dense(_)) { 1 } else { 2 }
+}
+
+fn label(k: &Kernels, planes: usize) -> String {
+    format!("{}-{}", k.name(), if planes == 1 { "8bit" } else { "15bit" })
+}
+
 fn decode(c: &mut Criterion) {
     let k = chosen();
     let mib = std::env::var("TESSERA_BENCH_MIB").map_or(MIB, |s| s.parse().expect("a number of MiB"));
@@ -114,25 +123,27 @@ fn decode(c: &mut Criterion) {
         all.push(one);
         group.throughput(Throughput::Bytes(all.iter().map(|m| m.stored_len() as u64).sum()));
         let (mut y, mut w) = (vec![0.0; ROWS], Vec::new());
-        group.bench_function(BenchmarkId::new(*name, k.name()), |b| {
-            let mut rows = Rows::default();
-            if let Some(w) = Coded::of(&all[0]) {
-                rows.reset_groups(1, w.groups(), w.input_bytes().0);
-                k.input_row(&w, &x, &mut rows.values, &mut rows.scales, &mut rows.offsets);
-            }
-            b.iter(|| {
-                for m in &all {
-                    match (Coded::of(m), dense(m)) {
-                        (Some(w), _) => {
-                            let step = if w.is_nk() { 32 } else { 1024 };
-                            claims(step).for_each(|r| k.rows(&w, r, &rows, 1, black_box(&mut y)));
-                        }
-                        (_, Some(w)) => claims(16).for_each(|r| k.dense(&w, r, &x, 1, black_box(&mut y))),
-                        _ => unreachable!("a format without kernels"),
-                    }
+        for planes in 1..=planes_of(*kind) {
+            group.bench_function(BenchmarkId::new(*name, label(&k, planes)), |b| {
+                let mut rows = Rows::default();
+                if let Some(w) = Coded::of(&all[0]) {
+                    rows.reset(1, w.groups(), w.input_bytes().0, planes);
+                    k.input_row(&w, &x, planes, &mut rows.values, &mut rows.scales, &mut rows.offsets);
                 }
+                b.iter(|| {
+                    for m in &all {
+                        match (Coded::of(m), dense(m)) {
+                            (Some(w), _) => {
+                                let step = if w.is_nk() { 32 } else { 1024 };
+                                claims(step).for_each(|r| k.rows(&w, r, &rows, 1, black_box(&mut y)));
+                            }
+                            (_, Some(w)) => claims(16).for_each(|r| k.dense(&w, r, &x, 1, black_box(&mut y))),
+                            _ => unreachable!("a format without kernels"),
+                        }
+                    }
+                });
             });
-        });
+        }
         group.bench_function(BenchmarkId::new(*name, "floats"), |b| {
             // The slow way needs no more than a few matrices; the rate is what counts.
             b.iter(|| {
@@ -154,38 +165,40 @@ fn prefill(c: &mut Criterion) {
     for (name, kind) in KINDS {
         let m = matrix(*kind);
         let mut y = vec![0.0; TOKENS * ROWS];
-        group.bench_function(BenchmarkId::new(*name, k.name()), |b| {
-            let Some(w) = Coded::of(&m) else {
-                let w = dense(&m).expect("codes or elements");
-                b.iter(|| claims(32).for_each(|r| k.dense(&w, r, &x, TOKENS, black_box(&mut y))));
-                return;
-            };
-            let (order, ends) = w.visit();
-            let (slots, bytes) = (w.groups() * TILE, w.input_bytes().1);
-            let mut tiles = Tiles::default();
-            tiles.reset_groups(TOKENS, w.groups(), bytes);
-            for (t, x) in x.chunks_exact(COLS).enumerate() {
-                let part = t / TILE * slots..(t / TILE + 1) * slots;
-                let values = &mut tiles.values[part.start * bytes..part.end * bytes];
-                let (scales, offsets) =
-                    (&mut tiles.scales[part.clone()], &mut tiles.offsets[part.start..part.end]);
-                k.input_tile_row(&w, x, &order, t % TILE, values, scales, offsets);
-            }
-            let mut panels: [Panel; 4] = Default::default();
-            let mut tile = [0.0; TILE * PANEL];
-            b.iter(|| {
-                for rows in claims(4 * PANEL) {
-                    for (i, panel) in panels.iter_mut().enumerate() {
-                        k.panel(&w, rows.start + i * PANEL, &order, panel);
-                    }
-                    for t in 0..TOKENS / TILE {
-                        for panel in &panels {
-                            k.tile(&w, panel, &tiles.tile(t), &ends, black_box(&mut tile));
+        for planes in 1..=planes_of(*kind) {
+            group.bench_function(BenchmarkId::new(*name, label(&k, planes)), |b| {
+                let Some(w) = Coded::of(&m) else {
+                    let w = dense(&m).expect("codes or elements");
+                    b.iter(|| claims(32).for_each(|r| k.dense(&w, r, &x, TOKENS, black_box(&mut y))));
+                    return;
+                };
+                let (order, ends) = w.visit();
+                let (slots, bytes) = (w.groups() * TILE, w.input_bytes().1 * planes);
+                let mut tiles = Tiles::default();
+                tiles.reset(TOKENS, w.groups(), w.input_bytes().1, planes);
+                for (t, x) in x.chunks_exact(COLS).enumerate() {
+                    let part = t / TILE * slots..(t / TILE + 1) * slots;
+                    let values = &mut tiles.values[part.start * bytes..part.end * bytes];
+                    let (scales, offsets) =
+                        (&mut tiles.scales[part.clone()], &mut tiles.offsets[part.start..part.end]);
+                    k.input_tile_row(&w, x, planes, &order, t % TILE, values, scales, offsets);
+                }
+                let mut panels: [Panel; 4] = Default::default();
+                let mut tile = [0.0; TILE * PANEL];
+                b.iter(|| {
+                    for rows in claims(4 * PANEL) {
+                        for (i, panel) in panels.iter_mut().enumerate() {
+                            k.panel(&w, rows.start + i * PANEL, &order, panel);
+                        }
+                        for t in 0..TOKENS / TILE {
+                            for panel in &panels {
+                                k.tile(&w, panel, &tiles.tile(t), &ends, black_box(&mut tile));
+                            }
                         }
                     }
-                }
+                });
             });
-        });
+        }
         let mut w = Vec::new();
         group.bench_function(BenchmarkId::new(*name, "floats"), |b| {
             b.iter(|| claims(16).for_each(|r| floats(&k, &m, r, &x, &mut w, black_box(&mut y))));

@@ -66,7 +66,7 @@ fn cpu(args: &ComputeArgs) -> Cpu {
         activations: match (args.exact, args.fast) {
             (true, _) => Activations::F32,
             (_, true) => Activations::Bits8,
-            _ => Activations::Bits16,
+            _ => Activations::Bits15,
         },
         kernels: args.kernels.clone(),
     }

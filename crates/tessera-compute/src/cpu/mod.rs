@@ -4,14 +4,12 @@
 pub mod attend;
 pub mod codes;
 pub mod dense;
-pub mod int3;
-pub mod int3_acts;
-pub mod int3_kn;
-pub mod int3_tile;
-pub mod int4;
-pub mod int4_kn;
 pub mod kernels;
+pub mod kn;
+pub mod panel;
 pub mod q8;
+pub mod rows;
+pub mod tile;
 
 mod attention;
 mod f32ops;
@@ -34,19 +32,27 @@ use pool::Pool;
 pub enum Activations {
     /// 8 bits and a scale for each group: fast, and about as exact as the other CPU engines.
     Bits8,
-    /// Two planes of 8 bits: the second holds what the first leaves.
+    /// 15 bits and a scale for each group, as two planes of 8 bits; see [`q8`].
     #[default]
-    Bits16,
+    Bits15,
     /// As they are; slow.
     F32,
 }
 
 impl Activations {
+    /// Planes of 8 bits, where activations become integers.
+    const fn planes(self) -> usize {
+        match self {
+            Activations::Bits15 => 2,
+            Activations::Bits8 | Activations::F32 => 1,
+        }
+    }
+
     /// For people.
     pub const fn name(self) -> &'static str {
         match self {
             Activations::Bits8 => "8-bit",
-            Activations::Bits16 => "16-bit",
+            Activations::Bits15 => "15-bit",
             Activations::F32 => "f32",
         }
     }

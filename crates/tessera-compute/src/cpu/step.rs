@@ -1,9 +1,9 @@
 //! One step on the CPU: prepares the slots, then all threads walk the stages together.
 
 use super::Activations;
-use super::int4::Panel;
 use super::kernels::Kernels;
 use super::memory::Zeroed;
+use super::panel::Panel;
 use super::pool::{Pool, Worker};
 use super::q8;
 use super::stage::Stage;
@@ -44,8 +44,6 @@ pub(super) struct Scratch {
     pub own: Prepared,
     /// A row after its norm.
     pub row: Vec<f32>,
-    /// What the first plane leaves of it.
-    pub rest: Vec<f32>,
     /// Products of a claim, `[token][row]`.
     pub y: Vec<f32>,
     /// Those of the gate's other half.
@@ -90,6 +88,7 @@ pub(super) struct Pointers {
     scales: *mut f32,
     offsets: *mut i32,
     floats: *mut f32,
+    /// Of all planes.
     group_bytes: usize,
 }
 
@@ -103,14 +102,14 @@ pub(super) struct PartMut<'a> {
 
 impl Prepared {
     pub fn pointers(&mut self) -> Pointers {
-        // Only one of the two 8-bit forms is filled at a time.
+        // Only one of the two integer forms is filled at a time.
         let tiles = !self.tiles.values.is_empty();
         let (v, s, o, group_bytes) = if tiles {
             let t = &mut self.tiles;
-            (&mut t.values, &mut t.scales, &mut t.offsets, t.group_bytes)
+            (&mut t.values, &mut t.scales, &mut t.offsets, t.group_bytes * t.planes)
         } else {
             let r = &mut self.rows;
-            (&mut r.values, &mut r.scales, &mut r.offsets, r.group_bytes)
+            (&mut r.values, &mut r.scales, &mut r.offsets, r.group_bytes * r.planes)
         };
         Pointers {
             values: v.as_mut_ptr(),

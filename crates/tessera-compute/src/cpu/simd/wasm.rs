@@ -205,8 +205,7 @@ impl Quad for SimdQuad {
     }
     #[inline(always)]
     unsafe fn across(v: [v128; 4]) -> v128 {
-        let pair =
-            |a, b| i32x4_add(i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
+        let pair = |a, b| i32x4_add(i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<2, 6, 3, 7>(a, b));
         let (p, q) = (pair(v[0], v[1]), pair(v[2], v[3]));
         i32x4_add(i32x4_shuffle::<0, 1, 4, 5>(p, q), i32x4_shuffle::<2, 3, 6, 7>(p, q))
     }
@@ -261,8 +260,7 @@ impl Quad for SimdQuad {
     unsafe fn load_scale_columns(dtype: DType, p: *const u8) -> [v128; 4] {
         let size = dtype.size();
         // SAFETY: the caller has 16 scales at `p`.
-        let [a, b, c, d] =
-            std::array::from_fn(|i| unsafe { Self::load_scales(dtype, p.add(4 * i * size)) });
+        let [a, b, c, d] = std::array::from_fn(|i| unsafe { Self::load_scales(dtype, p.add(4 * i * size)) });
         let (ab, cd) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, d));
         let (ab2, cd2) = (i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, d));
         [
