@@ -62,9 +62,11 @@ pub trait Format: Copy + 'static {
     /// [`Format::split`] of 16 words.
     ///
     /// # Safety
-    /// The machine has AVX-512 F and BW.
+    /// The machine has AVX-512 F, BW and what `W` says.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn split_avx512(words: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3];
+    unsafe fn split_avx512<W: super::simd::Wide>(
+        words: std::arch::x86_64::__m512i,
+    ) -> [std::arch::x86_64::__m512i; 3];
 
     /// The steps of a group: part after part, one word a step; a third part has two codes a word, and
     /// two words of it fill a step.
@@ -129,7 +131,9 @@ impl Format for Bits4 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn split_avx512(words: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3] {
+    unsafe fn split_avx512<W: super::simd::Wide>(
+        words: std::arch::x86_64::__m512i,
+    ) -> [std::arch::x86_64::__m512i; 3] {
         use std::arch::x86_64::*;
         // SAFETY: the caller's promise.
         unsafe {
@@ -191,10 +195,22 @@ impl Format for Bits3 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn split_avx512(w: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3] {
+    unsafe fn split_avx512<W: super::simd::Wide>(
+        w: std::arch::x86_64::__m512i,
+    ) -> [std::arch::x86_64::__m512i; 3] {
         use std::arch::x86_64::*;
         // SAFETY: the caller's promise.
         unsafe {
+            if W::VBMI {
+                // Where the codes of two words begin; bytes that stand for no code are masked out.
+                let [a, b] = [0x1812_0900_u32, 0x1b15_0c03].map(u64::from);
+                let c = 0x0f06;
+                let field = |at: u64, mask: i32| {
+                    let at = _mm512_set1_epi64((at | (at + 0x2020_2020) << 32) as i64);
+                    _mm512_and_si512(super::simd::multishift(at, w), _mm512_set1_epi32(mask))
+                };
+                return [field(a, 0x0707_0707), field(b, 0x0707_0707), field(c, 0x707)];
+            }
             // 0xca: bits of the second where the first has ones, else of the third.
             let select = |mask: i32, a, b| _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask), a, b);
             let seven = _mm512_set1_epi32(0x0707_0707);

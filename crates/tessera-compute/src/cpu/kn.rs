@@ -70,10 +70,10 @@ unsafe fn input(at: *const i8, s: usize, i: usize) -> i32 {
     all(target_arch = "wasm32", target_feature = "simd128")
 ))]
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $block:ident, $lanes:literal, $features:literal, $most:literal, [$($t:literal)*]) => {
+    ($(#[$doc:meta])* $name:ident<$vectors:ident>, $block:ident, $lanes:literal, $features:literal, $most:literal, [$($t:literal)*]) => {
         $(#[$doc])*
         #[target_feature(enable = $features)]
-        pub unsafe fn $name<F: Format>(
+        pub unsafe fn $name<V: $vectors, F: Format>(
             w: &Codes<'_>,
             rows: Range<usize>,
             x: &q8::Rows,
@@ -94,11 +94,11 @@ macro_rules! kernel {
                         let y = y.as_mut_ptr().add(t * count + from);
                         match (x.planes, n - t) {
                             $(
-                                (1, $t) => $block::<F, 1, $t>(w, row, len, x, t, y, count),
-                                (_, $t) => $block::<F, 2, $t>(w, row, len, x, t, y, count),
+                                (1, $t) => $block::<V, F, 1, $t>(w, row, len, x, t, y, count),
+                                (_, $t) => $block::<V, F, 2, $t>(w, row, len, x, t, y, count),
                             )*
-                            (1, _) => $block::<F, 1, $most>(w, row, len, x, t, y, count),
-                            (_, _) => $block::<F, 2, $most>(w, row, len, x, t, y, count),
+                            (1, _) => $block::<V, F, 1, $most>(w, row, len, x, t, y, count),
+                            (_, _) => $block::<V, F, 2, $most>(w, row, len, x, t, y, count),
                         }
                     }
                     t += (n - t).min($most);

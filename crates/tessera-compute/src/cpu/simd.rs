@@ -392,6 +392,8 @@ mod x86 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod dots;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
@@ -406,7 +408,10 @@ pub use quad::Quad;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub use wasm::{Simd128, SimdQuad};
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+pub use {
+    dots::{Dots, Pairs, Vbmi, Vl, Vnni, Wide, multishift},
+    x86::{Avx2, Avx512},
+};
 
 #[cfg(test)]
 mod tests;

@@ -77,41 +77,27 @@ unsafe fn block<Q: Quad, F: Format, const P: usize, const T: usize>(
     }
 }
 
-macro_rules! quad {
-    ($name:ident, $quad:ty, $features:literal) => {
-        mod $name {
-            use super::*;
-
-            #[inline(always)]
-            #[allow(clippy::too_many_arguments)]
-            unsafe fn block<F: Format, const P: usize, const T: usize>(
-                w: &Codes<'_>,
-                row: usize,
-                len: usize,
-                x: &q8::Rows,
-                t0: usize,
-                y: *mut f32,
-                count: usize,
-            ) {
-                // SAFETY: the caller's promise.
-                unsafe { super::block::<$quad, F, P, T>(w, row, len, x, t0, y, count) }
-            }
-
-            kernel!(
-                /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
-                ///
-                /// # Safety
-                /// The machine has the instruction set.
-                $name, block, 4, $features, 2, [1]
-            );
-        }
-        pub use $name::$name;
-    };
-}
-
 #[cfg(target_arch = "aarch64")]
-quad!(kn_neon, super::super::super::simd::NeonBase, "neon");
+kernel!(
+    /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
+    ///
+    /// # Safety
+    /// As for [`Quad`].
+    kn_neon<Quad>, block, 4, "neon", 2, [1]
+);
 #[cfg(target_arch = "aarch64")]
-quad!(kn_dotprod, super::super::super::simd::NeonDot, "neon,dotprod");
+kernel!(
+    /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
+    ///
+    /// # Safety
+    /// The machine has `dotprod`; as for [`Quad`].
+    kn_dotprod<Quad>, block, 4, "neon,dotprod", 2, [1]
+);
 #[cfg(target_arch = "wasm32")]
-quad!(kn_simd128, super::super::super::simd::SimdQuad, "simd128");
+kernel!(
+    /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
+    ///
+    /// # Safety
+    /// As for [`Quad`].
+    kn_simd128<Quad>, block, 4, "simd128", 2, [1]
+);

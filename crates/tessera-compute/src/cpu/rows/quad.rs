@@ -128,13 +128,13 @@ unsafe fn block<Q: Quad, F: Format, const P: usize, const T: usize>(
 }
 
 macro_rules! quad {
-    ($name:ident, $quad:ty, $features:literal) => {
+    ($name:ident, $features:literal) => {
         /// See [`rows_scalar`]; up to 2 tokens share one unpacking.
         ///
         /// # Safety
-        /// The machine has the instruction set.
+        /// The machine has the instruction set; as for [`Quad`].
         #[target_feature(enable = $features)]
-        pub unsafe fn $name<F: Format>(
+        pub unsafe fn $name<Q: Quad, F: Format>(
             w: &Codes<'_>,
             range: Range<usize>,
             x: &q8::Rows,
@@ -142,14 +142,14 @@ macro_rules! quad {
             y: &mut [f32],
         ) {
             // SAFETY: the caller's promise.
-            unsafe { rows::<$quad, F>(w, range, x, n, y) }
+            unsafe { rows::<Q, F>(w, range, x, n, y) }
         }
     };
 }
 
 #[cfg(target_arch = "aarch64")]
-quad!(rows_neon, super::super::simd::NeonBase, "neon");
+quad!(rows_neon, "neon");
 #[cfg(target_arch = "aarch64")]
-quad!(rows_dotprod, super::super::simd::NeonDot, "neon,dotprod");
+quad!(rows_dotprod, "neon,dotprod");
 #[cfg(target_arch = "wasm32")]
-quad!(rows_simd128, super::super::simd::SimdQuad, "simd128");
+quad!(rows_simd128, "simd128");

@@ -223,12 +223,12 @@ impl Quad for SimdQuad {
     }
     #[inline(always)]
     unsafe fn finish(sum: [v128; 2]) -> v128 {
-        let [a, b] = sum.map(i32x4_extadd_pairwise_i16x8);
+        let [a, b] = sum.map(|v| i32x4_extadd_pairwise_i16x8(v));
         i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
     }
     #[inline(always)]
     unsafe fn finish_any(sum: [v128; 2]) -> v128 {
-        let [a, b] = sum.map(i32x4_extadd_pairwise_i16x8);
+        let [a, b] = sum.map(|v| i32x4_extadd_pairwise_i16x8(v));
         i32x4_add(a, b)
     }
     #[inline(always)]

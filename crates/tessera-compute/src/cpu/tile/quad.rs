@@ -85,27 +85,27 @@ unsafe fn some_planes<Q: Quad, F: Format, const P: usize>(
 }
 
 macro_rules! quad {
-    ($name:ident, $quad:ty, $features:literal) => {
+    ($name:ident, $features:literal) => {
         /// See [`tile_scalar`].
         ///
         /// # Safety
-        /// The machine has the instruction set.
+        /// The machine has the instruction set; as for [`Quad`].
         #[target_feature(enable = $features)]
-        pub unsafe fn $name<F: Format>(
+        pub unsafe fn $name<Q: Quad, F: Format>(
             panel: &Panel,
             x: &TileView<'_>,
             ends: &[usize; LANES],
             y: &mut [f32; TILE * PANEL],
         ) {
             // SAFETY: the caller's promise.
-            unsafe { tile::<$quad, F>(panel, x, ends, y) }
+            unsafe { tile::<Q, F>(panel, x, ends, y) }
         }
     };
 }
 
 #[cfg(target_arch = "aarch64")]
-quad!(tile_neon, super::super::simd::NeonBase, "neon");
+quad!(tile_neon, "neon");
 #[cfg(target_arch = "aarch64")]
-quad!(tile_dotprod, super::super::simd::NeonDot, "neon,dotprod");
+quad!(tile_dotprod, "neon,dotprod");
 #[cfg(target_arch = "wasm32")]
-quad!(tile_simd128, super::super::simd::SimdQuad, "simd128");
+quad!(tile_simd128, "simd128");
