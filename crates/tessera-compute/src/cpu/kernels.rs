@@ -8,7 +8,7 @@ use super::panel::{self, PANEL, Panel};
 use super::q8::{self, TILE};
 use super::simd::{LANES, Scalar};
 use super::tile::{self, TileView};
-use super::{f32ops, kn, rows};
+use super::{KvType, f32ops, kn, kv, rows};
 use std::ops::Range;
 
 /// The kernels of one format of codes.
@@ -34,8 +34,17 @@ pub struct Kernels {
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
-    store: unsafe fn(&[f32], &[f32], usize, *mut u16),
-    attend: unsafe fn(&HeadPages<'_>, &[Query]),
+    kv: [KvKernels; 2],
+    merge: unsafe fn(&mut [f32], &[f32]),
+    finish: unsafe fn(&mut [f32]),
+}
+
+/// The kernels of one form of keys and values.
+#[allow(clippy::type_complexity)]
+#[derive(Clone, Copy)]
+struct KvKernels {
+    store: unsafe fn(&[f32], &[f32], usize, *mut u8),
+    attend: unsafe fn(&HeadPages<'_>, &[Query], usize),
 }
 
 type InputFn = unsafe fn(&[f32], usize, &mut [i8], &mut [f32], &mut [i32]);
@@ -90,14 +99,24 @@ macro_rules! lanes_for {
             unsafe { f32ops::products::<$lanes>(w, x, width, y) }
         }
         $(#[$attribute])?
-        pub unsafe fn store(key: &[f32], value: &[f32], slot: usize, head: *mut u16) {
+        pub unsafe fn store<K: kv::Format>(key: &[f32], value: &[f32], slot: usize, head: *mut u8) {
             // SAFETY: see above.
-            unsafe { attend::store::<$lanes>(key, value, slot, head) }
+            unsafe { K::store::<$lanes>(key, value, slot, head) }
         }
         $(#[$attribute])?
-        pub unsafe fn attend(kv: &HeadPages<'_>, queries: &[Query]) {
+        pub unsafe fn attend<K: kv::Format>(kv: &HeadPages<'_>, queries: &[Query], part: usize) {
             // SAFETY: see above.
-            unsafe { attend::attend::<$lanes>(kv, queries) }
+            unsafe { attend::attend::<$lanes, K>(kv, queries, part) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn merge(all: &mut [f32], part: &[f32]) {
+            // SAFETY: see above.
+            unsafe { attend::merge::<$lanes>(all, part) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn finish(all: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { attend::finish::<$lanes>(all) }
         }
     };
 }
@@ -139,8 +158,12 @@ macro_rules! table {
             rms_norm: $module::rms_norm,
             silu_gate: $module::silu_gate,
             products: $module::products,
-            store: $module::store,
-            attend: $module::attend,
+            kv: [
+                KvKernels { store: $module::store::<kv::F16>, attend: $module::attend::<kv::F16> },
+                KvKernels { store: $module::store::<kv::Q8>, attend: $module::attend::<kv::Q8> },
+            ],
+            merge: $module::merge,
+            finish: $module::finish,
         }
     };
 }
@@ -352,21 +375,33 @@ impl Kernels {
         unsafe { (self.products)(w, x, width, y) }
     }
 
-    /// See [`attend::store`].
+    /// See [`kv::Format::store`].
     ///
     /// # Safety
     /// The head's page is writable and nobody else touches it meanwhile.
-    pub unsafe fn store(&self, key: &[f32], value: &[f32], slot: usize, head: *mut u16) {
+    pub unsafe fn store(&self, kv: KvType, key: &[f32], value: &[f32], slot: usize, head: *mut u8) {
         // SAFETY: the instruction set as in `input_row`, the rest is the caller's promise.
-        unsafe { (self.store)(key, value, slot, head) }
+        unsafe { (self.kv[kv as usize].store)(key, value, slot, head) }
     }
 
     /// See [`attend::attend`].
     ///
     /// # Safety
     /// The pages hold what the queries see, and the queries' pointers are good.
-    pub unsafe fn attend(&self, kv: &HeadPages<'_>, queries: &[Query]) {
+    pub unsafe fn attend(&self, kv: KvType, pages: &HeadPages<'_>, queries: &[Query], part: usize) {
         // SAFETY: the instruction set as in `input_row`, the rest is the caller's promise.
-        unsafe { (self.attend)(kv, queries) }
+        unsafe { (self.kv[kv as usize].attend)(pages, queries, part) }
+    }
+
+    /// See [`attend::merge`].
+    pub fn merge(&self, all: &mut [f32], part: &[f32]) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.merge)(all, part) }
+    }
+
+    /// See [`attend::finish`].
+    pub fn finish(&self, all: &mut [f32]) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.finish)(all) }
     }
 }

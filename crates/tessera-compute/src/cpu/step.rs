@@ -1,12 +1,13 @@
 //! One step on the CPU: prepares the slots, then all threads walk the stages together.
 
-use super::Activations;
+use super::attention::parts_len;
 use super::kernels::Kernels;
 use super::memory::Zeroed;
 use super::panel::Panel;
 use super::pool::{Pool, Worker};
 use super::q8;
 use super::stage::Stage;
+use super::{Activations, Cpu, KvType};
 use crate::backend::Executor;
 use crate::batch::{Batch, BatchError, Output, Want};
 use crate::program::{Program, Rows, Slot};
@@ -24,6 +25,7 @@ pub struct Step {
     shared: Prepared,
     scratch: Vec<Scratch>,
     angles: Vec<f32>,
+    parts: Vec<f32>,
     frequencies: Option<Frequencies>,
 }
 
@@ -33,6 +35,7 @@ pub(super) struct Model {
     pub stages: Vec<Stage>,
     pub kernels: Kernels,
     pub activations: Activations,
+    pub kv_type: KvType,
     pub kv: Zeroed,
     pub pages: usize,
 }
@@ -51,9 +54,10 @@ pub(super) struct Scratch {
     pub panels: Vec<Panel>,
     /// Weights of a claim in f32.
     pub weights: Vec<f32>,
-    /// Rotated queries and their results.
+    /// Rotated queries, their results and those of one part.
     pub queries: Vec<f32>,
     pub results: Vec<f32>,
+    pub parts: Vec<f32>,
 }
 
 /// Inputs of a product in the form that its kernel reads.
@@ -74,6 +78,9 @@ pub(super) struct Run<'a> {
     pub shared: SharedPrepared<'a>,
     /// `[row][cos of half, sin of half]`.
     pub angles: &'a [f32],
+    /// Results of attention in parts; see [`Run::parts`].
+    pub parts: *mut f32,
+    pub parts_len: usize,
     scratch: Vec<UnsafeCell<&'a mut Scratch>>,
 }
 
@@ -149,7 +156,7 @@ impl Step {
         program: Program,
         stages: Vec<Stage>,
         kernels: Kernels,
-        activations: Activations,
+        cpu: Cpu,
         pool: Pool,
         scratch: Vec<Scratch>,
         kv: Zeroed,
@@ -157,8 +164,10 @@ impl Step {
     ) -> Step {
         let slots = vec![Vec::new(); program.slots.len()];
         let frequencies = (!program.rope.depends_on_length()).then(|| program.rope.frequencies(1));
-        let model = Model { program, stages, kernels, activations, kv, pages };
-        Step { model, pool, slots, shared: Prepared::default(), scratch, angles: Vec::new(), frequencies }
+        let (activations, kv_type) = (cpu.activations, cpu.kv);
+        let model = Model { program, stages, kernels, activations, kv_type, kv, pages };
+        let shared = Prepared::default();
+        Step { model, pool, slots, shared, scratch, angles: Vec::new(), parts: Vec::new(), frequencies }
     }
 
     /// cos and sin of every row's position.
@@ -193,6 +202,10 @@ impl Executor for Step {
             }
         }
         self.turn(batch);
+        let parts_len = parts_len(&self.model.program, batch);
+        if self.parts.len() < parts_len {
+            self.parts.resize(parts_len, 0.0);
+        }
         let pointers = self.shared.pointers();
         let run = Run {
             model: &self.model,
@@ -200,6 +213,8 @@ impl Executor for Step {
             slots: self.slots.iter_mut().map(|s| s.as_mut_ptr()).collect(),
             shared: SharedPrepared(UnsafeCell::new((&mut self.shared, pointers))),
             angles: &self.angles,
+            parts: self.parts.as_mut_ptr(),
+            parts_len: self.parts.len(),
             scratch: self.scratch.iter_mut().map(UnsafeCell::new).collect(),
         };
         self.pool.run(&|worker| {
@@ -222,13 +237,14 @@ impl Executor for Step {
     }
 
     fn kv_len(&self) -> usize {
-        self.model.kv.len() * 2
+        self.model.kv.len()
     }
 
     fn describe(&self) -> String {
         let activations = self.model.activations.name();
         let (kernels, threads) = (self.model.kernels.name(), self.pool.threads());
-        format!("cpu: {kernels} kernels, {threads} threads, {activations} activations, f16 keys and values")
+        let kv = self.model.kv_type.name();
+        format!("cpu: {kernels} kernels, {threads} threads, {activations} activations, {kv} keys and values")
     }
 }
 
