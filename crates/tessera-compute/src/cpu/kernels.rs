@@ -241,7 +241,20 @@ impl Kernels {
         {
             use super::simd::{NeonBase, NeonDot};
             let int4_panel = panel::scalar::<Bits4, false>;
-            if std::arch::is_aarch64_feature_detected!("dotprod") {
+            let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+            if dotprod && std::arch::is_aarch64_feature_detected!("i8mm") {
+                let int4_panel = panel::i8mm::<Bits4, false>;
+                all.push(table!(
+                    "neon-i8mm",
+                    neon,
+                    rows_dotprod,
+                    kn_dotprod,
+                    tile_i8mm<NeonDot>,
+                    i8mm,
+                    int4_panel
+                ));
+            }
+            if dotprod {
                 all.push(table!(
                     "neon-dotprod",
                     neon,

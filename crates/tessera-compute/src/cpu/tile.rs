@@ -96,3 +96,7 @@ pub use quad::tile_simd128;
 pub use quad::{tile_dotprod, tile_neon};
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::tile_avx2, avx512::tile_avx512};
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
+pub use i8mm::tile_i8mm;
