@@ -1,4 +1,4 @@
-// Runs a WASI program in node, with its arguments: the test runner of scripts/check-wasm.
+// Runs a WASI program in node, with its arguments: the test runner of scripts/check-wasm-simd.
 import { readFile } from "node:fs/promises";
 import { WASI } from "node:wasi";
 
