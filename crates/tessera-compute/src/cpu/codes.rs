@@ -202,14 +202,12 @@ impl Format for Bits3 {
         // SAFETY: the caller's promise.
         unsafe {
             if W::VBMI {
-                // Where the codes of two words begin; bytes that stand for no code are masked out.
-                let [a, b] = [0x1812_0900_u32, 0x1b15_0c03].map(u64::from);
-                let c = 0x0f06;
-                let field = |at: u64, mask: i32| {
-                    let at = _mm512_set1_epi64((at | (at + 0x2020_2020) << 32) as i64);
-                    _mm512_and_si512(super::simd::multishift(at, w), _mm512_set1_epi32(mask))
-                };
-                return [field(a, 0x0707_0707), field(b, 0x0707_0707), field(c, 0x707)];
+                // Bits at which the codes of each part begin; bytes that stand for no code are masked out.
+                return [
+                    super::simd::fields(w, 0x1812_0900, 0x0707_0707),
+                    super::simd::fields(w, 0x1b15_0c03, 0x0707_0707),
+                    super::simd::fields(w, 0x0000_0f06, 0x0000_0707),
+                ];
             }
             // 0xca: bits of the second where the first has ones, else of the third.
             let select = |mask: i32, a, b| _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask), a, b);

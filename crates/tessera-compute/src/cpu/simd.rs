@@ -430,7 +430,7 @@ pub use quad::Quad;
 pub use wasm::{Simd128, SimdQuad};
 #[cfg(target_arch = "x86_64")]
 pub use {
-    dots::{Dots, Pairs, Vbmi, Vl, Vnni, Wide, multishift},
+    dots::{Dots, Pairs, Vbmi, Vl, Vnni, Wide, fields},
     x86::{Avx2, Avx512},
 };
 

@@ -72,7 +72,7 @@ impl<const EVEX: bool> Dots for Vnni<EVEX> {
 
 /// What an AVX-512 with VNNI may have besides.
 pub trait Wide: Copy + 'static {
-    /// Whether [`multishift`] exists.
+    /// Whether [`fields`] can be called.
     const VBMI: bool;
 }
 
@@ -92,20 +92,22 @@ impl Wide for Vbmi {
     const VBMI: bool = true;
 }
 
-/// Each byte is the 8 bits of its own 64 of `words` that begin at the bit which the same byte of `at`
-/// names.
+/// Each byte of each word is the 8 bits of that word which begin at the bit that the same byte of `at`
+/// names, as far as `mask` has ones. Past the word's end they are any bits.
 ///
 /// # Safety
 /// The machine has AVX-512 VBMI.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub unsafe fn multishift(at: __m512i, words: __m512i) -> __m512i {
+pub unsafe fn fields(words: __m512i, at: u32, mask: i32) -> __m512i {
+    // The instruction takes its bits from 64; the second word of those is 32 bits further.
+    let at = u64::from(at) | (u64::from(at) + 0x2020_2020) << 32;
     let fields;
     // SAFETY: registers only; the machine has the instruction, as the caller promises.
     unsafe {
         std::arch::asm!("vpmultishiftqb {f}, {a}, {w}",
-            f = lateout(zmm_reg) fields, a = in(zmm_reg) at, w = in(zmm_reg) words,
-            options(pure, nomem, nostack, preserves_flags));
+            f = lateout(zmm_reg) fields, a = in(zmm_reg) _mm512_set1_epi64(at as i64),
+            w = in(zmm_reg) words, options(pure, nomem, nostack, preserves_flags));
     }
-    fields
+    _mm512_and_si512(fields, _mm512_set1_epi32(mask))
 }

@@ -50,6 +50,20 @@ impl Lanes for Neon {
         each!(I => vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(p.add(4 * I)))))
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller has 16 values at `p`; every 64-bit Arm has NEON.
+        unsafe {
+            let v = vld1q_s8(p);
+            let (a, b) = (vmovl_s8(vget_low_s8(v)), vmovl_high_s8(v));
+            Neon([
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(a))),
+                vcvtq_f32_s32(vmovl_high_s16(a)),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(b))),
+                vcvtq_f32_s32(vmovl_high_s16(b)),
+            ])
+        }
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         for (i, v) in self.0.into_iter().enumerate() {
             // SAFETY: the caller has room for 16 values at `p`.

@@ -115,6 +115,11 @@ unsafe fn agrees<V: Lanes>() {
             same(V::load_f16(p).to_array(), Scalar::load_f16(p).to_array(), "f16", of);
             same(V::load_bf16(p).to_array(), Scalar::load_bf16(p).to_array(), "bf16", of);
         }
+        let all: [i8; 256] = std::array::from_fn(|i| i as u8 as i8);
+        for b in all.chunks_exact(LANES) {
+            let of = |i: usize| b[i].to_string();
+            same(V::load_i8(b.as_ptr()).to_array(), Scalar::load_i8(b.as_ptr()).to_array(), "i8", of);
+        }
         for n in -126..128 {
             let x = 12_582_912.0 + n as f32;
             assert_eq!(V::splat(x).pow2_of_shifted().to_array(), [f32::powi(2.0, n); LANES], "2^{n}");

@@ -101,6 +101,18 @@ impl Lanes for Simd128 {
         each!(i => i32x4_shl(unsafe { u32x4_load_extend_u16x4(p.add(4 * i)) }, 16))
     }
     #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller has 16 values at `p`.
+        let v = unsafe { v128_load(p.cast()) };
+        let (a, b) = (i16x8_extend_low_i8x16(v), i16x8_extend_high_i8x16(v));
+        Simd128([
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(a)),
+            f32x4_convert_i32x4(i32x4_extend_high_i16x8(a)),
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(b)),
+            f32x4_convert_i32x4(i32x4_extend_high_i16x8(b)),
+        ])
+    }
+    #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         for (i, v) in self.0.into_iter().enumerate() {
             // SAFETY: the caller has room for 16 values at `p`.
