@@ -20,8 +20,9 @@ use tessera_weights::quantize::decode_row;
 use tessera_weights::scheme::{GroupFormat, Layout};
 use tessera_weights::tensor::{Matrix, MatrixData};
 
-/// Rows and columns of a matrix: those of a model of 7 G weights.
+/// Rows of a matrix.
 const ROWS: usize = 4096;
+/// Columns, unless `TESSERA_BENCH_COLS` says otherwise: those of a model of 7 G weights.
 const COLS: usize = 4096;
 /// Weights that pass in one iteration, in MiB, unless `TESSERA_BENCH_MIB` says otherwise.
 const MIB: usize = 200;
@@ -47,6 +48,7 @@ const KINDS: &[(&str, Kind)] = &[
 
 /// A matrix of any codes and of scales or elements near 1.
 fn matrix(kind: Kind) -> Matrix {
+    let cols = cols();
     let floats = |dtype: DType, n: usize| {
         Bytes::from_vec(match dtype {
             DType::F16 => half::f16::from_f32(0.75).to_le_bytes().repeat(n),
@@ -55,22 +57,26 @@ fn matrix(kind: Kind) -> Matrix {
         })
     };
     let data = match kind {
-        Kind::Dense(dtype) => MatrixData::Dense { dtype, bytes: floats(dtype, ROWS * COLS) },
+        Kind::Dense(dtype) => MatrixData::Dense { dtype, bytes: floats(dtype, ROWS * cols) },
         Kind::Grouped(format, layout, scale_dtype) => {
-            let words = (0..ROWS * format.words(COLS))
+            let words = (0..ROWS * format.words(cols))
                 .flat_map(|i| (i as u32).wrapping_mul(0x9e37_79b9).to_le_bytes())
                 .collect();
-            let scales = floats(scale_dtype, ROWS * format.groups(COLS));
+            let scales = floats(scale_dtype, ROWS * format.groups(cols));
             MatrixData::Grouped { format, layout, words: Bytes::from_vec(words), scale_dtype, scales }
         }
     };
-    let matrix = Matrix { rows: ROWS, cols: COLS, data };
+    let matrix = Matrix { rows: ROWS, cols, data };
     assert!(matrix.check());
     matrix
 }
 
+fn cols() -> usize {
+    std::env::var("TESSERA_BENCH_COLS").map_or(COLS, |s| s.parse().expect("a number of columns"))
+}
+
 fn inputs(n: usize) -> Vec<f32> {
-    (0..n * COLS).map(|i| ((i % 113) as f32 - 56.0) / 50.0).collect()
+    (0..n * cols()).map(|i| ((i % 113) as f32 - 56.0) / 50.0).collect()
 }
 
 fn dense(m: &Matrix) -> Option<Dense<'_>> {
@@ -89,11 +95,11 @@ fn claims(step: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
 
 /// A claim's products by way of f32.
 fn floats(k: &Kernels, m: &Matrix, rows: std::ops::Range<usize>, x: &[f32], w: &mut Vec<f32>, y: &mut [f32]) {
-    w.resize(rows.len() * COLS, 0.0);
-    for (row, w) in rows.zip(w.chunks_exact_mut(COLS)) {
+    w.resize(rows.len() * m.cols, 0.0);
+    for (row, w) in rows.zip(w.chunks_exact_mut(m.cols)) {
         decode_row(m, row, w);
     }
-    k.products(w, x, COLS, y);
+    k.products(w, x, m.cols, y);
 }
 
 fn chosen() -> Kernels {
@@ -134,7 +140,9 @@ fn decode(c: &mut Criterion) {
                     for m in &all {
                         match (Coded::of(m), dense(m)) {
                             (Some(w), _) => {
-                                let step = if w.is_nk() { 32 } else { 1024 };
+                                // As much as a thread claims at once in a step of a model.
+                                let row_len = m.stored_len() / m.rows;
+                                let step = if w.is_nk() { (256 << 10) / row_len } else { 1024 };
                                 claims(step).for_each(|r| k.rows(&w, r, &rows, 1, black_box(&mut y)));
                             }
                             (_, Some(w)) => claims(16).for_each(|r| k.dense(&w, r, &x, 1, black_box(&mut y))),
@@ -160,7 +168,7 @@ fn prefill(c: &mut Criterion) {
     let k = chosen();
     let mut group = c.benchmark_group("prefill");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    group.throughput(Throughput::Elements((TOKENS * ROWS * COLS) as u64));
+    group.throughput(Throughput::Elements((TOKENS * ROWS * cols()) as u64));
     let x = inputs(TOKENS);
     for (name, kind) in KINDS {
         let m = matrix(*kind);
@@ -176,7 +184,7 @@ fn prefill(c: &mut Criterion) {
                 let (slots, bytes) = (w.groups() * TILE, w.input_bytes().1 * planes);
                 let mut tiles = Tiles::default();
                 tiles.reset(TOKENS, w.groups(), w.input_bytes().1, planes);
-                for (t, x) in x.chunks_exact(COLS).enumerate() {
+                for (t, x) in x.chunks_exact(cols()).enumerate() {
                     let part = t / TILE * slots..(t / TILE + 1) * slots;
                     let values = &mut tiles.values[part.start * bytes..part.end * bytes];
                     let (scales, offsets) =

@@ -81,11 +81,9 @@ pub trait Format: Copy + 'static {
         steps
     }
 
-    /// Where code `i` of [`Format::ORDER`] of word `word` stands among the bytes of a group's steps.
-    #[inline(always)]
-    fn step_byte(word: usize, i: usize) -> usize {
-        if i < 8 { (i / 4) * 16 + word * 4 + i % 4 } else { 32 + word * 2 + i % 2 }
-    }
+    /// A group's values in the order of the bytes of its steps, from the order of the inputs; the rest
+    /// is zero.
+    fn arrange(values: &[i8; 48]) -> [i8; 48];
 }
 
 /// Eight codes of 4 bits: code `i` at bits `4 i .. 4 i + 4`.
@@ -101,6 +99,16 @@ impl Format for Bits4 {
     const PARTS: usize = 2;
     const ZERO: i32 = 7;
     const ORDER: &'static [usize] = &[0, 2, 4, 6, 1, 3, 5, 7];
+
+    #[inline(always)]
+    fn arrange(values: &[i8; 48]) -> [i8; 48] {
+        // Even inputs, then odd ones.
+        let mut out = [0; 48];
+        for j in 0..16 {
+            (out[j], out[16 + j]) = (values[2 * j], values[2 * j + 1]);
+        }
+        out
+    }
 
     #[inline(always)]
     fn split(word: u32) -> [u32; 3] {
@@ -151,6 +159,18 @@ impl Format for Bits3 {
     const PARTS: usize = 3;
     const ZERO: i32 = 3;
     const ORDER: &'static [usize] = &[0, 3, 6, 8, 1, 4, 7, 9, 2, 5];
+
+    #[inline(always)]
+    fn arrange(values: &[i8; 48]) -> [i8; 48] {
+        let mut out = [0; 48];
+        for word in 0..4 {
+            for (i, code) in Self::ORDER.iter().enumerate() {
+                let at = if i < 8 { (i / 4) * 16 + word * 4 + i % 4 } else { 32 + word * 2 + i % 2 };
+                out[at] = values[word * 10 + code];
+            }
+        }
+        out
+    }
 
     #[inline(always)]
     fn split(w: u32) -> [u32; 3] {
@@ -242,6 +262,14 @@ impl Codes<'_> {
             DType::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
             _ => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
         }
+    }
+
+    /// Words and scales of `count` rows from `row`, as far as there are any, where a row is a stream.
+    pub(super) fn part(&self, row: usize, count: usize) -> [&[u8]; 2] {
+        let rows = row.min(self.rows)..(row + count).min(self.rows);
+        let of = |bytes: &'_ [u8], len: usize| rows.start * len..(rows.end * len).min(bytes.len());
+        let (words, scales) = (self.groups * GROUP_BYTES, self.groups * self.scale_dtype.size());
+        [&self.words[of(self.words, words)], &self.scales[of(self.scales, scales)]]
     }
 
     /// What the row kernels' pointers rely on: all words and scales, and `n` tokens.
@@ -430,17 +458,13 @@ mod tests {
             for i in F::ORDER.len()..12 {
                 assert_eq!(parts[i / 4].to_le_bytes()[i % 4], 0);
             }
+            // Inputs are arranged as the codes are: a group whose values are its codes.
             let words = [word, !word, word ^ 0x1234_5678, 0];
-            let steps = F::steps(words);
-            for (w, word) in words.into_iter().enumerate() {
-                for i in 0..F::ORDER.len() {
-                    let at = F::step_byte(w, i);
-                    assert_eq!(
-                        steps[at / 4].to_le_bytes()[at % 4],
-                        F::split(word)[i / 4].to_le_bytes()[i % 4]
-                    );
-                }
-            }
+            let code = |i: u32| (words[(i / codes) as usize] >> (bits * (i % codes))) & ((1 << bits) - 1);
+            let values = std::array::from_fn(|i| if i < F::GROUP { code(i as u32) as i8 } else { 0 });
+            let bytes: Vec<u8> = F::steps(words).iter().flat_map(|s| s.to_le_bytes()).collect();
+            let arranged = F::arrange(&values).map(|v| v as u8);
+            assert_eq!(arranged[..F::GROUP], bytes[..F::GROUP]);
         }
     }
 

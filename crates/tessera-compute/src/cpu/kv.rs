@@ -58,15 +58,10 @@ impl Format for F16 {
             let values = head.add(dim * PAGE + slot * padded(dim));
             for i in (0..dim).step_by(LANES) {
                 let n = LANES.min(dim - i);
-                let narrow = |x: &[f32]| {
-                    let mut full = [0.0; LANES];
-                    full[..n].copy_from_slice(&x[i..i + n]);
-                    V::load(full.as_ptr()).to_f16()
-                };
-                for (j, k) in narrow(key)[..n].iter().enumerate() {
+                for (j, k) in narrow::<V>(&key[i..i + n])[..n].iter().enumerate() {
                     head.add((i + j) * PAGE + slot).write_unaligned(*k);
                 }
-                for (j, v) in narrow(value).iter().enumerate() {
+                for (j, v) in narrow::<V>(&value[i..i + n]).iter().enumerate() {
                     values.add(i + j).write_unaligned(*v);
                 }
             }
@@ -89,6 +84,18 @@ impl Format for F16 {
         // SAFETY: the caller's promise.
         unsafe { V::load_f16(head.cast::<u16>().add(dim * PAGE + p * padded(dim) + i)) }
     }
+}
+
+/// Up to 16 values as f16, zeros behind them.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn narrow<V: Lanes>(x: &[f32]) -> [u16; LANES] {
+    let mut full = [0.0; LANES];
+    full[..x.len()].copy_from_slice(x);
+    // SAFETY: `full` holds 16 values; the rest is the caller's promise.
+    unsafe { V::load(full.as_ptr()).to_f16() }
 }
 
 /// 8 bits: keys i8 `[dim][PAGE]`, values i8 `[PAGE][padded dim]`, then f32 scales of keys

@@ -5,7 +5,7 @@ use super::codes::Coded;
 use super::dense::Dense;
 use super::panel::{PANEL, Panel};
 use super::pool::Worker;
-use super::q8::TILE;
+use super::q8::{TILE, grow};
 use super::simd::LANES;
 use super::stage::Linear;
 use super::step::{Pointers, Prepared, Run, Scratch};
@@ -18,8 +18,10 @@ use tessera_weights::tensor::{Matrix, MatrixData};
 const FEW: usize = 4;
 /// Bytes of weights in one claim of the row kernel: its rows are read in step, a part of the claim apart.
 const CLAIM: usize = 256 << 10;
-/// Panels in one claim of the tile kernel: a tile of inputs stays in cache while they pass.
+/// Panels that are unpacked together: a tile of inputs stays in cache while they pass.
 const PANELS: usize = 4;
+/// Panels in one claim of the tile kernel.
+const CLAIM_PANELS: usize = 8;
 /// Matrix rows in one claim of the f32 kernel.
 const FLOAT_ROWS: usize = 16;
 /// Matrix rows in one claim of the dense kernel, when many tokens reuse them from cache.
@@ -95,17 +97,24 @@ impl Run<'_> {
             Form::Rows(_) => rows.div_ceil(2 * worker.threads() * LANES).clamp(1, WIDE / LANES) * LANES,
             Form::Dense(..) if own => claim_of(matrix, rows, worker),
             Form::Dense(..) => DENSE_ROWS,
-            Form::Tiles(..) => (PANELS * PANEL).min(rows.div_ceil(worker.threads() * PANEL) * PANEL),
+            Form::Tiles(..) => {
+                (CLAIM_PANELS * PANEL).min(rows.div_ceil(4 * worker.threads() * PANEL) * PANEL)
+            }
             Form::Floats(_) => FLOAT_ROWS,
         };
-        while let Some(claim) = worker.claim(counter, step, rows) {
+        // One claim ahead, so that it can be fetched before it is needed.
+        let mut next = worker.claim(counter, step, rows);
+        while let Some(claim) = next {
+            next = worker.claim(counter, step, rows);
+            let after = next.as_ref().map_or(matrix.rows, |c| c.start);
             let Scratch { own: mine, y, up, panels, weights, .. } = scratch;
             // SAFETY: after the barrier the shared inputs are only read.
             let x = if own { &*mine } else { unsafe { &*(*self.shared.0.get()).0 } };
-            self.product(matrix, &form, x, claim.clone(), n, y, panels, weights);
+            let first = if l.gate.is_some() { claim.start + rows } else { after };
+            self.product(matrix, &form, x, claim.clone(), n, y, panels, weights, first);
             if l.gate.is_some() {
                 let other = claim.start + rows..claim.end + rows;
-                self.product(matrix, &form, x, other, n, up, panels, weights);
+                self.product(matrix, &form, x, other, n, up, panels, weights, after);
             }
             self.finish(l, claim, n, rows, y, up);
         }
@@ -152,7 +161,7 @@ impl Run<'_> {
         }
     }
 
-    /// `y[t][i]` = row `rows.start + i` times input `t`.
+    /// `y[t][i]` = row `rows.start + i` times input `t`. `next` is the row that follows these.
     #[allow(clippy::too_many_arguments)]
     fn product(
         &self,
@@ -164,28 +173,40 @@ impl Run<'_> {
         y: &mut Vec<f32>,
         panels: &mut Vec<Panel>,
         weights: &mut Vec<f32>,
+        next: usize,
     ) {
         let kernels = &self.model.kernels;
         let count = rows.len();
-        y.resize(n * count, 0.0);
+        grow(y, n * count);
+        let y = &mut y[..n * count];
         match form {
             Form::Rows(w) => kernels.rows(w, rows, &x.rows, n, y),
             Form::Dense(w, _) => kernels.dense(w, rows, &x.floats, n, y),
             Form::Tiles(w, order, ends) => {
-                let number = count.div_ceil(PANEL);
-                panels.resize_with(panels.len().max(number), Panel::default);
-                for (i, panel) in panels[..number].iter_mut().enumerate() {
-                    kernels.panel(w, rows.start + i * PANEL, order, panel);
-                }
+                // With one tile of inputs there is no gain in keeping several panels.
+                let most = if n <= TILE { 1 } else { PANELS };
+                panels.resize_with(panels.len().max(most), Panel::default);
                 let mut tile = [0.0; TILE * PANEL];
-                for first in (0..n).step_by(TILE) {
-                    let view = x.tiles.tile(first / TILE);
-                    for (i, panel) in panels[..number].iter().enumerate() {
-                        kernels.tile(w, panel, &view, ends, &mut tile);
-                        let width = PANEL.min(count - i * PANEL);
-                        for t in first..n.min(first + TILE) {
-                            let from = &tile[(t - first) * PANEL..][..width];
-                            y[t * count + i * PANEL..][..width].copy_from_slice(from);
+                for from in (0..count).step_by(most * PANEL) {
+                    let number = (count - from).div_ceil(PANEL).min(most);
+                    for (i, panel) in panels[..number].iter_mut().enumerate() {
+                        kernels.panel(w, rows.start + from + i * PANEL, order, panel);
+                    }
+                    let to = from + number * PANEL;
+                    let ahead = if to < count { rows.start + to } else { next };
+                    for first in (0..n).step_by(TILE) {
+                        let mut view = x.tiles.tile(first / TILE);
+                        for (i, panel) in panels[..number].iter().enumerate() {
+                            if first + TILE >= n && w.is_nk() {
+                                view.ahead = w.codes().part(ahead + i * PANEL, PANEL);
+                            }
+                            kernels.tile(w, panel, &view, ends, &mut tile);
+                            let at = from + i * PANEL;
+                            let width = PANEL.min(count - at);
+                            for t in first..n.min(first + TILE) {
+                                let sums = &tile[(t - first) * PANEL..][..width];
+                                y[t * count + at..][..width].copy_from_slice(sums);
+                            }
                         }
                     }
                 }
@@ -238,12 +259,18 @@ fn claim_of(matrix: &Matrix, rows: usize, worker: &Worker<'_>) -> usize {
 
 /// Makes room for `n` rows in the one form, and empties the others.
 fn reset(x: &mut Prepared, form: &Form<'_>, n: usize, planes: usize) {
-    x.rows.reset(0, 0, 0, planes);
-    x.tiles.reset(0, 0, 0, planes);
+    let (rows, tiles, floats) = match form {
+        Form::Rows(_) => (n, 0, 0),
+        Form::Tiles(..) => (0, n, 0),
+        Form::Dense(_, width) | Form::Floats(width) => (0, 0, n * width),
+    };
+    let (groups, bytes) = match form {
+        Form::Rows(w) | Form::Tiles(w, ..) => (w.groups(), w.input_bytes()),
+        Form::Dense(..) | Form::Floats(_) => (0, (0, 0)),
+    };
+    x.rows.reset(rows, groups, bytes.0, planes);
+    x.tiles.reset(tiles, if tiles > 0 { groups } else { 0 }, bytes.1, planes);
+    // What lies behind a row's end must be zero.
     x.floats.clear();
-    match form {
-        Form::Rows(w) => x.rows.reset(n, w.groups(), w.input_bytes().0, planes),
-        Form::Tiles(w, ..) => x.tiles.reset(n, w.groups(), w.input_bytes().1, planes),
-        Form::Dense(_, width) | Form::Floats(width) => x.floats.resize(n * width, 0.0),
-    }
+    x.floats.resize(floats, 0.0);
 }

@@ -16,7 +16,7 @@
 //! scale and an offset, the groups in the order of [`visit`].
 
 use super::codes::Format;
-use super::simd::{LANES, Lanes};
+use super::simd::{LANES, Lanes, tree_sum};
 
 /// Tokens of a tile.
 pub const TILE: usize = 8;
@@ -104,13 +104,21 @@ impl Rows {
 }
 
 impl Tiles {
-    /// As [`Rows::reset`]; unused rows of the last tile are zero.
+    /// Makes room as [`Rows::reset`] does. What it holds is arbitrary, unused rows of the last tile
+    /// included: their results are not read.
     pub fn reset(&mut self, n: usize, groups: usize, group_bytes: usize, planes: usize) {
         (self.groups, self.group_bytes, self.planes) = (groups, group_bytes, planes);
         let slots = n.div_ceil(TILE) * TILE * self.groups;
-        resize(&mut self.values, slots * group_bytes * planes);
-        resize(&mut self.scales, slots);
-        resize(&mut self.offsets, slots);
+        grow(&mut self.values, slots * group_bytes * planes);
+        grow(&mut self.scales, slots);
+        grow(&mut self.offsets, slots);
+    }
+}
+
+/// Room for `len` values, without clearing what is there.
+pub fn grow<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
+    if v.len() < len {
+        v.resize(len, T::default());
     }
 }
 
@@ -124,16 +132,38 @@ const fn top(planes: usize) -> f32 {
     if planes == 2 { 16256.0 } else { 127.0 }
 }
 
-/// Quantises up to `N` inputs as one group: the values in order, the scale and their sum. `N` is a
-/// multiple of 16. A group that is as good as zero has scale 0; one with an infinity or NaN has the scale
+/// Largest lane, by halves, which is quicker than one after the other.
+#[inline(always)]
+fn tree_max(mut v: [f32; LANES]) -> f32 {
+    let mut n = LANES / 2;
+    while n > 0 {
+        for i in 0..n {
+            v[i] = if v[i + n] > v[i] { v[i + n] } else { v[i] };
+        }
+        n /= 2;
+    }
+    v[0]
+}
+
+/// Quantises up to `group` inputs as one group: the values in order, the scale and their sum. `N` is a
+/// multiple of 16 and not below `group`. A group that is as good as zero has scale 0; one with an infinity or NaN has the scale
 /// NaN, so that a broken activation stays broken in the logits instead of becoming some integer.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub unsafe fn quantise<V: Lanes, const N: usize>(x: &[f32], planes: usize) -> ([i32; N], f32, i32) {
+pub unsafe fn quantise<V: Lanes, const N: usize>(
+    x: &[f32],
+    group: usize,
+    planes: usize,
+) -> ([i32; N], f32, i32) {
     let mut full = [0.0f32; N];
-    full[..x.len()].copy_from_slice(x);
+    if x.len() == group {
+        // A length that the compiler knows needs no call.
+        full[..group].copy_from_slice(&x[..group]);
+    } else {
+        full[..x.len()].copy_from_slice(x);
+    }
     // SAFETY: `full` and `q` hold `N` values, a multiple of 16; the rest is the caller's promise.
     unsafe {
         let at = full.as_ptr();
@@ -142,10 +172,9 @@ pub unsafe fn quantise<V: Lanes, const N: usize>(x: &[f32], planes: usize) -> ([
             let v = V::load(at.add(i)).abs();
             (sum, max) = (sum.add(v), max.max(v));
         }
-        // Infinity and NaN times zero are NaN.
-        let max = max.add(sum.mul(V::splat(0.0))).to_array();
-        let max = max.iter().fold(0.0f32, |s, v| if *v > s || v.is_nan() { *v } else { s });
-        let scale = max / top(planes);
+        // Infinity and NaN times zero are NaN, and anything but them is passed over by the maximum.
+        let broken = tree_sum(sum.mul(V::splat(0.0)).to_array());
+        let scale = (tree_max(max.to_array()) + broken) / top(planes);
         if scale.is_nan() {
             return ([0; N], scale, 0);
         }
@@ -164,15 +193,15 @@ pub unsafe fn quantise<V: Lanes, const N: usize>(x: &[f32], planes: usize) -> ([
     }
 }
 
-/// The two planes of a value: with one plane it is all in the first.
+/// The two planes of values: with one plane they are all in the first.
 #[inline(always)]
-pub const fn split(q: i32, planes: usize) -> (i8, i8) {
-    if planes == 2 {
-        let high = (q + 64) >> 7;
-        (high as i8, (q - (high << 7)) as i8)
-    } else {
-        (q as i8, 0)
+fn split<const N: usize>(q: &[i32; N], planes: usize) -> [[i8; N]; 2] {
+    let mut out = [[0; N]; 2];
+    for i in 0..N {
+        let high = if planes == 2 { (q[i] + 64) >> 7 } else { q[i] };
+        (out[0][i], out[1][i]) = (high as i8, (q[i] - (high << 7)) as i8);
     }
+    out
 }
 
 /// Inputs of the largest group, up to a whole number of vectors.
@@ -194,14 +223,19 @@ pub unsafe fn row<V: Lanes, F: Format>(
     for (g, part) in x.chunks(F::GROUP).enumerate() {
         let (b, j) = (g / LANES, g % LANES);
         // SAFETY: the caller's promise.
-        let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, planes) };
+        let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, F::GROUP, planes) };
         let out = &mut values[b * block::<F>(planes) + group_at::<F>(j, planes)..][..last];
-        for (word, q) in q[..F::GROUP].chunks_exact(F::ORDER.len()).enumerate() {
-            for (i, &code) in F::ORDER.iter().enumerate() {
-                let (high, low) = split(q[code], planes);
-                out[(i / 4) * 64 + word * 4 + i % 4] = high;
-                if planes == 2 {
-                    out[(F::PARTS + i / 4) * 64 + word * 4 + i % 4] = low;
+        for (plane, values) in split(&q, planes)[..planes].iter().enumerate() {
+            let values = F::arrange(values);
+            for part in 0..F::PARTS {
+                let out = &mut out[(plane * F::PARTS + part) * 64..][..16];
+                if part < 2 {
+                    out.copy_from_slice(&values[part * 16..][..16]);
+                } else {
+                    // Two values a word, and two zeros that are there already.
+                    for (out, two) in out.chunks_exact_mut(4).zip(values[32..40].chunks_exact(2)) {
+                        out[..2].copy_from_slice(two);
+                    }
                 }
             }
         }
@@ -229,17 +263,10 @@ pub unsafe fn tile_row<V: Lanes, F: Format>(
         let part = &x[g as usize * F::GROUP..x.len().min((g as usize + 1) * F::GROUP)];
         let slot = i * TILE + t;
         // SAFETY: the caller's promise.
-        let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, planes) };
+        let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, F::GROUP, planes) };
         let out = &mut values[slot * F::GROUP * planes..(slot + 1) * F::GROUP * planes];
-        for (word, q) in q[..F::GROUP].chunks_exact(F::ORDER.len()).enumerate() {
-            for (i, &code) in F::ORDER.iter().enumerate() {
-                let at = F::step_byte(word, i);
-                let (high, low) = split(q[code], planes);
-                out[at] = high;
-                if planes == 2 {
-                    out[F::GROUP + at] = low;
-                }
-            }
+        for (out, values) in out.chunks_exact_mut(F::GROUP).zip(split(&q, planes)) {
+            out.copy_from_slice(&F::arrange(&values)[..F::GROUP]);
         }
         (scales[slot], offsets[slot]) = (scale, -F::ZERO * sum);
     }
@@ -247,7 +274,6 @@ pub unsafe fn tile_row<V: Lanes, F: Format>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::tree_sum;
     use super::*;
 
     #[test]
@@ -260,7 +286,7 @@ mod tests {
     #[test]
     fn planes_make_the_value_again() {
         for q in -16256..=16256 {
-            let (high, low) = split(q, 2);
+            let [[high], [low]] = split(&[q], 2);
             assert_eq!(128 * i32::from(high) + i32::from(low), q);
             assert!((-64..64).contains(&low) && high != -128);
         }

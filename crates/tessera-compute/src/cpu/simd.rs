@@ -53,6 +53,9 @@ pub trait Lanes: Copy {
     /// Asks for the line at any address.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
+    /// As [`Lanes::prefetch`], into the second cache only.
+    #[inline(always)]
+    unsafe fn prefetch_far(_p: *const u8) {}
     /// Lane values in an array.
     #[inline(always)]
     unsafe fn to_array(self) -> [f32; LANES] {
@@ -209,6 +212,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
             unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
@@ -327,6 +335,11 @@ mod x86 {
         unsafe fn prefetch(p: *const u8) {
             // SAFETY: a prefetch reads nothing that the program sees.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
         }
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {

@@ -110,7 +110,7 @@ pub(super) struct PartMut<'a> {
 impl Prepared {
     pub fn pointers(&mut self) -> Pointers {
         // Only one of the two integer forms is filled at a time.
-        let tiles = !self.tiles.values.is_empty();
+        let tiles = self.tiles.groups > 0;
         let (v, s, o, group_bytes) = if tiles {
             let t = &mut self.tiles;
             (&mut t.values, &mut t.scales, &mut t.offsets, t.group_bytes * t.planes)

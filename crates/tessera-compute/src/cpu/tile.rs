@@ -4,7 +4,7 @@
 use super::codes::Format;
 use super::panel::{PANEL, Panel};
 use super::q8::{self, TILE};
-use super::simd::LANES;
+use super::simd::{LANES, Lanes};
 
 /// One tile of [`q8::Tiles`].
 #[derive(Clone, Copy)]
@@ -17,6 +17,28 @@ pub struct TileView<'a> {
     pub offsets: &'a [i32],
     /// 1 or 2.
     pub planes: usize,
+    /// Bytes that will be read next, fetched on the way: with few tokens the products would otherwise
+    /// leave the memory idle, and unpacking the next panel would wait for it.
+    pub ahead: [&'a [u8]; 2],
+}
+
+impl TileView<'_> {
+    /// Fetches the part of [`TileView::ahead`] that belongs to group `i` of `groups`.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    unsafe fn fetch<V: Lanes>(&self, i: usize, groups: usize) {
+        const LINE: usize = 64;
+        for bytes in self.ahead {
+            let lines = bytes.len() / LINE;
+            for line in i * lines / groups..(i + 1) * lines / groups {
+                // SAFETY: a prefetch may name any address; the rest is the caller's promise.
+                unsafe { V::prefetch_far(bytes.as_ptr().wrapping_add(line * LINE)) };
+            }
+        }
+    }
 }
 
 impl q8::Tiles {
@@ -26,6 +48,7 @@ impl q8::Tiles {
         let bytes = slots * self.group_bytes * self.planes;
         TileView {
             planes: self.planes,
+            ahead: [&[]; 2],
             values: &self.values[index * bytes..(index + 1) * bytes],
             scales: &self.scales[index * slots..(index + 1) * slots],
             offsets: &self.offsets[index * slots..(index + 1) * slots],

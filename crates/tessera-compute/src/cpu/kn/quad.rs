@@ -1,6 +1,6 @@
 //! Vectors of 128 bits: four rows.
 
-use super::super::simd::Quad;
+use super::super::simd::{Lanes, Quad};
 use super::*;
 
 /// `len` rows from `row`, a multiple of 4, against tokens `t0..t0 + T` in `P` planes.
@@ -50,7 +50,7 @@ unsafe fn block<Q: Quad, F: Format, const P: usize, const T: usize>(
                 for s in 0..4 {
                     if i % 16 == 0 {
                         // The same rows of the next group: the stream jumps there after this block.
-                        Q::prefetch(words[s].wrapping_add(i * 4 + ahead));
+                        Q::Lanes::prefetch(words[s].wrapping_add(i * 4 + ahead));
                     }
                     let parts = F::split_quad::<Q>(Q::load(words[s].add(i * 4)));
                     for (sums, values) in sums.iter_mut().zip(&values) {

@@ -2,7 +2,7 @@
 //! group is made at a time.
 
 use super::super::codes::GROUP_BYTES;
-use super::super::simd::Quad;
+use super::super::simd::{Lanes, Quad};
 use super::*;
 
 /// Bytes by which words are prefetched: the hardware may stop at the end of a page.
@@ -55,7 +55,7 @@ unsafe fn some_tokens<Q: Quad, F: Format, const P: usize, const T: usize>(
             for b in 0..full {
                 let at = words.add(b * LANES * GROUP_BYTES);
                 for line in (0..LANES * GROUP_BYTES).step_by(64) {
-                    Q::prefetch(at.wrapping_add(AHEAD + line));
+                    Q::Lanes::prefetch(at.wrapping_add(AHEAD + line));
                 }
                 let ws = Q::load_scale_columns(w.scale_dtype, scales.add(b * LANES * size));
                 block::<Q, F, P, T>(at, ws, x, t0, b, &mut acc);

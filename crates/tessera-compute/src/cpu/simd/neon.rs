@@ -34,6 +34,14 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn prefetch_far(p: *const u8) {
+        // SAFETY: a prefetch reads nothing that the program sees.
+        unsafe {
+            std::arch::asm!("prfm pldl2keep, [{p}]", p = in(reg) p,
+                options(nostack, preserves_flags, readonly));
+        }
+    }
+    #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         each!(_I => vdupq_n_f32(x))
     }
@@ -132,6 +140,7 @@ pub struct NeonDot;
 macro_rules! quad {
     ($name:ident, $sum:ty, $($step:item)*) => {
         impl Quad for $name {
+            type Lanes = Neon;
             type I = uint8x16_t;
             type F = float32x4_t;
             type Sum = $sum;
@@ -249,11 +258,6 @@ macro_rules! quad {
             unsafe fn fma(dot: uint8x16_t, scale: float32x4_t, sum: float32x4_t) -> float32x4_t {
                 // SAFETY: see `load`.
                 unsafe { vfmaq_f32(sum, vcvtq_f32_s32(vreinterpretq_s32_u8(dot)), scale) }
-            }
-            #[inline(always)]
-            unsafe fn prefetch(p: *const u8) {
-                // SAFETY: a prefetch reads nothing that the program sees.
-                unsafe { Neon::prefetch(p) }
             }
         }
     };

@@ -1,12 +1,15 @@
 //! Integer dot products on vectors of 128 bits, for the instruction sets that have no wider ones: what
-//! the integer kernels need besides [`Lanes`](super::Lanes), whose rules hold here too.
+//! the integer kernels need besides [`Lanes`], whose rules hold here too.
 
+use super::Lanes;
 use tessera_weights::dtype::DType;
 
 /// 16 bytes, four i32 or four f32 in a register.
 ///
 /// Methods are `unsafe`: the caller runs on a machine that has the instruction set.
 pub trait Quad: Copy + 'static {
+    /// Sixteen lanes of the same instruction set.
+    type Lanes: Lanes;
     /// 16 bytes or four i32.
     type I: Copy;
     /// Four f32.
@@ -72,7 +75,4 @@ pub trait Quad: Copy + 'static {
     unsafe fn mul_f32(a: Self::F, b: Self::F) -> Self::F;
     /// `dot * scale + sum`, rounded once; `dot` is below 2^24.
     unsafe fn fma(dot: Self::I, scale: Self::F, sum: Self::F) -> Self::F;
-    /// Asks for the line at any address.
-    #[inline(always)]
-    unsafe fn prefetch(_p: *const u8) {}
 }

@@ -182,6 +182,7 @@ fn bf16(v: v128) -> v128 {
 }
 
 impl Quad for SimdQuad {
+    type Lanes = Simd128;
     type I = v128;
     type F = v128;
     type Sum = [v128; 2];

@@ -1,6 +1,6 @@
 //! AVX2 and AVX-VNNI: lanes are 8 of the 16 rows of a panel.
 
-use super::super::simd::Dots;
+use super::super::simd::{Avx2, Dots};
 use super::*;
 use std::arch::x86_64::*;
 
@@ -43,6 +43,9 @@ unsafe fn some_planes<D: Dots, F: Format, const P: usize>(
             for i in from..end {
                 // SAFETY: group `i` is inside every slice.
                 unsafe {
+                    if half == 0 && !x.ahead[0].is_empty() {
+                        x.fetch::<Avx2>(i, ends[LANES - 1]);
+                    }
                     let codes = panel.codes.as_ptr().add(i * F::STEPS * 64 + half * 32);
                     let ws = _mm256_loadu_ps(panel.scales.as_ptr().add(i * PANEL + half * 8));
                     for (t, acc) in acc.iter_mut().enumerate() {

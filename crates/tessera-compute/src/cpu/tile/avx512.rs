@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI: lanes are the 16 rows of a panel.
 
-use super::super::simd::Wide;
+use super::super::simd::{Avx512, Wide};
 use super::*;
 use std::arch::x86_64::*;
 
@@ -42,6 +42,9 @@ unsafe fn some_planes<F: Format, const P: usize>(
         for i in from..end {
             // SAFETY: group `i` is inside every slice.
             unsafe {
+                if !x.ahead[0].is_empty() {
+                    x.fetch::<Avx512>(i, ends[LANES - 1]);
+                }
                 let codes = panel.codes.as_ptr().add(i * F::STEPS * 64);
                 let slot = i * TILE;
                 let values = x.values.as_ptr().add(slot * P * F::GROUP);

@@ -1,7 +1,7 @@
 //! 64-bit Arm with i8mm: `smmla` multiplies two rows of 8 codes by two tokens of 8 values, so lanes are
 //! two rows times two tokens. Panels are those of [`panel::i8mm`](super::super::panel::i8mm).
 
-use super::super::simd::Quad;
+use super::super::simd::{Neon, Quad};
 use super::*;
 use std::arch::aarch64::*;
 
@@ -56,6 +56,9 @@ unsafe fn part<F: Format, const P: usize>(
         for i in from..end {
             // SAFETY: group `i` is inside every slice.
             unsafe {
+                if row + token == 0 && !x.ahead[0].is_empty() {
+                    x.fetch::<Neon>(i, ends[LANES - 1]);
+                }
                 let dots = dots::<F, P>(panel, x, i, row, token);
                 let scales = panel.scales.as_ptr().add(i * PANEL + row);
                 let slot = i * TILE + token;

@@ -41,6 +41,9 @@ unsafe fn some_planes<Q: Quad, F: Format, const P: usize>(
             for (lane, &end) in ends.iter().enumerate() {
                 let mut acc = [Q::splat_f32(0.0); TILE];
                 for i in from..end {
+                    if quarter == 0 && !x.ahead[0].is_empty() {
+                        x.fetch::<Q::Lanes>(i, ends[LANES - 1]);
+                    }
                     let codes = panel.codes.as_ptr().add(i * F::STEPS * 64 + quarter * 16);
                     let mut c = [Q::splat(0); 10];
                     for (s, c) in c[..F::STEPS].iter_mut().enumerate() {
