@@ -102,10 +102,12 @@ impl Run<'_> {
             }
             Form::Floats(_) => FLOAT_ROWS,
         };
-        // One claim ahead, so that it can be fetched before it is needed.
+        // Tiles take one claim ahead, so that it can be fetched before it is needed. The row kernel reads
+        // without pause anyway, and a claim that waits behind another is a thread that others wait for.
+        let ahead = matches!(form, Form::Tiles(..));
         let mut next = worker.claim(counter, step, rows);
-        while let Some(claim) = next {
-            next = worker.claim(counter, step, rows);
+        while let Some(claim) = next.take().or_else(|| worker.claim(counter, step, rows)) {
+            next = if ahead { worker.claim(counter, step, rows) } else { None };
             let after = next.as_ref().map_or(matrix.rows, |c| c.start);
             let Scratch { own: mine, y, up, panels, weights, .. } = scratch;
             // SAFETY: after the barrier the shared inputs are only read.
