@@ -427,20 +427,25 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+mod dots;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+mod quad;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+
+#[cfg(target_arch = "aarch64")]
+pub use neon::{Neon, NeonBase, NeonDot};
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub use quad::Quad;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use wasm::{Simd128, SimdQuad};
+#[cfg(target_arch = "x86_64")]
+pub use {
+    dots::{Dots, Pairs, Vbmi, Vl, Vnni, Wide, fields},
+    x86::{Avx2, Avx512},
+};
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exp_is_close() {
-        for i in -3480..3520 {
-            let x = i as f32 * 0.025;
-            // SAFETY: scalar lanes need no instruction set.
-            let y = unsafe { exp(Scalar::splat(x)).to_array()[3] };
-            let expected = f64::from(x).exp();
-            assert!((f64::from(y) - expected).abs() <= 2e-7 * expected, "{x}: {y} {expected}");
-        }
-    }
-}
+mod tests;

@@ -110,6 +110,16 @@ fn check<F: Format>(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES]) {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+mod quad;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use quad::tile_simd128;
+#[cfg(target_arch = "aarch64")]
+pub use quad::{tile_dotprod, tile_neon};
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::tile_avx2, avx512::tile_avx512};
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
+pub use i8mm::tile_i8mm;

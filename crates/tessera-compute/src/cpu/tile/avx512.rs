@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI: lanes are the 16 rows of a panel.
 
-use super::super::simd::Avx512;
+use super::super::simd::{Avx512, Wide};
 use super::*;
 use std::arch::x86_64::*;
 
@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 /// # Safety
 /// The machine has AVX-512 F, BW and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile_avx512<F: Format>(
+pub unsafe fn tile_avx512<W: Wide, F: Format>(
     panel: &Panel,
     x: &TileView<'_>,
     ends: &[usize; LANES],
