@@ -53,6 +53,9 @@ type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
 type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 type TileFn = unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]);
 
+/// See [`Kernels::most_rows`].
+const AVX512_INT4_ROWS: usize = 2;
+
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
     ($module:ident, $lanes:ty $(, $features:literal)?) => {
@@ -332,6 +335,15 @@ impl Kernels {
     ) {
         // SAFETY: see `input_row`.
         unsafe { (self.coder(w).tile_row)(x, planes, order, t, values, scales, offsets) }
+    }
+
+    /// Up to how many tokens [`Kernels::rows`] is quicker than unpacking panels, measured where there
+    /// are both.
+    pub fn most_rows(&self, w: &Coded<'_>) -> usize {
+        match w {
+            Coded::Int4(_) if self.name.starts_with("avx512") => AVX512_INT4_ROWS,
+            _ => 4,
+        }
     }
 
     /// `y[t][i]` = row `rows.start + i` times token `t`, for a few tokens; see [`rows::rows_scalar`] and

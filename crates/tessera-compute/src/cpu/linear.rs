@@ -3,6 +3,7 @@
 use super::Activations;
 use super::codes::Coded;
 use super::dense::Dense;
+use super::kernels::Kernels;
 use super::panel::{PANEL, Panel};
 use super::pool::Worker;
 use super::q8::{TILE, grow};
@@ -13,8 +14,7 @@ use std::ops::Range;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::{Matrix, MatrixData};
 
-/// Up to this many rows every thread prepares the input for itself, which saves a barrier, and the
-/// kernel streams weights past all of them.
+/// Up to this many rows every thread prepares the input for itself, which saves a barrier.
 const FEW: usize = 4;
 /// Bytes of weights in one claim of the row kernel: its rows are read in step, a part of the claim apart.
 const CLAIM: usize = 256 << 10;
@@ -38,13 +38,13 @@ enum Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    fn of(matrix: &'a Matrix, activations: Activations, n: usize) -> Form<'a> {
+    fn of(matrix: &'a Matrix, activations: Activations, kernels: &Kernels, n: usize) -> Form<'a> {
         let (rows, cols) = (matrix.rows, matrix.cols);
         if let MatrixData::Dense { dtype, bytes } = &matrix.data {
             return Form::Dense(Dense { bytes, dtype: *dtype, rows, cols }, Dense::width(cols));
         }
         match Coded::of(matrix).filter(|_| activations != Activations::F32) {
-            Some(w) if n <= FEW => Form::Rows(w),
+            Some(w) if n <= kernels.most_rows(&w) => Form::Rows(w),
             Some(w) => {
                 let (order, ends) = w.visit();
                 Form::Tiles(w, order, ends)
@@ -58,7 +58,7 @@ impl Run<'_> {
     pub(super) fn linear(&self, l: &Linear, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let n = self.rows(l.x);
         let matrix = &self.model.program.matrices[l.weight.0];
-        let form = Form::of(matrix, self.model.activations, n);
+        let form = Form::of(matrix, self.model.activations, &self.model.kernels, n);
         let planes = self.model.activations.planes();
         let own = n <= FEW;
         if own {
@@ -198,6 +198,7 @@ impl Run<'_> {
                     let ahead = if to < count { rows.start + to } else { next };
                     for first in (0..n).step_by(TILE) {
                         let mut view = x.tiles.tile(first / TILE);
+                        view.count = TILE.min(n - first);
                         for (i, panel) in panels[..number].iter().enumerate() {
                             if first + TILE >= n && w.is_nk() {
                                 view.ahead = w.codes().part(ahead + i * PANEL, PANEL);

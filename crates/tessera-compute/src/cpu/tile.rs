@@ -17,6 +17,8 @@ pub struct TileView<'a> {
     pub offsets: &'a [i32],
     /// 1 or 2.
     pub planes: usize,
+    /// Tokens that are wanted, at least one; results of others are arbitrary.
+    pub count: usize,
     /// Bytes that will be read next, fetched on the way: with few tokens the products would otherwise
     /// leave the memory idle, and unpacking the next panel would wait for it.
     pub ahead: [&'a [u8]; 2],
@@ -48,6 +50,7 @@ impl q8::Tiles {
         let bytes = slots * self.group_bytes * self.planes;
         TileView {
             planes: self.planes,
+            count: TILE,
             ahead: [&[]; 2],
             values: &self.values[index * bytes..(index + 1) * bytes],
             scales: &self.scales[index * slots..(index + 1) * slots],
@@ -64,7 +67,7 @@ pub fn tile_scalar<F: Format>(
     y: &mut [f32; TILE * PANEL],
 ) {
     check::<F>(panel, x, ends);
-    for t in 0..TILE {
+    for t in 0..x.count {
         for r in 0..PANEL {
             let (mut stack, mut depth, mut from) = ([0.0f32; 5], 0, 0);
             for (lane, &end) in ends.iter().enumerate() {
@@ -101,7 +104,7 @@ fn check<F: Format>(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES]) {
     let groups = ends[LANES - 1];
     assert!(ends.is_sorted());
     assert!(panel.codes.len() >= groups * F::STEPS * 64 && panel.scales.len() >= groups * PANEL);
-    assert!(x.planes == 1 || x.planes == 2);
+    assert!((x.planes == 1 || x.planes == 2) && (1..=TILE).contains(&x.count));
     assert!(x.values.len() >= groups * TILE * F::GROUP * x.planes);
     assert!(x.scales.len() >= groups * TILE && x.offsets.len() >= groups * TILE);
 }

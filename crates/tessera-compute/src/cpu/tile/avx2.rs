@@ -48,7 +48,7 @@ unsafe fn some_planes<D: Dots, F: Format, const P: usize>(
                     }
                     let codes = panel.codes.as_ptr().add(i * F::STEPS * 64 + half * 32);
                     let ws = _mm256_loadu_ps(panel.scales.as_ptr().add(i * PANEL + half * 8));
-                    for (t, acc) in acc.iter_mut().enumerate() {
+                    for (t, acc) in acc[..x.count].iter_mut().enumerate() {
                         let slot = i * TILE + t;
                         let mut dot = _mm256_setzero_si256();
                         for p in 0..P {

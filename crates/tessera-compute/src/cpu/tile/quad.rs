@@ -50,7 +50,7 @@ unsafe fn some_planes<Q: Quad, F: Format, const P: usize>(
                         *c = Q::load(codes.add(s * 64));
                     }
                     let ws = Q::load_f32(panel.scales.as_ptr().add(i * PANEL + quarter * 4));
-                    for (t, acc) in acc.iter_mut().enumerate() {
+                    for (t, acc) in acc[..x.count].iter_mut().enumerate() {
                         let slot = i * TILE + t;
                         let mut dot = Q::splat(0);
                         for p in 0..P {
