@@ -169,22 +169,24 @@ impl GrammarEnv {
         if let Value::Object(root) = root {
             whole.extend(root);
         }
-        let schema = normalizer.finish(whole)?;
-        self.start(TopLevelGrammar::from_json_schema(schema), "JSON schema")
+        let (schema, places) = normalizer.finish(whole)?;
+        self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))
     }
 
     /// Text that a regular expression matches from its beginning to its end, in the syntax of Rust's
     /// `regex` crate, without look-around and word boundaries.
     pub fn regex(&self, regex: &str) -> Result<GrammarConstraint, GrammarError> {
         lark::check_regex(regex)?;
-        self.start(TopLevelGrammar::from_regex(regex), "regex")
+        let refused = |message| GrammarError::Invalid { what: "regex", message };
+        self.start(TopLevelGrammar::from_regex(regex), refused)
     }
 
     /// Text by a grammar in Lark's syntax, in the variant that llguidance reads. JSON schemas in it
     /// (`%json {...}`) are held to the same rules as others. What would not be honoured is refused:
     /// `temperature=`, `stop=` (use `suffix=`), `allow_invalid_utf8`.
     pub fn lark(&self, grammar: &str) -> Result<GrammarConstraint, GrammarError> {
-        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), "grammar")
+        let refused = |message| GrammarError::Invalid { what: "grammar", message };
+        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), refused)
     }
 
     /// Calls of tools; `around` writes the grammar around the JSON of one call.
@@ -208,18 +210,17 @@ impl GrammarEnv {
                 "additionalProperties": false,
             }));
         }
-        let object = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
-        self.start(TopLevelGrammar::from_lark(around(&object)), "JSON schema")
+        let (object, places) = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
+        self.start(TopLevelGrammar::from_lark(around(&object)), |message| places.explain(&message))
     }
 
-    fn start(&self, grammar: TopLevelGrammar, what: &'static str) -> Result<GrammarConstraint, GrammarError> {
-        let parser = self.factory.create_parser(grammar).map_err(|e| {
-            let message = first_lines(&format!("{e:#}"));
-            match what {
-                "JSON schema" => GrammarError::Unusable(message),
-                what => GrammarError::Invalid { what, message },
-            }
-        })?;
+    fn start(
+        &self,
+        grammar: TopLevelGrammar,
+        refused: impl FnOnce(String) -> GrammarError,
+    ) -> Result<GrammarConstraint, GrammarError> {
+        let parser = self.factory.create_parser(grammar);
+        let parser = parser.map_err(|e| refused(first_lines(&format!("{e:#}"))))?;
         let mut matcher = Matcher::new(Ok(parser));
         // A grammar that nothing satisfies, or that is too much work, shows at its first mask.
         let first = matcher.compute_mask_or_eos();
