@@ -125,8 +125,11 @@ impl GrammarEnv {
     /// `rows` is the size of the model's vocabulary, at least the tokenizer's; rows without a token are
     /// never allowed. `ends` are the tokens that end an answer.
     pub fn new(tokenizer: Arc<Tokenizer>, rows: usize, ends: &[u32]) -> Result<GrammarEnv, GrammarError> {
-        let vocabulary = Vocabulary::new(tokenizer.clone(), rows, ends).map_err(GrammarError::Vocabulary)?;
-        let env: TokEnv = Arc::new(vocabulary);
+        // The tree of tokens asserts what it needs of a vocabulary, and vocabularies are files.
+        let build = || Vocabulary::new(tokenizer.clone(), rows, ends);
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
+        let built = built.unwrap_or_else(|_| Err("its tokens do not fit llguidance's tree".to_owned()));
+        let env: TokEnv = Arc::new(built.map_err(GrammarError::Vocabulary)?);
         let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
         let slices = llguidance::earley::SlicedBiasComputer::json_slices();
         let mut factory = ParserFactory::new(&env, capabilities, &slices)
@@ -137,7 +140,8 @@ impl GrammarEnv {
             initial_lexer_fuel: 1_000_000,
             step_lexer_fuel: 150_000,
             step_max_items: 50_000,
-            max_items_in_row: 2_000,
+            // As many optional properties as a schema may have.
+            max_items_in_row: 20_000,
             max_lexer_states: 30_000,
             max_grammar_size: 200_000,
             precompute_large_lexemes: true,

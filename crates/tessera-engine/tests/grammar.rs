@@ -390,16 +390,18 @@ fn taken(schema: &Value) -> Result<GrammarConstraint, GrammarError> {
 
 #[test]
 fn depth_and_size_are_limited() {
+    // `json!` would copy what is inside, and so recurse.
+    let object = |key: &str, value: Value| Value::Object(std::iter::once((key.to_owned(), value)).collect());
     let mut deep = json!({"type": "string"});
     for _ in 0..10_000 {
-        deep = json!({"items": deep});
+        deep = object("items", deep);
     }
     assert!(matches!(taken(&deep), Err(GrammarError::TooLarge { .. })));
     let mut literal = json!(1);
     for _ in 0..10_000 {
         literal = Value::Array(vec![literal]);
     }
-    let literal = json!({"const": literal});
+    let literal = object("const", literal);
     assert!(taken(&literal).is_err());
     // Dropping values of 10,000 levels is recursive: the concern of whoever parses them.
     std::mem::forget((deep, literal));
@@ -439,9 +441,19 @@ fn as_deep_as_a_schema_may_be() {
 }
 
 #[test]
-fn circles_of_references_that_read_nothing_are_refused() {
+fn circles_without_an_end_are_refused() {
+    for schema in [
+        json!({"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}}, "required": ["a"]}),
+        json!({"type": "object", "properties": {"a": {"$ref": "#"}}}),
+        json!({"type": "array", "prefixItems": [{"$ref": "#/$defs/n"}], "items": {"$ref": "#"}, "minItems": 1, "$defs": {"n": {"type": "null"}}}),
+    ] {
+        taken(&schema).unwrap();
+    }
     for schema in [
         json!({"$ref": "#"}),
+        // Never ends.
+        json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}),
+        json!({"type": "array", "items": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, "minItems": 1}),
         json!({"anyOf": [{"$ref": "#"}, {"type": "null"}]}),
         json!({"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}}),
     ] {
@@ -461,6 +473,11 @@ fn schemas_that_multiply_end() {
         let properties = (0..n).map(|i| (format!("property {i}"), schema.clone()));
         json!({"type": "object", "properties": properties.collect::<serde_json::Map<String, Value>>()})
     };
+    follow(&mut taken(&wide(3_000, json!({"type": "null"}))).unwrap(), 100);
+    assert!(accepts(
+        &taken(&wide(3_000, json!({"type": "null"}))).unwrap(),
+        r#"{"property 2": null, "property 2999": null}"#
+    ));
     for schema in [
         wide(500, json!({"type": "string", "format": "email"})),
         wide(5_000, json!({"type": "string", "pattern": "a[bc]{3,40}d"})),
@@ -480,7 +497,12 @@ fn follow(constraint: &mut GrammarConstraint, steps: usize) {
     for _ in 0..steps {
         let Ok(mask) = constraint.mask() else { return };
         let Some(token) = allowed(mask).into_iter().find(|t| *t != END) else { return };
-        constraint.accept(token).unwrap();
+        match constraint.accept(token) {
+            Ok(()) => {}
+            // Out of its limits, and told.
+            Err(ConstraintError::Failed { what }) => return assert!(!what.is_empty()),
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

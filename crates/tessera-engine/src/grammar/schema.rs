@@ -5,6 +5,7 @@
 //! character classes); anything else ends the walk with the keyword and where it is. Nothing that this
 //! file does not know reaches llguidance, so none of its lenient ways can be switched on from outside.
 
+mod circles;
 mod values;
 
 use super::GrammarError;
@@ -64,6 +65,8 @@ enum Draft {
 #[derive(Default)]
 pub(super) struct Normalizer {
     definitions: Vec<Option<Value>>,
+    /// Where each of them comes from.
+    origins: Vec<String>,
     /// Definitions that a definition refers to without reading anything first: a circle of these would
     /// never end.
     in_place: Vec<Vec<usize>>,
@@ -186,6 +189,7 @@ impl Normalizer {
     /// Puts the definitions under a schema made of what [`Normalizer::add`] gave.
     pub fn finish(self, root: Map<String, Value>) -> Result<(Value, Places), GrammarError> {
         self.refuse_circles()?;
+        self.refuse_endless()?;
         let mut root = root;
         let definitions = self.definitions.into_iter().enumerate();
         let definitions: Map<String, Value> =
@@ -208,6 +212,7 @@ impl Normalizer {
         let id = self.definitions.len();
         self.definitions.push(None);
         self.in_place.push(Vec::new());
+        self.origins.push(shown(document, pointer));
         document.targets.insert(pointer.to_owned(), id);
         let place = Place { pointer: pointer.to_owned(), depth: from.depth + 1, home: id, owner: Some(id) };
         let schema = self.schema(document, value, &place)?;
@@ -255,29 +260,6 @@ impl Normalizer {
         if self.text > MAX_TEXT {
             let what = "bytes of names, patterns and values".to_owned();
             return Err(GrammarError::TooLarge { what, found: self.text, limit: MAX_TEXT });
-        }
-        Ok(())
-    }
-
-    /// A definition that leads back to itself before anything is read has no meaning.
-    fn refuse_circles(&self) -> Result<(), GrammarError> {
-        // 0: not seen, 1: on the path, 2: done.
-        let mut state = vec![0u8; self.in_place.len()];
-        for start in 0..self.in_place.len() {
-            let mut path = vec![(start, 0)];
-            while let Some((node, next)) = path.pop() {
-                state[node] = if state[node] == 2 { 2 } else { 1 };
-                let Some(to) = self.in_place[node].get(next) else {
-                    state[node] = 2;
-                    continue;
-                };
-                path.push((node, next + 1));
-                match state[*to] {
-                    0 => path.push((*to, 0)),
-                    1 => return Err(unsupported("", "$ref", "a circle of references that reads nothing")),
-                    _ => {}
-                }
-            }
         }
         Ok(())
     }
