@@ -28,7 +28,7 @@ async function keep(rows, lines) {
     await store.put(rows, lines);
     others.postMessage(rows[0]?.id ?? lines[0]?.conversation);
   } catch (error) {
-    banner(`This browser could not keep the conversation (${error.message}). Export it before you close the page.`);
+    banner("store", `This browser could not keep the conversation (${error.message}). Export it before you close the page.`);
   }
 }
 
@@ -133,9 +133,14 @@ function toEnd() {
   $("to-end").hidden = stuck;
 }
 
-function banner(text, button) {
-  $("banner").hidden = !text;
-  $("banner").replaceChildren(el("span", {}, text ?? ""), button ?? "");
+const banners = new Map();
+
+/** A line above the messages that stays until it is no longer true; one for each `about`. */
+function banner(about, text, button) {
+  if (text) banners.set(about, el("p", {}, text, button));
+  else banners.delete(about);
+  $("banner").hidden = !banners.size;
+  $("banner").replaceChildren(...banners.values());
 }
 
 // ---- conversations
@@ -320,10 +325,10 @@ async function ask(parent) {
 async function loadModels() {
   try {
     models = await listModels();
-    banner(models.length ? null : "The server serves no model.");
+    banner("models", models.length ? null : "The server serves no model.");
   } catch (error) {
     if (error.status === 401 && (await askForKey(error.message))) return loadModels();
-    banner(error.message, el("button", { type: "button", onclick: loadModels }, "Try again"));
+    banner("models", error.message, el("button", { type: "button", onclick: loadModels }, "Try again"));
   }
   showModels();
 }
@@ -472,7 +477,7 @@ others.addEventListener("message", async ({ data }) => {
 
 showTheme();
 openSidebar(!narrow.matches && recall("sidebar") !== "closed");
-if (!store.kept) banner("This browser does not let the page keep anything: conversations last until the tab is closed.");
+if (!store.kept) banner("store", "This browser does not let the page keep anything: conversations last until the tab is closed.");
 conversations = new Map((await store.conversations().catch(() => [])).map((row) => [row.id, row]));
 await open(location.hash.slice(1));
 await loadModels();
