@@ -63,5 +63,9 @@ export function figures(message) {
   if (Number.isFinite(stats.rate)) found.push([`${about}${some(stats.rate)} tokens/s`, "Since the first token"]);
   if (Number.isFinite(stats.first)) found.push([`first after ${stats.first < 1 ? `${Math.round(stats.first * 1000)} ms` : `${stats.first.toFixed(1)} s`}`, "From sending to the first token"]);
   if (stats.prompt > 0) found.push([`${whole.format(stats.cached ?? 0)} of ${whole.format(stats.prompt)} cached`, "Prompt tokens that did not have to be computed again"]);
+  if (stats.context > 0 && stats.exact) {
+    const used = stats.prompt + stats.completion;
+    found.push([`context ${Math.round((100 * used) / stats.context)} % full`, `${whole.format(used)} of ${whole.format(stats.context)} tokens`]);
+  }
   return found;
 }

@@ -301,6 +301,8 @@ async function ask(parent) {
       }
     });
     message.finish ||= "stop";
+    const context = models.find((model) => model.id === message.model)?.max_model_len;
+    if (Number.isFinite(context)) message.stats.context = context;
   } catch (error) {
     if (error.name === "AbortError") message.finish = "stopped";
     else message.error = error instanceof ApiError ? error.data() : { message: `The page failed: ${error.message}`, param: null };

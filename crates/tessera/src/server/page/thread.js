@@ -110,6 +110,6 @@ function checked(source, where, newId) {
 const text = (value) => (typeof value === "string" ? value : "");
 const number = (value) => (Number.isFinite(value) ? value : 0);
 
-const STATS = ["exact", "prompt", "cached", "completion", "first", "seconds", "rate", "thought"];
+const STATS = ["exact", "prompt", "cached", "completion", "first", "seconds", "rate", "thought", "context"];
 const plainStats = (stats) =>
   stats && typeof stats === "object" ? Object.fromEntries(STATS.filter((k) => Number.isFinite(stats[k])).map((k) => [k, stats[k]])) : null;
