@@ -171,15 +171,11 @@ fn accepted(response: Response<ureq::Body>) -> anyhow::Result<Response<ureq::Bod
     let param = json["error"]["param"].as_str().map(str::to_owned);
     let error = ServerError::Refused { status, message, param, retry_after };
     match status {
-        401 => Err(anyhow::Error::new(error).context(hint_of_key())),
+        401 => Err(hinted(
+            error.to_string(),
+            format!("the API key belongs into the environment variable {KEY_VARIABLE}"),
+        )),
         _ => Err(error.into()),
-    }
-}
-
-fn hint_of_key() -> crate::output::Hinted {
-    crate::output::Hinted {
-        message: "the server asks for an API key".into(),
-        hint: format!("put it into the environment variable {KEY_VARIABLE}"),
     }
 }
 
