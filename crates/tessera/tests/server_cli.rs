@@ -223,7 +223,7 @@ fn every_failure_is_told_in_the_servers_words() {
     tessera(&["chat", "--server", "http://127.0.0.1:9", "m", "Hi"], "")
         .fails(&["http://127.0.0.1:9", "tessera serve"]);
     tessera(&["chat", "--server", "127.0.0.1:9", "m", "Hi"], "")
-        .fails(&["no address", "http://127.0.0.1:8080"]);
+        .fails(&["must begin with http", "http://127.0.0.1:8080"]);
     tessera(&["chat", "--server", "http://127.0.0.1:9", "m", "Hi"], "two words").fails(&["TESSERA_API_KEY"]);
 }
 
