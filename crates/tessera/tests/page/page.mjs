@@ -321,6 +321,24 @@ await test("hostile Markdown is text, and asks nothing of anyone", async (page, 
   assert.equal(await page.evaluate(() => window.pwned), undefined);
 });
 
+await test("an answer that was cut goes on in place", async (page) => {
+  const cut = [delta({ content: "One, two," }), delta({}, "length"), event({ choices: [], usage }), "data: [DONE]\n\n"].join("");
+  const bodies = await answers(page, (_, n) => [cut, json(400, { message: "no such field here", param: "continue_final_message" }), whole({ content: " three." })][n - 1]);
+  await say(page, "count");
+  await finished(page);
+  assert.match(await last(page, ".notes").textContent(), /longest answer/);
+  await page.click("text=Go on");
+  await finished(page);
+  assert.equal(await shown(page), "One, two,");
+  assert.match(await last(page, ".note.bad").textContent(), /no such field here/);
+  await page.click("text=Go on");
+  await finished(page);
+  assert.equal(await shown(page), "One, two, three.");
+  assert.equal(await page.locator(".count").count(), 0);
+  const { messages, continue_final_message, add_generation_prompt } = bodies[2];
+  assert.deepEqual([messages.at(-1), continue_final_message, add_generation_prompt], [{ role: "assistant", content: "One, two," }, true, false]);
+}, { expected: ["400"] });
+
 await test("code is highlighted and copied as it is", async (page, context) => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin });
   const code = 'fn main() {\n    println!("<b>");\n}';

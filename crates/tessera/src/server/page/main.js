@@ -51,6 +51,7 @@ const path = () => shownPath(messages, here.chosen);
 const thread = new Thread($("thread"), {
   isRunning,
   again: (message) => again(message),
+  goOn: (message) => goOn(message),
   edit: (message, text) => send(text, message.parent),
   remove: (message) => removeMessage(message),
   choose: (message) => {
@@ -274,8 +275,7 @@ function again(message) {
   ask(message.parent);
 }
 
-async function ask(parent) {
-  const conversation = here;
+function ask(parent) {
   const message = {
     id: newId(), conversation: here.id, parent, role: "assistant", content: "", reasoning: "",
     // Never before its question, whatever the clock does.
@@ -285,7 +285,22 @@ async function ask(parent) {
   messages.set(message.id, message);
   choose(message);
   const before = path().map((p) => p.message).filter((m) => m !== message);
-  const body = requestBody(here.model, here.settings, before);
+  run(message, requestBody(here.model, here.settings, before), again);
+}
+
+/** Lets the model go on where an answer was cut. */
+function goOn(message) {
+  if (!ready()) return;
+  const before = path().map((p) => p.message);
+  const upTo = before.slice(0, before.indexOf(message) + 1);
+  Object.assign(message, { model: here.model, finish: "", error: null });
+  const more = { continue_final_message: true, add_generation_prompt: false };
+  run(message, { ...requestBody(here.model, here.settings, upTo), ...more }, goOn);
+}
+
+/** Streams the answer to `body` into `message`; `retry` is what was wanted, for after a key was asked for. */
+async function run(message, body, retry) {
+  const conversation = here;
   const abort = new AbortController();
   running.set(message.id, { stop: () => abort.abort(), conversation: conversation.id, message });
   conversation.updated = Date.now();
@@ -318,7 +333,7 @@ async function ask(parent) {
   announce(message.error ? `Error: ${message.error.message}` : `Answer complete. ${message.content.slice(0, 300)}`);
   if (message.error?.status === 401 && (await askForKey(message.error.message))) {
     await loadModels();
-    if (conversation === here && messages.has(message.id)) again(message);
+    if (conversation === here && messages.has(message.id)) retry(message);
   }
 }
 

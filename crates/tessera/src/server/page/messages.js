@@ -6,7 +6,7 @@ import { Markdown } from "./markdown.js";
 import { fieldOf } from "./settings.js";
 import { recall, remember } from "./store.js";
 
-/** The shown path. `acts` are what buttons do: edit, again, remove, choose, settings, isRunning. */
+/** The shown path. `acts` are what buttons do: edit, again, goOn, remove, choose, settings, isRunning. */
 export class Thread {
   constructor(node, acts) {
     this.node = node;
@@ -25,6 +25,7 @@ export class Thread {
     }
     let before = this.node.firstElementChild;
     for (const place of path) {
+      place.last = place === path.at(-1);
       let view = this.views.get(place.message.id);
       if (!view) this.views.set(place.message.id, (view = new View(this.acts)));
       view.place = place;
@@ -112,6 +113,7 @@ class View {
         error.retryAfter ? el("p", {}, `The server asks to wait ${error.retryAfter} s.`) : null,
         el("div", { class: "buttons" },
           el("button", { type: "button", onclick: () => this.acts.again(message) }, "Try again"),
+          this.#goOn(message),
           field ? el("button", { type: "button", onclick: () => this.acts.settings(field, error.message) }, "Show the setting") : null)));
     } else if (!running && message.role === "assistant") {
       const why = {
@@ -119,9 +121,15 @@ class View {
         content_filter: "Ended by a content filter.", "": "This answer was not finished: the page was closed or lost it.",
       };
       const text = why[finish] ?? `Ended: ${finish}.`;
-      if (text) notes.push(el("p", { class: "note" }, text));
+      if (text) notes.push(el("p", { class: "note" }, text, " ", this.#goOn(message) ?? ""));
     }
     this.parts.notes.replaceChildren(...notes);
+  }
+
+  /** Only the end of a conversation goes on, and only from words. */
+  #goOn(message) {
+    if (!message.content || !this.place.last) return null;
+    return el("button", { type: "button", onclick: () => this.acts.goOn(message) }, "Go on");
   }
 
   #foot(message, running) {
