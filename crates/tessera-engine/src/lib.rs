@@ -1,12 +1,21 @@
 //! Tokens in, tokens out: tokenizer, chat template, decoder, KV pages, sampler.
 
+pub mod cache;
+pub mod constraint;
 pub mod decoder;
 pub mod detokenize;
+#[cfg(feature = "threads")]
+pub mod engine;
 pub mod generate;
 pub mod kv;
+pub mod lookup;
 pub mod model;
 pub mod open;
+pub mod request;
 pub mod sampler;
+#[cfg(feature = "threads")]
+mod scheduler;
+pub mod slot;
 pub mod template;
 pub mod text;
 pub mod tokenizer;

@@ -22,6 +22,14 @@ pub trait Lanes: Copy {
     unsafe fn load_f16(p: *const u16) -> Self;
     /// From bf16 in memory, at any alignment; exact.
     unsafe fn load_bf16(p: *const u16) -> Self;
+    /// From 8-bit integers in memory; exact.
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller has 16 values at `p`.
+        let values: [f32; LANES] = std::array::from_fn(|i| f32::from(unsafe { p.add(i).read() }));
+        // SAFETY: the caller promises the instruction set.
+        unsafe { Self::load(values.as_ptr()) }
+    }
     /// To memory, at any alignment.
     unsafe fn store(self, p: *mut f32);
     /// `self + b`
@@ -45,6 +53,9 @@ pub trait Lanes: Copy {
     /// Asks for the line at any address.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
+    /// As [`Lanes::prefetch`], into the second cache only.
+    #[inline(always)]
+    unsafe fn prefetch_far(_p: *const u8) {}
     /// Lane values in an array.
     #[inline(always)]
     unsafe fn to_array(self) -> [f32; LANES] {
@@ -201,6 +212,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
             unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
@@ -226,6 +242,14 @@ mod x86 {
                     let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
                 };
+                Avx2(half(p), half(p.add(8)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self {
+            // SAFETY: the caller promises the instruction set and 16 values at `p`.
+            unsafe {
+                let half = |p: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
                 Avx2(half(p), half(p.add(8)))
             }
         }
@@ -313,6 +337,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
             unsafe { Avx512(_mm512_set1_ps(x)) }
@@ -334,6 +363,11 @@ mod x86 {
                 let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)))
             }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self {
+            // SAFETY: the caller promises the instruction set and 16 values at `p`.
+            unsafe { Avx512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))) }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
