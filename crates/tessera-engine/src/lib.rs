@@ -1,7 +1,10 @@
 //! Tokens in, tokens out: tokenizer, chat template, decoder, KV pages, sampler.
 
+pub mod constraint;
 pub mod decoder;
 pub mod detokenize;
+#[cfg(feature = "threads")]
+pub mod engine;
 pub mod generate;
 pub mod kv;
 pub mod model;

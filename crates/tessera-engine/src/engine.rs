@@ -1,0 +1,231 @@
+//! A model that serves many requests at once.
+//!
+//! One plain thread owns the model. It repeats four steps: *admit* requests from the queue, *plan* which
+//! tokens of which sequences are fed, *step* the model, *emit* what came out. Requests come in by
+//! [`Engine::submit`]; events go out through the request's own sink. A request's tokens do not depend on
+//! the others, on the cache, or on how its prompt was cut.
+
+mod request;
+mod run;
+
+pub use crate::constraint::{Constraint, ConstraintError};
+pub use crate::generate::FinishReason;
+pub use request::{
+    EngineEvent, EngineOptions, EngineRequest, EngineStats, FailureKind, MAX_LOGPROBS, StartError,
+    SubmitError, Timing, TokenLogprob, Usage,
+};
+
+use crate::model::Model;
+use crate::tokenizer::Tokenizer;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Takes the events of one request, on the engine's thread: it must not block.
+pub type Sink = Box<dyn FnMut(EngineEvent) + Send>;
+
+/// A running model. Clones are handles to the same one; when the last one is dropped, what still runs is
+/// failed and the thread ends.
+#[derive(Clone)]
+pub struct Engine {
+    handle: Arc<Handle>,
+}
+
+/// A request in the engine. Dropping it cancels the request before the next step; after the last event it
+/// means nothing.
+#[must_use = "dropping the ticket cancels the request"]
+pub struct Ticket {
+    /// Number of the request, from 1.
+    pub id: u64,
+    cancelled: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What handles, tickets and the thread share.
+struct Shared {
+    inbox: Mutex<Inbox>,
+    wake: Condvar,
+    stats: Mutex<EngineStats>,
+    options: EngineOptions,
+    context: usize,
+    vocab_size: usize,
+}
+
+/// What the thread has not seen yet.
+#[derive(Default)]
+struct Inbox {
+    submitted: VecDeque<Submission>,
+    /// Requests that were submitted and have not ended.
+    live: usize,
+    /// Those of them that run.
+    running: usize,
+    last_id: u64,
+    /// Set by a shutdown: when the last requests are failed.
+    closes: Option<Instant>,
+    /// The thread has ended.
+    ended: bool,
+}
+
+/// A request on its way.
+struct Submission {
+    id: u64,
+    request: EngineRequest,
+    sink: Sink,
+    cancelled: Arc<AtomicBool>,
+    at: Instant,
+}
+
+impl Engine {
+    /// Starts the thread.
+    pub fn start(
+        model: Model,
+        tokenizer: Arc<Tokenizer>,
+        options: EngineOptions,
+    ) -> Result<Engine, StartError> {
+        for (option, found) in
+            [("max_sequences", options.max_sequences), ("max_batch_tokens", options.max_batch_tokens)]
+        {
+            if found == 0 {
+                return Err(StartError::Option { option, expected: "at least 1", found });
+            }
+        }
+        let shared = Arc::new(Shared {
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            stats: Mutex::default(),
+            options,
+            context: model.context(),
+            vocab_size: model.config.vocab_size,
+        });
+        let own = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("tessera-engine".to_owned())
+            .spawn(move || run::run(&own, model, &tokenizer))?;
+        Ok(Engine { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    /// Checks at once what can be checked, and queues the request. Its events go to `sink` from the
+    /// engine's thread.
+    pub fn submit(&self, request: EngineRequest, sink: Sink) -> Result<Ticket, SubmitError> {
+        let shared = &self.handle.shared;
+        shared.check(&request)?;
+        let mut inbox = shared.inbox();
+        if inbox.closes.is_some() || inbox.ended {
+            return Err(SubmitError::Closed);
+        }
+        let limit = shared.options.queue;
+        if inbox.live >= limit.saturating_add(shared.options.max_sequences) {
+            return Err(SubmitError::QueueFull { waiting: inbox.live - inbox.running, limit });
+        }
+        inbox.live += 1;
+        inbox.last_id += 1;
+        let id = inbox.last_id;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let ticket = Ticket { id, cancelled: cancelled.clone(), shared: shared.clone() };
+        inbox.submitted.push_back(Submission { id, request, sink, cancelled, at: Instant::now() });
+        shared.wake.notify_one();
+        Ok(ticket)
+    }
+
+    /// Numbers of this moment.
+    pub fn stats(&self) -> EngineStats {
+        let shared = &self.handle.shared;
+        let (live, running) = {
+            let inbox = shared.inbox();
+            (inbox.live, inbox.running)
+        };
+        EngineStats { waiting: live - running, running, ..*lock(&shared.stats) }
+    }
+
+    /// Longest sequence in tokens.
+    pub fn context(&self) -> usize {
+        self.handle.shared.context
+    }
+
+    /// Refuses new requests, lets those that were accepted go on for `grace`, fails the rest, and returns
+    /// when the thread has ended. Not to be called from a sink.
+    pub fn shutdown(self, grace: Duration) {
+        self.handle.shared.close(grace);
+        let thread = lock(&self.handle.thread).take();
+        if let Some(thread) = thread {
+            // The thread catches panics of the model; one of its own has nothing left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.close(Duration::ZERO);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Release);
+        // Taken so that the thread cannot miss it between its look and its sleep.
+        let _inbox = self.shared.inbox();
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        lock(&self.inbox)
+    }
+
+    fn close(&self, grace: Duration) {
+        let mut inbox = self.inbox();
+        let at = Instant::now().checked_add(grace);
+        // A grace beyond the clock's range is one without end.
+        let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(u32::MAX.into()));
+        inbox.closes = Some(inbox.closes.map_or(at, |other| other.min(at)));
+        self.wake.notify_one();
+    }
+
+    fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {
+        let (prompt, context) = (request.prompt.len(), self.context);
+        if prompt == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        // An answer has at least one token.
+        let answers = !request.embed && request.max_tokens != Some(0);
+        if prompt.saturating_add(usize::from(answers)) > context {
+            return Err(SubmitError::PromptTooLong { prompt, context });
+        }
+        let bias = request.sampling.logit_bias.iter().map(|(token, _)| token);
+        for (field, token) in
+            request.prompt.iter().map(|t| ("prompt", t)).chain(bias.map(|t| ("logit_bias", t)))
+        {
+            if *token as usize >= self.vocab_size {
+                return Err(SubmitError::BadToken { field, token: *token, vocab_size: self.vocab_size });
+            }
+        }
+        if let Some(asked) = request.logprobs
+            && asked > MAX_LOGPROBS
+        {
+            return Err(SubmitError::Logprobs { asked, limit: MAX_LOGPROBS });
+        }
+        let others = [
+            ("logprobs", request.logprobs.is_some()),
+            ("prompt_logprobs", request.prompt_logprobs),
+            ("a grammar", request.constraint.is_some()),
+        ];
+        if let Some((field, _)) = others.iter().find(|(_, given)| request.embed && *given) {
+            return Err(SubmitError::Embed { field });
+        }
+        Ok(request.sampling.check()?)
+    }
+}
+
+/// The value, also after a panic in another thread: every change to it is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
