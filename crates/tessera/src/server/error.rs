@@ -32,8 +32,7 @@ impl ApiError {
 
     /// 400 about a field.
     pub fn field(param: impl Into<String>, code: &'static str, message: impl Into<String>) -> ApiError {
-        let error =
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message.into());
+        let error = ApiError::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message.into());
         ApiError { param: Some(param.into()), ..error }
     }
 
@@ -59,19 +58,14 @@ impl ApiError {
 
     /// 429 with the seconds to wait.
     pub fn rate_limit(message: String, seconds: u64) -> ApiError {
-        let error = ApiError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "rate_limit_error",
-            "rate_limit_exceeded",
-            message,
-        );
+        let error =
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
         ApiError { retry_after: Some(seconds), ..error }
     }
 
     /// 503: later, or elsewhere, it would work.
     pub fn unavailable(code: &'static str, message: impl Into<String>) -> ApiError {
-        let error =
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message.into());
+        let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", code, message.into());
         ApiError { retry_after: Some(1), ..error }
     }
 

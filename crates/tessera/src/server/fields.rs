@@ -73,22 +73,12 @@ pub struct Table {
 }
 
 /// A field that does what its documentation says.
-pub const fn honoured(
-    name: &'static str,
-    kind: Kind,
-    example: &'static str,
-    note: &'static str,
-) -> Field {
+pub const fn honoured(name: &'static str, kind: Kind, example: &'static str, note: &'static str) -> Field {
     Field { name, kind, treatment: Treatment::Honoured, required: false, example, note }
 }
 
 /// A field that has to be there.
-pub const fn required(
-    name: &'static str,
-    kind: Kind,
-    example: &'static str,
-    note: &'static str,
-) -> Field {
+pub const fn required(name: &'static str, kind: Kind, example: &'static str, note: &'static str) -> Field {
     Field { name, kind, treatment: Treatment::Honoured, required: true, example, note }
 }
 
@@ -104,12 +94,7 @@ pub const fn neutral(
 }
 
 /// A field that cannot change the answer.
-pub const fn no_effect(
-    name: &'static str,
-    kind: Kind,
-    example: &'static str,
-    note: &'static str,
-) -> Field {
+pub const fn no_effect(name: &'static str, kind: Kind, example: &'static str, note: &'static str) -> Field {
     Field { name, kind, treatment: Treatment::NoEffect, required: false, example, note }
 }
 
