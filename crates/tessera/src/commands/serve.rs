@@ -74,7 +74,9 @@ fn names(given: &[String]) -> anyhow::Result<Vec<(String, String)>> {
     let mut models: Vec<(String, String)> = Vec::new();
     for text in given {
         let (name, source) = match text.split_once('=') {
-            Some((name, source)) if !name.contains('/') => (name.to_owned(), source.to_owned()),
+            Some((name, source)) if !std::path::Path::new(text).exists() => {
+                (name.to_owned(), source.to_owned())
+            }
             _ => (plain_name(text), text.clone()),
         };
         anyhow::ensure!(!name.is_empty() && !source.is_empty(), "{text}: expected MODEL or NAME=MODEL");

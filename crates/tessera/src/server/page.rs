@@ -1,10 +1,8 @@
 //! The web page at `/`.
 
-use super::App;
 use axum::Router;
-use std::sync::Arc;
 
-/// Adds the page's routes.
-pub fn routes(router: Router<Arc<App>>) -> Router<Arc<App>> {
-    router
+/// Routes of the page's files. They need no API key: the page asks for one when the API does.
+pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new()
 }

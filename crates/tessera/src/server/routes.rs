@@ -62,7 +62,9 @@ pub fn router(app: Arc<App>) -> Result<Router, ServeError> {
         .route("/metrics", get(metrics))
         .route("/version", get(version));
     let cors = cors(&app.config.cors)?;
-    Ok(page::routes(api.merge(open))
+    Ok(api
+        .merge(open)
+        .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app.clone())

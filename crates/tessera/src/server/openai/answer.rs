@@ -6,6 +6,28 @@ use serde_json::Value;
 use tessera_engine::engine::{EngineEvent, FinishReason, Usage};
 use tessera_engine::tokenizer::Tokenizer;
 
+/// A part of a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallDelta {
+    /// Number of the call in the answer.
+    pub index: usize,
+    /// Id and name, with the first part.
+    pub begins: Option<(String, String)>,
+    /// More of the arguments.
+    pub arguments: String,
+}
+
+/// A whole call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Call {
+    /// The id that the result comes back with.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// JSON as text.
+    pub arguments: String,
+}
+
 /// What an event adds.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
@@ -13,6 +35,8 @@ pub struct Delta {
     pub content: String,
     /// To what was thought.
     pub reasoning: String,
+    /// To the calls.
+    pub calls: Vec<CallDelta>,
     /// Entries of `logprobs.content`.
     pub logprobs: Vec<Value>,
     /// The end, by OpenAI's word.
@@ -24,6 +48,7 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         self.content.is_empty()
             && self.reasoning.is_empty()
+            && self.calls.is_empty()
             && self.logprobs.is_empty()
             && self.finish.is_none()
     }
@@ -36,6 +61,8 @@ pub struct Answer {
     pub content: String,
     /// What was thought.
     pub reasoning: String,
+    /// The calls.
+    pub calls: Vec<Call>,
     /// Entries of `logprobs.content`.
     pub logprobs: Vec<Value>,
     /// The end.
@@ -62,10 +89,23 @@ impl Answer {
             }
             _ => {}
         }
+        self.add(&delta);
+        Ok(delta)
+    }
+
+    fn add(&mut self, delta: &Delta) {
         self.content.push_str(&delta.content);
+        self.reasoning.push_str(&delta.reasoning);
         self.logprobs.extend(delta.logprobs.iter().cloned());
         self.finish = delta.finish.or(self.finish);
-        Ok(delta)
+        for part in &delta.calls {
+            if let Some((id, name)) = &part.begins {
+                self.calls.push(Call { id: id.clone(), name: name.clone(), arguments: String::new() });
+            }
+            if let Some(call) = self.calls.get_mut(part.index) {
+                call.arguments.push_str(&part.arguments);
+            }
+        }
     }
 }
 

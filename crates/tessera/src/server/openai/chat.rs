@@ -65,10 +65,10 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let fields = Fields::check(body, &chat::REQUEST, "")?;
     let stream = fields.bool("stream") == Some(true);
     let include_usage = stream_options(&fields, stream)?;
-    let messages = messages::parse(fields.list("messages").unwrap_or_default(), served)?;
-    let mut rendering: Rendering = messages::rendering(&fields, &messages)?;
+    let conversation = messages::parse(fields.list("messages").unwrap_or_default(), served)?;
+    let mut rendering: Rendering = messages::rendering(&fields, &conversation)?;
     rendering.options.variables = messages::template_variables(&fields, served)?;
-    let prompt = messages::prompt(served, &messages, &rendering)?;
+    let prompt = messages::prompt(served, &conversation, &rendering)?;
     prompts::check_length(served, prompt.len(), "messages")?;
     let top = fields.size("top_logprobs");
     let logprobs = match (fields.bool("logprobs") == Some(true), top) {

@@ -19,9 +19,26 @@ pub struct Rendering {
     pub continues: bool,
 }
 
+/// Messages, and where each is in the request.
+#[derive(Clone, Debug, Default)]
+pub struct Conversation {
+    /// For the template.
+    pub messages: Vec<Message>,
+    /// Such as `messages[2]`.
+    pub places: Vec<String>,
+}
+
+impl Conversation {
+    /// Adds a message.
+    pub fn push(&mut self, message: Message, place: impl Into<String>) {
+        self.messages.push(message);
+        self.places.push(place.into());
+    }
+}
+
 /// Reads the messages of a chat request.
-pub fn parse(list: &[Value], served: &Served) -> ApiResult<Vec<Message>> {
-    let mut messages = Vec::new();
+pub fn parse(list: &[Value], served: &Served) -> ApiResult<Conversation> {
+    let mut conversation = Conversation::default();
     // Calls that were made, with the function of each.
     let mut calls: Vec<(String, String)> = Vec::new();
     for (i, value) in list.iter().enumerate() {
@@ -50,9 +67,9 @@ pub fn parse(list: &[Value], served: &Served) -> ApiResult<Vec<Message>> {
                 return Err(ApiError::field(param, "missing_required_parameter", message));
             }
         };
-        messages.push(message);
+        conversation.push(message, path);
     }
-    Ok(messages)
+    Ok(conversation)
 }
 
 fn instructions(value: &Value, path: &str, served: &Served) -> ApiResult<Message> {
@@ -215,7 +232,7 @@ pub fn template_variables(fields: &Fields<'_>, served: &Served) -> ApiResult<Map
 }
 
 /// Whether the prompt ends where the assistant begins, and whether the last message is continued.
-pub fn rendering(fields: &Fields<'_>, messages: &[Message]) -> ApiResult<Rendering> {
+pub fn rendering(fields: &Fields<'_>, conversation: &Conversation) -> ApiResult<Rendering> {
     let continues = fields.bool("continue_final_message") == Some(true);
     let add = fields.bool("add_generation_prompt");
     if continues {
@@ -224,7 +241,7 @@ pub fn rendering(fields: &Fields<'_>, messages: &[Message]) -> ApiResult<Renderi
             let message = "continue_final_message and add_generation_prompt cannot both be true";
             return Err(ApiError::value(param, message));
         }
-        let last = messages.last();
+        let last = conversation.messages.last();
         if last.is_none_or(|m| {
             m.role != "assistant" || m.content.is_none() || m.extra.contains_key("tool_calls")
         }) {
@@ -242,17 +259,25 @@ pub fn rendering(fields: &Fields<'_>, messages: &[Message]) -> ApiResult<Renderi
 }
 
 /// The prompt of a conversation.
-pub fn prompt(served: &Served, messages: &[Message], rendering: &Rendering) -> ApiResult<Vec<u32>> {
+pub fn prompt(served: &Served, conversation: &Conversation, rendering: &Rendering) -> ApiResult<Vec<u32>> {
+    let place = conversation.places.last().map_or("messages", |p| p.split('[').next().unwrap_or(p));
     let template = served.text.template.as_ref().map_err(|why| {
         let message = format!("{} has no chat template ({why}); use /v1/completions", served.name);
         let error = ApiError::request(StatusCode::BAD_REQUEST, "no_chat_template", message);
-        ApiError { param: Some("messages".into()), ..error }
+        ApiError { param: Some(place.into()), ..error }
     })?;
+    let messages = &conversation.messages;
     let continued = if rendering.continues { messages.last() } else { None };
     let rendered = &messages[..messages.len() - usize::from(continued.is_some())];
-    let mut prompt =
-        template.render(rendered, &rendering.options).map_err(|e| template_error(&e, rendered))?;
-    nothing_lost(template, rendered, &prompt)?;
+    let mut prompt = template.render(rendered, &rendering.options).map_err(|error| {
+        let param = match blamed(&error, rendered) {
+            Some(Blame::Message(i)) => format!("{}.role", conversation.places[i]),
+            Some(Blame::Tools) => "tools".to_owned(),
+            None => place.to_owned(),
+        };
+        ApiError::unsupported(param, error.to_string())
+    })?;
+    nothing_lost(template, conversation, rendered.len(), &prompt)?;
     if let Some(text) = continued.and_then(|m| m.content.as_deref()) {
         prompt.text.push_str(text);
     }
@@ -260,15 +285,20 @@ pub fn prompt(served: &Served, messages: &[Message], rendering: &Rendering) -> A
 }
 
 /// Some Jinja templates skip messages that they have no place for, mostly instructions in the middle.
-fn nothing_lost(template: &ChatTemplate, messages: &[Message], prompt: &Prompt) -> ApiResult<()> {
+fn nothing_lost(
+    template: &ChatTemplate,
+    conversation: &Conversation,
+    rendered: usize,
+    prompt: &Prompt,
+) -> ApiResult<()> {
     if !matches!(template, ChatTemplate::Jinja(_)) {
         return Ok(());
     }
-    for (i, message) in messages.iter().enumerate() {
+    for (message, place) in conversation.messages.iter().zip(&conversation.places).take(rendered) {
         let content = message.content.as_deref().unwrap_or_default().trim();
         let kept = ["system", "developer", "user"].contains(&message.role.as_str());
         if kept && !prompt.text.contains(content) {
-            let param = format!("messages[{i}].role");
+            let param = format!("{place}.role");
             let text = format!("{param}: the chat template leaves out this {} message", message.role);
             return Err(ApiError::unsupported(param, text));
         }
@@ -276,18 +306,21 @@ fn nothing_lost(template: &ChatTemplate, messages: &[Message], prompt: &Prompt) 
     Ok(())
 }
 
-fn template_error(error: &TemplateError, messages: &[Message]) -> ApiError {
-    let message = error.to_string();
+/// What a template has no place for.
+enum Blame {
+    Message(usize),
+    Tools,
+}
+
+fn blamed(error: &TemplateError, messages: &[Message]) -> Option<Blame> {
     let instructions = |m: &Message| m.role == "system" || m.role == "developer";
     let index = match error {
-        TemplateError::SystemPlace { index, .. } => Some(*index),
+        TemplateError::SystemPlace { index, .. } => Some(*index).filter(|i| *i < messages.len()),
         TemplateError::Role { role, .. } => messages.iter().position(|m| m.role == *role),
         TemplateError::NoPlace { what, .. } if what.contains("system") => {
             messages.iter().position(instructions)
         }
-        TemplateError::NoPlace { what, .. } if what.contains("tool") => {
-            return ApiError::unsupported("tools", message);
-        }
+        TemplateError::NoPlace { what, .. } if what.contains("tool") => return Some(Blame::Tools),
         TemplateError::NoPlace { .. } => messages.iter().position(|m| m.content.is_none()),
         // The template's own words: most are about instructions, or about turns that do not alternate.
         TemplateError::Raised(text) if text.to_lowercase().contains("system") => {
@@ -296,8 +329,7 @@ fn template_error(error: &TemplateError, messages: &[Message]) -> ApiError {
         }
         _ => None,
     };
-    let param = index.map_or("messages".to_owned(), |i| format!("messages[{i}].role"));
-    ApiError::unsupported(param, message)
+    index.map(Blame::Message)
 }
 
 /// A text that cannot be made tokens.

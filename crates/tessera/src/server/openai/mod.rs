@@ -11,6 +11,7 @@ mod prompts;
 pub mod responses;
 mod sampling;
 pub mod tokenize;
+mod tools;
 mod usage;
 
 use super::error::{ApiError, ApiResult};

@@ -1,0 +1,11 @@
+//! The server from outside: the real program on a free port, on a golden folder.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chat;
+mod completions;
+mod faults;
+mod fields;
+mod running;
+mod server;
