@@ -6,10 +6,13 @@ pub mod detokenize;
 #[cfg(feature = "threads")]
 pub mod engine;
 pub mod generate;
+pub mod grammar;
 pub mod kv;
 pub mod model;
 pub mod open;
+pub mod reasoning;
 pub mod sampler;
 pub mod template;
 pub mod text;
 pub mod tokenizer;
+pub mod tools;
