@@ -3,12 +3,15 @@
 use super::error::{ApiError, ApiResult};
 use axum::http::StatusCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tessera_engine::engine::{Engine, EngineOptions, EngineStats};
+use tessera_engine::grammar::{GrammarEnv, GrammarError};
 use tessera_engine::model::Model;
+use tessera_engine::reasoning;
 use tessera_engine::template::ChatTemplate;
 use tessera_engine::text::Text;
+use tessera_engine::tools::ToolSupport;
 
 /// What a loader gives.
 pub struct LoadedModel {
@@ -33,6 +36,12 @@ pub struct Served {
     pub hidden_size: usize,
     /// Rows of its head.
     pub vocab_size: usize,
+    /// How it writes calls of tools.
+    pub tool_support: ToolSupport,
+    /// Whether it may think before it answers.
+    pub knows_reasoning: bool,
+    /// Made when a grammar is first asked for.
+    grammar_env: OnceLock<Result<GrammarEnv, GrammarError>>,
     leases: AtomicUsize,
     last_used: Mutex<Instant>,
 }
@@ -139,6 +148,13 @@ impl Slot {
         }
         let (hidden_size, vocab_size) = (model.config.hidden_size, model.config.vocab_size);
         let context = model.context();
+        let jinja = match &text.template {
+            Ok(ChatTemplate::Jinja(template)) => Some(template.source()),
+            _ => None,
+        };
+        let tool_support = ToolSupport::detect(jinja, &text.tokenizer);
+        let knows_reasoning =
+            jinja.is_some_and(reasoning::is_known) || text.tokenizer.id_of(reasoning::OPEN).is_some();
         let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
         tracing::info!(model = self.name, context, ms = begun.elapsed().as_millis() as u64, "loaded");
         let served = Arc::new(Served {
@@ -147,6 +163,9 @@ impl Slot {
             text,
             hidden_size,
             vocab_size,
+            tool_support,
+            knows_reasoning,
+            grammar_env: OnceLock::new(),
             leases: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
         });
@@ -230,6 +249,17 @@ impl Drop for Lease {
 }
 
 impl Served {
+    /// What grammars of this model share.
+    pub fn grammar_env(&self) -> ApiResult<&GrammarEnv> {
+        let env = self.grammar_env.get_or_init(|| {
+            GrammarEnv::new(self.text.tokenizer.clone(), self.vocab_size, &self.text.stop_token_ids)
+        });
+        env.as_ref().map_err(|e| {
+            let message = format!("{}: {e}", self.name);
+            ApiError::request(StatusCode::BAD_REQUEST, "unsupported_grammar", message)
+        })
+    }
+
     /// Whether the chat template is one of Jinja that mentions a word. A field for a template that has
     /// no use for it is refused.
     pub fn template_mentions(&self, words: &[&str]) -> bool {

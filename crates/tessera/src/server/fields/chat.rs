@@ -297,7 +297,7 @@ pub const TOOL: Table = Table {
 pub const FUNCTION: Table = Table {
     title: "`tools[i].function`",
     fields: &[&[
-        required("name", Kind::Text, "\"f\"", "Letters, digits, `_`, `-`, `.`; at most 64."),
+        required("name", Kind::Text, "\"f\"", "Letters, digits, `_` and `-`; at most 64."),
         honoured("description", Kind::Text, "\"d\"", "Given to the model."),
         honoured(
             "parameters",

@@ -225,7 +225,7 @@ pub const TOOL: Table = Table {
     title: "`tools[i]` of /v1/responses",
     fields: &[&[
         required("type", Kind::OneOf(&["function"]), "\"function\"", "Built-in tools are refused."),
-        required("name", Kind::Text, "\"f\"", "Letters, digits, `_`, `-`, `.`; at most 64."),
+        required("name", Kind::Text, "\"f\"", "Letters, digits, `_` and `-`; at most 64."),
         honoured("description", Kind::Text, "\"d\"", "Given to the model."),
         honoured(
             "parameters",

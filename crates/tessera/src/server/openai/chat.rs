@@ -1,8 +1,11 @@
 //! `POST /v1/chat/completions`.
 
-use super::answer::{Answer, Delta};
-use super::messages::{self, Rendering};
+use super::answer::{Answer, Call, CallDelta, Delta, Reading};
+use super::constraint::Rule;
+use super::format::Format;
+use super::messages::{self, ChatPrompt, Rendering};
 use super::sampling::{Ending, ending, for_choice, sampling};
+use super::tools::Tools;
 use super::usage::Totals;
 use super::{now, prompts};
 use crate::server::error::{ApiError, ApiResult, json_response};
@@ -28,6 +31,8 @@ struct Plan {
     n: usize,
     logprobs: Option<usize>,
     begins_text: bool,
+    rule: Option<Rule>,
+    reading: Reading,
     stream: bool,
     include_usage: bool,
 }
@@ -51,14 +56,14 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     .await?;
     let (stream, include_usage, n) = (plan.stream, plan.include_usage, plan.n);
     let head = Head { id: ids::unique("chatcmpl-"), created: now(), model };
-    let wants_logprobs = plan.logprobs.is_some();
+    let (wants_logprobs, answers) = (plan.logprobs.is_some(), vec![Answer::new(plan.reading.clone()); n]);
     let generation = Generation::start(&app, &caller, lease, jobs(plan, caller.flow))?;
     if stream {
         return Ok(respond(move |events| async move {
-            write(events, generation, head, n, include_usage, wants_logprobs).await
+            write(events, generation, head, answers, include_usage, wants_logprobs).await
         }));
     }
-    collect(generation, head, n, wants_logprobs).await
+    collect(generation, head, answers, wants_logprobs).await
 }
 
 fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
@@ -68,8 +73,14 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let conversation = messages::parse(fields.list("messages").unwrap_or_default(), served)?;
     let mut rendering: Rendering = messages::rendering(&fields, &conversation)?;
     rendering.options.variables = messages::template_variables(&fields, served)?;
-    let prompt = messages::prompt(served, &conversation, &rendering)?;
+    let tools = Tools::chat(&fields)?;
+    let format = Format::of_request(&fields)?;
+    let ChatPrompt { tokens: prompt, thinks } = messages::prompt(served, &conversation, &rendering, &tools)?;
     prompts::check_length(served, prompt.len(), "messages")?;
+    let flag = |name| fields.bool(name) != Some(false);
+    let reading = Reading::new(served, &tools, thinks, flag("separate_reasoning"), flag("include_reasoning"));
+    let mut ending = ending(&fields, served, true)?;
+    ending.keep_special |= reading.keeps_special(served);
     let top = fields.size("top_logprobs");
     let logprobs = match (fields.bool("logprobs") == Some(true), top) {
         (true, top) => Some(top.unwrap_or(0)),
@@ -81,11 +92,13 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     Ok(Plan {
         prompt: Arc::new(prompt),
         sampling: sampling(&fields, served)?,
-        ending: ending(&fields, served, true)?,
+        ending,
         max_tokens: max_tokens(&fields)?,
         n: fields.size("n").unwrap_or(1),
         logprobs,
         begins_text: !rendering.continues,
+        rule: Rule::new(format.as_ref(), &tools, served, thinks)?,
+        reading,
         stream,
         include_usage,
     })
@@ -126,7 +139,7 @@ fn jobs(plan: Plan, flow: u64) -> Vec<Job> {
             begins_text: plan.begins_text,
             logprobs: plan.logprobs,
             prompt_logprobs: false,
-            constraint: None,
+            constraint: plan.rule.as_ref().map(Rule::start),
             embed: false,
             flow,
             include_stop: plan.ending.include_stop,
@@ -137,18 +150,30 @@ fn jobs(plan: Plan, flow: u64) -> Vec<Job> {
     (0..plan.n).map(job).collect()
 }
 
-async fn collect(mut generation: Generation, head: Head, n: usize, logprobs: bool) -> ApiResult<Response> {
-    let mut answers = vec![Answer::default(); n];
+async fn collect(
+    mut generation: Generation,
+    head: Head,
+    mut answers: Vec<Answer>,
+    logprobs: bool,
+) -> ApiResult<Response> {
     while let Some((i, event)) = generation.next().await? {
-        let tokenizer = &generation.model().text.tokenizer;
-        answers[i].take(event, tokenizer)?;
+        answers[i].take(event, generation.model())?;
     }
     let mut totals = Totals::default();
     let mut choices = Vec::new();
     for (i, answer) in answers.into_iter().enumerate() {
         totals.add(&answer.usage, i == 0, answer.reasoning_tokens);
         let logprobs = logprobs.then(|| json!({"content": answer.logprobs, "refusal": null}));
-        let mut message = json!({"role": "assistant", "content": answer.content, "refusal": null});
+        // OpenAI's clients tell a call from an answer by the missing text.
+        let content = (!answer.content.is_empty() || answer.calls.is_empty()).then_some(answer.content);
+        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        if !answer.calls.is_empty() {
+            let call = |call: &Call| {
+                let function = json!({"name": call.name, "arguments": call.arguments});
+                json!({"id": call.id, "type": "function", "function": function})
+            };
+            message["tool_calls"] = answer.calls.iter().map(call).collect();
+        }
         if !answer.reasoning.is_empty() {
             message["reasoning_content"] = answer.reasoning.into();
         }
@@ -174,7 +199,7 @@ async fn write(
     events: Events,
     mut generation: Generation,
     head: Head,
-    n: usize,
+    mut answers: Vec<Answer>,
     include_usage: bool,
     logprobs: bool,
 ) -> Result<(), Gone> {
@@ -195,17 +220,13 @@ async fn write(
         let logprobs = logprobs.unwrap_or(Value::Null);
         json!([{"index": i, "delta": delta, "logprobs": logprobs, "finish_reason": finish}])
     };
-    for i in 0..n {
+    for i in 0..answers.len() {
         let delta = json!({"role": "assistant", "content": "", "refusal": null});
         events.data(&chunk(choice(i, delta, None, None), None)).await?;
     }
-    let mut answers = vec![Answer::default(); n];
     loop {
         let next = match events.next(&mut generation).await? {
-            Ok(Some((i, event))) => {
-                let tokenizer = generation.model().text.tokenizer.clone();
-                answers[i].take(event, &tokenizer).map(|delta| (i, delta))
-            }
+            Ok(Some((i, event))) => answers[i].take(event, generation.model()).map(|delta| (i, delta)),
             Ok(None) => break,
             Err(error) => Err(error),
         };
@@ -244,5 +265,19 @@ fn said(delta: Delta) -> (Map<String, Value>, Vec<Value>) {
     if !delta.content.is_empty() {
         said.insert("content".to_owned(), delta.content.into());
     }
+    if !delta.calls.is_empty() {
+        said.insert("tool_calls".to_owned(), delta.calls.into_iter().map(call_chunk).collect());
+    }
     (said, delta.logprobs)
+}
+
+/// A part of a call: id and name come with the first.
+fn call_chunk(part: CallDelta) -> Value {
+    match part.begins {
+        Some((id, name)) => json!({
+            "index": part.index, "id": id, "type": "function",
+            "function": {"name": name, "arguments": part.arguments},
+        }),
+        None => json!({"index": part.index, "function": {"arguments": part.arguments}}),
+    }
 }

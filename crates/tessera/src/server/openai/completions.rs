@@ -2,10 +2,13 @@
 
 use super::answer::finish;
 use super::chat::stream_options;
+use super::constraint::Rule;
+use super::format::Format;
 use super::logprobs::Lists;
 use super::now;
 use super::prompts::{self, RawPrompt};
 use super::sampling::{Ending, ending, for_choice, sampling};
+use super::tools::Tools;
 use super::usage::Totals;
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, completions};
@@ -38,6 +41,7 @@ struct Plan {
     n: usize,
     logprobs: Option<usize>,
     echo: bool,
+    rule: Option<Rule>,
     stream: bool,
     include_usage: bool,
 }
@@ -115,6 +119,7 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
         n,
         logprobs: fields.size("logprobs"),
         echo,
+        rule: Rule::new(Format::of_request(&fields)?.as_ref(), &Tools::default(), served, false)?,
         stream,
         include_usage,
     })
@@ -132,7 +137,7 @@ fn jobs(plan: &Arc<Plan>, flow: u64) -> Vec<Job> {
             begins_text: false,
             logprobs: plan.logprobs,
             prompt_logprobs: plan.echo && plan.logprobs.is_some(),
-            constraint: None,
+            constraint: plan.rule.as_ref().map(Rule::start),
             embed: false,
             flow,
             include_stop: plan.ending.include_stop,

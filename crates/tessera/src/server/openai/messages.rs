@@ -1,6 +1,7 @@
 //! From `messages` to a prompt.
 
 use super::now;
+use super::tools::Tools;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, Table, chat, wrong_type};
 use crate::server::json::kind;
@@ -9,6 +10,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use tessera_engine::template::{ChatTemplate, Message, Prompt, RenderOptions, TemplateError};
 use tessera_engine::text::TextError;
+use tessera_engine::{reasoning, tools};
 
 /// How a conversation becomes a prompt.
 #[derive(Clone, Debug)]
@@ -258,18 +260,47 @@ pub fn rendering(fields: &Fields<'_>, conversation: &Conversation) -> ApiResult<
     Ok(Rendering { options, continues })
 }
 
-/// The prompt of a conversation.
-pub fn prompt(served: &Served, conversation: &Conversation, rendering: &Rendering) -> ApiResult<Vec<u32>> {
+/// A prompt, and whether it ends inside of what the model thinks.
+pub struct ChatPrompt {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// The answer begins inside of reasoning.
+    pub thinks: bool,
+}
+
+/// The prompt of a conversation, with the tools that the model may call.
+pub fn prompt(
+    served: &Served,
+    conversation: &Conversation,
+    rendering: &Rendering,
+    called_tools: &Tools,
+) -> ApiResult<ChatPrompt> {
     let place = conversation.places.last().map_or("messages", |p| p.split('[').next().unwrap_or(p));
     let template = served.text.template.as_ref().map_err(|why| {
         let message = format!("{} has no chat template ({why}); use /v1/completions", served.name);
         let error = ApiError::request(StatusCode::BAD_REQUEST, "no_chat_template", message);
         ApiError { param: Some(place.into()), ..error }
     })?;
+    let has_calls = |m: &Message| m.role == "tool" || m.extra.contains_key("tool_calls");
+    let (with_tools, mut options) = (called_tools.active(), rendering.options.clone());
+    let as_given =
+        Conversation { messages: conversation.messages.clone(), places: conversation.places.clone() };
+    let conversation = if with_tools || conversation.messages.iter().any(has_calls) {
+        let list = if with_tools { &called_tools.list[..] } else { &[] };
+        let (messages, shown) = tools::conversation(served.tool_support, &conversation.messages, list)
+            .map_err(|e| ApiError::value(place, e.to_string()))?;
+        options.tools = shown;
+        // Messages that were written anew have no place of their own.
+        let same = messages.len() == conversation.messages.len();
+        let places = if same { as_given.places } else { vec![place.to_owned(); messages.len()] };
+        Conversation { messages, places }
+    } else {
+        as_given
+    };
     let messages = &conversation.messages;
     let continued = if rendering.continues { messages.last() } else { None };
     let rendered = &messages[..messages.len() - usize::from(continued.is_some())];
-    let mut prompt = template.render(rendered, &rendering.options).map_err(|error| {
+    let mut prompt = template.render(rendered, &options).map_err(|error| {
         let param = match blamed(&error, rendered) {
             Some(Blame::Message(i)) => format!("{}.role", conversation.places[i]),
             Some(Blame::Tools) => "tools".to_owned(),
@@ -277,11 +308,13 @@ pub fn prompt(served: &Served, conversation: &Conversation, rendering: &Renderin
         };
         ApiError::unsupported(param, error.to_string())
     })?;
-    nothing_lost(template, conversation, rendered.len(), &prompt)?;
+    nothing_lost(template, &conversation, rendered.len(), &prompt)?;
     if let Some(text) = continued.and_then(|m| m.content.as_deref()) {
         prompt.text.push_str(text);
     }
-    prompt.encode(&served.text.tokenizer).map_err(|e| text_error(&e.into()))
+    let thinks = options.add_generation_prompt && reasoning::is_open(&prompt.text);
+    let tokens = prompt.encode(&served.text.tokenizer).map_err(|e| text_error(&e.into()))?;
+    Ok(ChatPrompt { tokens, thinks })
 }
 
 /// Some Jinja templates skip messages that they have no place for, mostly instructions in the middle.

@@ -3,7 +3,9 @@
 mod answer;
 pub mod chat;
 pub mod completions;
+mod constraint;
 pub mod embeddings;
+mod format;
 mod logprobs;
 mod messages;
 pub mod models;

@@ -3,8 +3,10 @@
 mod input;
 mod items;
 
-use super::answer::Answer;
-use super::messages::{self, Rendering};
+use super::answer::{Answer, Reading};
+use super::constraint::Rule;
+use super::format::Format;
+use super::messages::{self, ChatPrompt, Rendering};
 use super::sampling::top_p;
 use super::tools::Tools;
 use super::usage::Totals;
@@ -31,6 +33,13 @@ struct Plan {
     sampling: SamplingParams,
     max_tokens: Option<usize>,
     logprobs: Option<usize>,
+    rule: Option<Rule>,
+    reading: Reading,
+    /// The text has to keep special tokens, which are the marks of calls or reasoning.
+    keep_special: bool,
+    /// The chat template's.
+    stop: Vec<String>,
+    stop_token_ids: Vec<u32>,
     stream: bool,
     /// The response without its output: what was asked for comes back in it.
     head: Value,
@@ -47,8 +56,9 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     })
     .await?;
     let (stream, wants_logprobs, head) = (plan.stream, plan.logprobs.is_some(), plan.head.clone());
+    let answer = Answer::new(plan.reading.clone());
     let generation = Generation::start(&app, &caller, lease, vec![job(plan, caller.flow)])?;
-    let writer = Writer { head, items: Items::new(wants_logprobs), answer: Answer::default(), sequence: 0 };
+    let writer = Writer { head, items: Items::new(wants_logprobs), answer, sequence: 0 };
     if stream {
         return Ok(respond(move |events| writer.write(events, generation)));
     }
@@ -66,13 +76,15 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     }
     let metadata = metadata(&fields)?;
     let logprobs = logprobs(&fields)?;
-    let format = format(&fields)?;
+    let (format, shown_format) = format(&fields)?;
     let tools = Tools::responses(&fields)?;
     let conversation = input::parse(&fields)?;
     let options = RenderOptions { now: i64::try_from(now()).ok(), ..RenderOptions::answer() };
     let rendering = Rendering { options, continues: false };
-    let prompt = messages::prompt(served, &conversation, &rendering)?;
+    let ChatPrompt { tokens: prompt, thinks } = messages::prompt(served, &conversation, &rendering, &tools)?;
     prompts::check_length(served, prompt.len(), "input")?;
+    let reading = Reading::new(served, &tools, thinks, true, true);
+    let rule = Rule::new(format.as_ref(), &tools, served, thinks)?;
     let defaults = &served.text.defaults;
     let temperature = fields.number("temperature").unwrap_or(defaults.temperature);
     // As for chat: temperature 0 asks for the likeliest token, without the model's penalties.
@@ -98,7 +110,7 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
         "service_tier": "default",
         "store": false,
         "temperature": shortest(sampling.temperature),
-        "text": {"format": format},
+        "text": {"format": shown_format},
         "tool_choice": fields.get("tool_choice").cloned().unwrap_or_else(|| json!("auto")),
         "tools": shown_tools(&tools),
         "top_logprobs": logprobs.unwrap_or(0),
@@ -108,7 +120,22 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
         "user": fields.text("user"),
     });
     let max_tokens = fields.size("max_output_tokens");
-    Ok(Plan { prompt: Arc::new(prompt), sampling, max_tokens, logprobs, stream, head })
+    let (stop, stop_token_ids) = (served.text.stop_strings(), served.text.stop_token_ids.clone());
+    let keep_special = reading.keeps_special(served);
+    let prompt = Arc::new(prompt);
+    Ok(Plan {
+        prompt,
+        sampling,
+        max_tokens,
+        logprobs,
+        rule,
+        reading,
+        keep_special,
+        stop,
+        stop_token_ids,
+        stream,
+        head,
+    })
 }
 
 /// The number as it was written: 0.7, not what an f32 makes of it.
@@ -164,14 +191,13 @@ fn logprobs(fields: &Fields<'_>) -> ApiResult<Option<usize>> {
     }
 }
 
-/// `text.format`, as it comes back in the response.
-fn format(fields: &Fields<'_>) -> ApiResult<Value> {
+/// `text.format`, and as it comes back in the response.
+fn format(fields: &Fields<'_>) -> ApiResult<(Option<Format>, Value)> {
     let plain = json!({"type": "text"});
-    let Some(text) = fields.get("text") else { return Ok(plain) };
+    let Some(text) = fields.get("text") else { return Ok((None, plain)) };
     let text = Fields::check(text, &responses::TEXT, "text")?;
-    let Some(value) = text.get("format") else { return Ok(plain) };
-    Fields::check(value, &responses::TEXT_FORMAT, "text.format")?;
-    Ok(value.clone())
+    let Some(value) = text.get("format") else { return Ok((None, plain)) };
+    Ok((Format::of_text(value)?, value.clone()))
 }
 
 fn job(plan: Plan, flow: u64) -> Job {
@@ -179,7 +205,11 @@ fn job(plan: Plan, flow: u64) -> Job {
         prompt: plan.prompt.to_vec(),
         sampling: plan.sampling.clone(),
         max_tokens: plan.max_tokens,
+        stop: plan.stop.clone(),
+        stop_token_ids: plan.stop_token_ids.clone(),
         begins_text: true,
+        constraint: plan.rule.as_ref().map(Rule::start),
+        keep_special: plan.keep_special,
         logprobs: plan.logprobs,
         flow,
         ..EngineRequest::default()
@@ -197,9 +227,8 @@ struct Writer {
 
 impl Writer {
     async fn collect(mut self, mut generation: Generation) -> ApiResult<Response> {
-        let tokenizer = generation.model().text.tokenizer.clone();
         while let Some((_, event)) = generation.next().await? {
-            let delta = self.answer.take(event, &tokenizer)?;
+            let delta = self.answer.take(event, generation.model())?;
             self.items.take(delta);
         }
         self.items.finish(self.is_complete());
@@ -207,13 +236,12 @@ impl Writer {
     }
 
     async fn write(mut self, events: Events, mut generation: Generation) -> Result<(), Gone> {
-        let tokenizer = generation.model().text.tokenizer.clone();
         let begun = json!({"response": self.head});
         self.send(&events, ("response.created", begun.clone())).await?;
         self.send(&events, ("response.in_progress", begun)).await?;
         loop {
             let next = match events.next(&mut generation).await? {
-                Ok(Some((_, event))) => self.answer.take(event, &tokenizer),
+                Ok(Some((_, event))) => self.answer.take(event, generation.model()),
                 Ok(None) => break,
                 Err(error) => Err(error),
             };

@@ -1,5 +1,6 @@
 //! `POST /tokenize` and `POST /detokenize`.
 
+use super::tools::Tools;
 use super::{messages, sampling};
 use crate::server::App;
 use crate::server::error::{ApiError, ApiResult, json_response};
@@ -56,7 +57,8 @@ fn tokens(fields: &Fields<'_>, served: &Served) -> ApiResult<Vec<u32>> {
                 ..RenderOptions::default()
             };
             let rendering = messages::Rendering { options, continues: false };
-            messages::prompt(served, &messages::parse(list, served)?, &rendering)
+            let conversation = messages::parse(list, served)?;
+            Ok(messages::prompt(served, &conversation, &rendering, &Tools::default())?.tokens)
         }
         _ => Err(ApiError::field(
             "prompt",

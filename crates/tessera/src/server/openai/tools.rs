@@ -1,39 +1,16 @@
 //! `tools` and `tool_choice` of chat and responses.
 
+use super::format::grammar_error;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, chat, responses, wrong_type};
 use crate::server::json::kind;
-use serde_json::{Value, json};
+use crate::server::models::Served;
+use serde_json::Value;
+use tessera_engine::grammar::GrammarConstraint;
+use tessera_engine::tools::{Tool, ToolChoice};
 
 /// Longest name of a function.
 const MAX_NAME: usize = 64;
-
-/// A function that the model may call.
-#[derive(Clone, Debug)]
-pub struct Tool {
-    /// Its name.
-    pub name: String,
-    /// What it does.
-    pub description: Option<String>,
-    /// Schema of its arguments.
-    pub parameters: Option<Value>,
-    /// Whether the arguments must follow the schema.
-    pub strict: bool,
-}
-
-/// Which function is called.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Choice {
-    /// None: the tools are not shown to the model.
-    None,
-    /// The model decides.
-    #[default]
-    Auto,
-    /// At least one.
-    Required,
-    /// This one.
-    Named(String),
-}
 
 /// Functions and how they may be called.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +18,7 @@ pub struct Tools {
     /// The functions.
     pub list: Vec<Tool>,
     /// Which is called.
-    pub choice: Choice,
+    pub choice: ToolChoice,
     /// Whether several may be called in an answer.
     pub parallel: bool,
 }
@@ -54,9 +31,8 @@ impl Tools {
             let path = format!("tools[{i}]");
             let tool = Fields::check(value, &chat::TOOL, &path)?;
             let path = format!("{path}.function");
-            let function =
-                Fields::check(tool.get("function").unwrap_or(&Value::Null), &chat::FUNCTION, &path)?;
-            list.push(read(&function)?);
+            let function = tool.get("function").unwrap_or(&Value::Null);
+            list.push(read(&Fields::check(function, &chat::FUNCTION, &path)?)?);
         }
         let named = |value: &Value| {
             let choice = Fields::check(value, &chat::TOOL_CHOICE, "tool_choice")?;
@@ -82,31 +58,33 @@ impl Tools {
 
     /// Whether the model is told of them.
     pub fn active(&self) -> bool {
-        !self.list.is_empty() && self.choice != Choice::None
+        !self.list.is_empty() && self.choice != ToolChoice::None
     }
 
-    /// As chat templates take them.
-    pub fn for_template(&self) -> Value {
-        let tool = |tool: &Tool| {
-            let mut function = json!({"name": tool.name});
-            if let Some(description) = &tool.description {
-                function["description"] = json!(description);
-            }
-            function["parameters"] =
-                tool.parameters.clone().unwrap_or_else(|| json!({"type": "object", "properties": {}}));
-            json!({"type": "function", "function": function})
-        };
-        self.list.iter().map(tool).collect()
+    /// Whether an answer may be text.
+    pub fn may_answer(&self) -> bool {
+        !self.active() || self.choice == ToolChoice::Auto
+    }
+
+    /// What holds for the calls, if anything does.
+    pub fn constraint(&self, served: &Served) -> ApiResult<Option<GrammarConstraint>> {
+        let free = self.parallel && !self.list.iter().any(|tool| tool.strict);
+        if !self.active() || (self.choice == ToolChoice::Auto && free) {
+            return Ok(None);
+        }
+        let env = served.grammar_env()?;
+        let constraint = served.tool_support.format.constraint(env, &self.list, &self.choice, self.parallel);
+        constraint.map_err(|error| grammar_error(&error, "tools"))
     }
 }
 
 fn read(fields: &Fields<'_>) -> ApiResult<Tool> {
     let name = fields.text("name").unwrap_or_default();
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
         let param = fields.param("name");
         let message =
-            format!("{param}: expected 1 to {MAX_NAME} of letters, digits, _, - and ., found {name:?}");
+            format!("{param}: expected 1 to {MAX_NAME} of letters, digits, _ and -, found {name:?}");
         return Err(ApiError::value(param, message));
     }
     Ok(Tool {
@@ -131,11 +109,11 @@ fn finish(
     }
     const WORDS: &str = "\"none\", \"auto\", \"required\" or an object that names a function";
     let choice = match fields.get("tool_choice") {
-        None => Choice::Auto,
+        None => ToolChoice::Auto,
         Some(Value::String(word)) => match word.as_str() {
-            "none" => Choice::None,
-            "auto" => Choice::Auto,
-            "required" => Choice::Required,
+            "none" => ToolChoice::None,
+            "auto" => ToolChoice::Auto,
+            "required" => ToolChoice::Required,
             other => {
                 let message = format!("tool_choice: expected {WORDS}, found {other:?}");
                 return Err(ApiError::value("tool_choice", message));
@@ -147,11 +125,11 @@ fn finish(
                 let message = format!("{name_param}: there is no tool {name:?}");
                 return Err(ApiError::value(name_param, message));
             }
-            Choice::Named(name)
+            ToolChoice::Named(name)
         }
         Some(other) => return Err(wrong_type("tool_choice", WORDS, kind(other))),
     };
-    if choice == Choice::Required && list.is_empty() {
+    if choice == ToolChoice::Required && list.is_empty() {
         return Err(ApiError::value("tool_choice", "tool_choice: \"required\" without tools"));
     }
     Ok(Tools { list, choice, parallel: fields.bool("parallel_tool_calls") != Some(false) })
