@@ -8,6 +8,12 @@ pub trait Executor: Send {
     /// Runs the program over one batch; keys and values of its rows are in their pages afterwards.
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError>;
 
+    /// Copies the keys and values of one page to another.
+    ///
+    /// # Panics
+    /// If one of them is not in the pool.
+    fn copy_page(&mut self, from: u32, to: u32);
+
     /// Bytes held for keys and values.
     fn kv_len(&self) -> usize;
 

@@ -29,6 +29,8 @@ pub enum Want {
     Logits,
     /// Only the id of the largest logit, the lowest id among equals.
     Greedy,
+    /// The input of the head, after the final norm; the head is not computed.
+    Hidden,
 }
 
 /// One step over ragged sequences.
@@ -51,6 +53,17 @@ pub struct Output {
     pub logits: Vec<f32>,
     /// `[picked]`, empty unless [`Want::Greedy`]. `None` where a logit is NaN or infinite.
     pub tokens: Vec<Option<u32>>,
+    /// `[picked, width of the head's input]`, empty unless [`Want::Hidden`].
+    pub hidden: Vec<f32>,
+}
+
+impl Output {
+    /// Forgets the last step.
+    pub fn clear(&mut self) {
+        self.logits.clear();
+        self.tokens.clear();
+        self.hidden.clear();
+    }
 }
 
 /// A batch that does not fit the program or the pool of pages.

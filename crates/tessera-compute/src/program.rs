@@ -200,6 +200,15 @@ impl Program {
         VectorId(self.vectors.len() - 1)
     }
 
+    /// Splits the head off: its input, and the operations before it. `None` if the program does not end
+    /// with the head.
+    pub fn before_head(&self) -> Option<(Slot, &[Op])> {
+        match self.ops.split_last() {
+            Some((Op::Linear { x, out, .. }, before)) if *out == self.logits => Some((*x, before)),
+            _ => None,
+        }
+    }
+
     /// Checks that every operation's shapes fit, so that backends may index without asking again.
     pub fn check(&self) -> Result<(), ProgramError> {
         for (i, op) in self.ops.iter().enumerate() {
@@ -207,6 +216,10 @@ impl Program {
             if let Err(what) = self.check_op(op) {
                 return fail(what);
             }
+        }
+        if self.before_head().is_none() {
+            let what = "the last operation does not make the logits".to_owned();
+            return Err(ProgramError { op: self.ops.len(), name: "head", what });
         }
         let Heads { q, kv, dim } = self.heads;
         if q == 0 || kv == 0 || q % kv != 0 || dim == 0 || dim % 2 != 0 || self.rope.dim != dim {

@@ -47,18 +47,28 @@ impl Executor for Interpreter {
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
             slot.resize(rows * shape.width, 0.0);
         }
-        for i in 0..self.program.ops.len() {
+        let head = usize::from(batch.want == Want::Hidden);
+        for i in 0..self.program.ops.len() - head {
             let op = self.program.ops[i].clone();
             self.run(&op, batch);
         }
         let logits = &self.slots[self.program.logits.0];
-        out.logits.clear();
-        out.tokens.clear();
+        out.clear();
         match batch.want {
             Want::Logits => out.logits.extend_from_slice(logits),
             Want::Greedy => out.tokens.extend(logits.chunks_exact(self.program.vocab).map(argmax)),
+            Want::Hidden => {
+                let input = self.program.before_head().map(|(x, _)| &*self.slots[x.0]);
+                out.hidden.extend_from_slice(input.unwrap_or_default());
+            }
         }
         Ok(())
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) {
+        let len = self.kv.len() / self.pages.max(1);
+        let from = from as usize * len;
+        self.kv.copy_within(from..from + len, to as usize * len);
     }
 
     fn kv_len(&self) -> usize {

@@ -15,13 +15,20 @@ pub struct DetokenizeOptions {
     /// Whether the first space is dropped; `None` leaves it to the tokenizer. An answer in a chat
     /// begins a text of its own, the continuation of a raw prompt does not.
     pub strip_leading_space: Option<bool>,
-    /// Texts that end the stream and are no part of it. Empty ones mean nothing.
+    /// Texts that end the stream. Empty ones mean nothing.
     pub stop: Vec<String>,
+    /// Whether the text that ended the stream is a part of it.
+    pub include_stop: bool,
 }
 
 impl Default for DetokenizeOptions {
     fn default() -> DetokenizeOptions {
-        DetokenizeOptions { skip_special: true, strip_leading_space: None, stop: Vec::new() }
+        DetokenizeOptions {
+            skip_special: true,
+            strip_leading_space: None,
+            stop: Vec::new(),
+            include_stop: false,
+        }
     }
 }
 
@@ -44,7 +51,7 @@ impl Detokenizer {
             skip_special: options.skip_special,
             strip,
             utf8: Utf8Stream::default(),
-            stops: StopStrings::new(options.stop),
+            stops: StopStrings { include: options.include_stop, ..StopStrings::new(options.stop) },
         }
     }
 
@@ -83,6 +90,11 @@ impl Detokenizer {
         let mut text = self.stops.push(&rest);
         text.push_str(&self.stops.finish());
         text
+    }
+
+    /// The bytes of a token; empty for an id that no token has.
+    pub fn bytes(&self, id: u32) -> &[u8] {
+        self.tokenizer.token_bytes(id).unwrap_or_default()
     }
 
     /// The stop string that has ended the stream.
@@ -139,6 +151,8 @@ impl Utf8Stream {
 #[derive(Clone, Debug)]
 pub struct StopStrings {
     stops: Vec<String>,
+    /// Whether the one that is found is handed out too.
+    include: bool,
     held: String,
     found: Option<usize>,
 }
@@ -147,7 +161,7 @@ impl StopStrings {
     /// Empty strings are left out.
     pub fn new(stops: Vec<String>) -> StopStrings {
         let stops = stops.into_iter().filter(|s| !s.is_empty()).collect();
-        StopStrings { stops, held: String::new(), found: None }
+        StopStrings { stops, include: false, held: String::new(), found: None }
     }
 
     /// The stop string that was found.
@@ -167,10 +181,10 @@ impl StopStrings {
             .enumerate()
             .filter_map(|(i, stop)| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at, i)))
             .min();
-        if let Some((_, at, stop)) = first {
+        if let Some((end, at, stop)) = first {
             self.found = Some(stop);
             let mut text = std::mem::take(&mut self.held);
-            text.truncate(at);
+            text.truncate(if self.include { end } else { at });
             return text;
         }
         let keep = self.undecided();

@@ -5,15 +5,16 @@
 //! [`Engine::submit`]; events go out through the request's own sink. A request's tokens do not depend on
 //! the others, on the cache, or on how its prompt was cut.
 
-mod request;
 mod run;
+mod running;
 
 pub use crate::constraint::{Constraint, ConstraintError};
 pub use crate::generate::FinishReason;
-pub use request::{
+pub use crate::request::{
     EngineEvent, EngineOptions, EngineRequest, EngineStats, FailureKind, MAX_LOGPROBS, StartError,
-    SubmitError, Timing, TokenLogprob, Usage,
+    SubmitError, Timing, Usage,
 };
+pub use crate::slot::TokenLogprob;
 
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
@@ -64,7 +65,7 @@ struct Inbox {
     submitted: VecDeque<Submission>,
     /// Requests that were submitted and have not ended.
     live: usize,
-    /// Those of them that run.
+    /// Those of them that ran after the last step.
     running: usize,
     last_id: u64,
     /// Set by a shutdown: when the last requests are failed.
@@ -75,10 +76,8 @@ struct Inbox {
 
 /// A request on its way.
 struct Submission {
-    id: u64,
     request: EngineRequest,
-    sink: Sink,
-    cancelled: Arc<AtomicBool>,
+    outlet: running::Outlet,
     at: Instant,
 }
 
@@ -95,6 +94,10 @@ impl Engine {
             if found == 0 {
                 return Err(StartError::Option { option, expected: "at least 1", found });
             }
+        }
+        if options.max_batch_tokens < options.max_sequences {
+            let (option, found) = ("max_batch_tokens", options.max_batch_tokens);
+            return Err(StartError::Option { option, expected: "at least max_sequences", found });
         }
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
@@ -122,14 +125,15 @@ impl Engine {
         }
         let limit = shared.options.queue;
         if inbox.live >= limit.saturating_add(shared.options.max_sequences) {
-            return Err(SubmitError::QueueFull { waiting: inbox.live - inbox.running, limit });
+            return Err(SubmitError::QueueFull { waiting: inbox.live.saturating_sub(inbox.running), limit });
         }
         inbox.live += 1;
         inbox.last_id += 1;
         let id = inbox.last_id;
         let cancelled = Arc::new(AtomicBool::new(false));
         let ticket = Ticket { id, cancelled: cancelled.clone(), shared: shared.clone() };
-        inbox.submitted.push_back(Submission { id, request, sink, cancelled, at: Instant::now() });
+        let outlet = running::Outlet { sink, cancelled };
+        inbox.submitted.push_back(Submission { request, outlet, at: Instant::now() });
         shared.wake.notify_one();
         Ok(ticket)
     }
@@ -141,7 +145,7 @@ impl Engine {
             let inbox = shared.inbox();
             (inbox.live, inbox.running)
         };
-        EngineStats { waiting: live - running, running, ..*lock(&shared.stats) }
+        EngineStats { waiting: live.saturating_sub(running), running, ..*lock(&shared.stats) }
     }
 
     /// Longest sequence in tokens.

@@ -1,13 +1,14 @@
 //! One answer: feeds the prompt in chunks, then token after token until something ends it.
 
-use crate::detokenize::{DetokenizeOptions, Detokenizer};
 use crate::kv::Sequence;
+use crate::lookup::MAX_DRAFT;
 use crate::model::{Feed, Model, Pick, StepError};
-use crate::sampler::{SampleError, Sampler, SamplingParams};
+use crate::request::EngineRequest;
+use crate::sampler::{SampleError, SamplingParams};
+use crate::slot::{Rows, Slot, SlotError, SlotEvent};
 use crate::tokenizer::Tokenizer;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use tessera_compute::batch::Want;
 
 /// Prompt tokens in one step.
 pub const CHUNK: usize = 512;
@@ -19,7 +20,7 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
-    /// Most tokens of the answer; `None` goes on until the context is full.
+    /// Most tokens of the answer; `None` goes on until the context is full, 0 only reads the prompt.
     pub max_tokens: Option<usize>,
     /// Texts that end the answer and are no part of it.
     pub stop: Vec<String>,
@@ -27,6 +28,8 @@ pub struct Request {
     pub stop_token_ids: Vec<u32>,
     /// Whether the answer begins a text of its own: SentencePiece's first space is dropped then.
     pub begins_text: bool,
+    /// Whether text that repeats itself is drafted from what came before. The answer is the same.
+    pub speculate: bool,
 }
 
 /// Why an answer ended.
@@ -78,6 +81,10 @@ pub struct Answer {
     pub cached_tokens: usize,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// Tokens drafted from earlier text.
+    pub drafted_tokens: usize,
+    /// Those that the model agreed with.
+    pub accepted_tokens: usize,
 }
 
 /// An answer that could not be made.
@@ -106,6 +113,9 @@ pub enum GenerateError {
         /// Tokens of the sequence.
         tokens: usize,
     },
+    /// The grammar.
+    #[error(transparent)]
+    Grammar(SlotError),
 }
 
 /// Makes an answer. `sequence` may hold an earlier conversation: what it shares with the prompt is not
@@ -124,87 +134,97 @@ pub fn generate(
     if prompt.len() >= model.context() {
         return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context: model.context() });
     }
-    let mut sampler = Sampler::new(request.sampling.clone(), prompt)?;
-    let greedy = sampler.is_plain_greedy();
-    let want = if greedy { Want::Greedy } else { Want::Logits };
-    let options = DetokenizeOptions {
-        stop: request.stop.clone(),
-        strip_leading_space: (!request.begins_text).then_some(false),
-        ..DetokenizeOptions::default()
-    };
-    let mut text = Detokenizer::new(tokenizer.clone(), options);
-
     // The last prompt token is always fed: its logits are not kept.
-    let cached_tokens = sequence.common_prefix(prompt).min(prompt.len() - 1);
+    let cached_tokens = model.reusable(sequence, prompt).min(prompt.len() - 1);
     model.truncate(sequence, cached_tokens);
     let mut answer = Answer {
         text: String::new(),
         token_ids: Vec::new(),
-        cached_tokens,
+        cached_tokens: sequence.tokens.len(),
         finish_reason: FinishReason::Length,
+        drafted_tokens: 0,
+        accepted_tokens: 0,
     };
-    let most = request.max_tokens.unwrap_or(usize::MAX).min(model.context() - prompt.len());
-    // Tokens that are chosen or given, and not yet fed.
-    let mut pending = prompt[cached_tokens..].to_vec();
+    let (vocab_size, context) = (model.config.vocab_size, model.context());
+    let mut slot = Slot::new(request.to_engine(), tokenizer, vocab_size, context, request.speculate)?;
+    let mut events = Vec::new();
     loop {
-        let n = pending.len().min(CHUNK);
-        let pick = if n == pending.len() { Pick::Last } else { Pick::None };
-        let prefilling = sequence.tokens.len() < prompt.len();
+        let held = sequence.tokens.len();
+        let pending = slot.pending(held);
+        let n = model.span_limit(held, prompt.len(), slot.limit(held, pending.min(CHUNK)));
+        let room = if n == pending && held >= prompt.len() { MAX_DRAFT } else { 0 };
+        let drafts = slot.draft(model.span_limit(held, prompt.len(), n + room) - n);
+        let want = slot.want();
+        let (tokens, pick) = slot.feed(held, n, &drafts);
+        let prefilling = held < prompt.len();
+        let picked = if pick == Pick::All { tokens.len() } else { usize::from(pick == Pick::Last) };
         let prompt_len = if prefilling { prompt.len() } else { 0 };
-        let feed = Feed { sequence, tokens: &pending[..n], prompt_len, pick };
+        let feed = Feed { sequence: &mut *sequence, tokens: &tokens, prompt_len, pick };
         let output = model.forward(&mut [feed], want)?;
-        pending.drain(..n);
-        let token = match (pick, greedy) {
-            (Pick::Last, true) => {
-                let tokens = sequence.tokens.len();
-                let token = output.tokens[0].ok_or(GenerateError::Broken { tokens })?;
-                sampler.accept(token);
-                Some(token)
-            }
-            (Pick::Last, false) => Some(sampler.sample(&output.logits, None)?),
-            _ => None,
-        };
+        let taken = slot.take(Rows::new(output, picked, 0), &mut events);
+        if let Ok(taken) = &taken {
+            model.truncate(sequence, taken.kept);
+        }
+        (answer.drafted_tokens, answer.accepted_tokens) = slot.drafts();
         if prefilling && on(Event::Prefill { done: sequence.tokens.len(), total: prompt.len() }).is_break() {
             answer.finish_reason = FinishReason::Cancelled;
             break;
         }
-        let Some(token) = token else { continue };
-        answer.token_ids.push(token);
-        if on(Event::Token(token)).is_break() {
+        if emit(&mut answer, &mut events, on).is_break() {
             answer.finish_reason = FinishReason::Cancelled;
             break;
         }
-        if request.stop_token_ids.contains(&token) {
-            answer.finish_reason = FinishReason::Stop;
+        if let Some(reason) = taken?.finished {
+            answer.finish_reason = reason;
             break;
         }
-        let piece = text.push(token);
-        if emit(&mut answer, &piece, on).is_break() {
-            answer.finish_reason = FinishReason::Cancelled;
-            break;
-        }
-        if text.stopped().is_some() {
-            answer.finish_reason = FinishReason::Stop;
-            break;
-        }
-        if answer.token_ids.len() >= most {
-            break;
-        }
-        pending.push(token);
     }
-    let rest = text.finish();
-    let _ = emit(&mut answer, &rest, on);
+    let rest = slot.finish();
+    if !rest.is_empty() {
+        answer.text.push_str(&rest);
+        // The answer is over: there is nothing left to stop.
+        let _ = on(Event::Text(&rest));
+    }
     Ok(answer)
 }
 
 fn emit(
     answer: &mut Answer,
-    piece: &str,
+    events: &mut Vec<SlotEvent>,
     on: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    if piece.is_empty() {
-        return ControlFlow::Continue(());
+    for event in events.drain(..) {
+        let SlotEvent::Token { id, text, .. } = event else { continue };
+        answer.token_ids.push(id);
+        on(Event::Token(id))?;
+        if !text.is_empty() {
+            answer.text.push_str(&text);
+            on(Event::Text(&text))?;
+        }
     }
-    answer.text.push_str(piece);
-    on(Event::Text(piece))
+    ControlFlow::Continue(())
+}
+
+impl Request {
+    fn to_engine(&self) -> EngineRequest {
+        EngineRequest {
+            prompt: self.prompt.clone(),
+            sampling: self.sampling.clone(),
+            max_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+            stop_token_ids: self.stop_token_ids.clone(),
+            begins_text: self.begins_text,
+            ..EngineRequest::default()
+        }
+    }
+}
+
+impl From<SlotError> for GenerateError {
+    fn from(error: SlotError) -> GenerateError {
+        match error {
+            SlotError::Broken { tokens } => GenerateError::Broken { tokens },
+            SlotError::Sample(error) => GenerateError::Sample(error),
+            SlotError::Constraint(_) | SlotError::ForcedToken { .. } => GenerateError::Grammar(error),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Tokens in, tokens out: tokenizer, chat template, decoder, KV pages, sampler.
 
+pub mod cache;
 pub mod constraint;
 pub mod decoder;
 pub mod detokenize;
@@ -8,10 +9,15 @@ pub mod engine;
 pub mod generate;
 pub mod grammar;
 pub mod kv;
+pub mod lookup;
 pub mod model;
 pub mod open;
 pub mod reasoning;
+pub mod request;
 pub mod sampler;
+#[cfg(feature = "threads")]
+mod scheduler;
+pub mod slot;
 pub mod template;
 pub mod text;
 pub mod tokenizer;

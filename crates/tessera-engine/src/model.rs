@@ -1,11 +1,11 @@
 //! A loaded model: the decoder on a backend, and its pool of KV pages.
 
 use crate::decoder::{DecoderError, program};
-use crate::kv::{OutOfPages, PagePool, Sequence};
+use crate::kv::{Kv, OutOfPages, PagePool, Sequence};
 use crate::open::ModelFiles;
 use tessera_compute::backend::{Backend, Executor, LoadError};
 use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
-use tessera_weights::config::ModelConfig;
+use tessera_weights::config::{ModelConfig, RopeScaling};
 
 /// What to make room for.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ pub struct Model {
     /// Hyper-parameters.
     pub config: ModelConfig,
     executor: Box<dyn Executor>,
-    pool: PagePool,
+    kv: Kv,
     context: usize,
     output: Output,
     notes: Vec<String>,
@@ -125,7 +125,7 @@ impl Model {
         let pages = room.sequences * PagePool::pages_for(context);
         let executor = backend.load(program, pages)?;
         let config = files.config.clone();
-        Ok(Model { config, executor, pool: PagePool::new(pages), context, output: Output::default(), notes })
+        Ok(Model { config, executor, kv: Kv::new(pages), context, output: Output::default(), notes })
     }
 
     /// Longest sequence in tokens.
@@ -148,14 +148,71 @@ impl Model {
         self.executor.kv_len()
     }
 
-    /// Keeps the first `len` tokens of a sequence.
+    /// The pages and who holds them.
+    pub fn kv(&self) -> &Kv {
+        &self.kv
+    }
+
+    /// Keeps pages of tokens that other sequences may begin with, or no longer. Off at first.
+    pub fn keep_prefixes(&mut self, keep: bool) {
+        self.kv.keep_prefixes(keep);
+    }
+
+    /// A sequence that holds as many of the first `tokens` as were kept. The first `prompt_len` of the
+    /// tokens are a prompt's.
+    pub fn begin(&mut self, tokens: &[u32], prompt_len: usize) -> Sequence {
+        let (sequence, copy) = self.kv.begin(tokens, self.class(prompt_len));
+        if let Some(copy) = copy {
+            self.executor.copy_page(copy.from, copy.to);
+        }
+        sequence
+    }
+
+    /// How many available pages a new sequence of these tokens would take to reach `positions`.
+    pub fn pages_needed(&self, tokens: &[u32], prompt_len: usize, positions: usize) -> usize {
+        self.kv.cost(tokens, self.class(prompt_len), positions)
+    }
+
+    /// Offers the sequence's tokens to others: those of full pages, and with `tail` the rest.
+    pub fn remember(&mut self, sequence: &mut Sequence, tail: bool) {
+        self.kv.remember(sequence, tail);
+    }
+
+    /// Keeps the first `len` tokens of a sequence; fewer if others may read the page where the cut is.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
-        self.pool.truncate(sequence, len);
+        self.kv.truncate(sequence, len);
     }
 
     /// Gives a sequence's pages back.
     pub fn release(&mut self, sequence: Sequence) {
-        self.pool.release(sequence);
+        self.kv.release(sequence);
+    }
+
+    /// How many of the first tokens of `sequence` may be kept for `prompt`: where the RoPE depends on the
+    /// length, equal tokens are not enough.
+    pub fn reusable(&self, sequence: &Sequence, prompt: &[u32]) -> usize {
+        let (common, class) = (sequence.common_prefix(prompt), self.class(prompt.len()));
+        sequence.classes.iter().take(common).position(|c| *c != class).unwrap_or(common)
+    }
+
+    /// How many of `n` tokens from `position` on may be fed in one step: where the RoPE depends on the
+    /// length, those of one [`Span::rope_len`].
+    pub fn span_limit(&self, position: usize, prompt_len: usize, n: usize) -> usize {
+        let class = self.class(position + 1);
+        match (class, position < prompt_len) {
+            (0, _) => n,
+            (_, true) => n.min(prompt_len - position),
+            _ => (0..n).take_while(|i| self.class(position + 1 + i) == class).count(),
+        }
+    }
+
+    /// Sequences of the same class of length have the same RoPE frequencies; 0 if all have.
+    fn class(&self, len: usize) -> u32 {
+        match &self.config.rope_scaling {
+            RopeScaling::Dynamic { original_context, .. } => len.max(*original_context) as u32,
+            RopeScaling::LongRope { original_context, .. } => 1 + u32::from(len > *original_context),
+            _ => 0,
+        }
     }
 
     /// One step: appends the tokens of every feed and computes the logits that are wanted, in the order
@@ -166,7 +223,7 @@ impl Model {
             if asked > self.context {
                 return Err(StepError::Context { asked, context: self.context });
             }
-            self.pool.grow(feed.sequence, asked)?;
+            self.kv.grow(feed.sequence, asked)?;
         }
         let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for feed in feeds.iter() {
@@ -184,6 +241,11 @@ impl Model {
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
         self.executor.step(&batch, &mut self.output)?;
         for feed in feeds {
+            let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
+            let class = self.class(feed.prompt_len.max(position + len));
+            if class != 0 {
+                feed.sequence.classes.resize(position + len, class);
+            }
             feed.sequence.tokens.extend_from_slice(feed.tokens);
         }
         Ok(&self.output)

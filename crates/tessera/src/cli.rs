@@ -101,6 +101,15 @@ pub enum Backend {
     Cpu,
 }
 
+/// In what form keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// 16-bit floats
+    F16,
+    /// 8-bit integers: little more than half the memory, a little less exact
+    Q8,
+}
+
 /// Which of a folder's chat templates is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
@@ -122,10 +131,13 @@ pub struct ComputeArgs {
     /// Longest context in tokens [default: the model's own, or what fits in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
-    /// Keep activations in f32 instead of 16 bits; slow
+    /// Form of keys and values [default: f16]
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub kv: Option<Kv>,
+    /// Keep activations in f32 instead of 15 bits; slow
     #[arg(long)]
     pub exact: bool,
-    /// Activations in 8 bits instead of 16; a little less exact
+    /// Activations in 8 bits instead of 15; a little less exact
     #[arg(long, conflicts_with = "exact")]
     pub fast: bool,
     /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]

@@ -39,6 +39,7 @@
 //!     stop: text.stop_strings(),
 //!     stop_token_ids: text.stop_token_ids.clone(),
 //!     begins_text: true,
+//!     speculate: true,
 //! };
 //! let mut sequence = Sequence::default();
 //! let answer = generate(&mut model, &text.tokenizer, &mut sequence, &request, &mut |event| {

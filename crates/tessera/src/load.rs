@@ -1,11 +1,11 @@
 //! From a MODEL argument to a model that can make steps.
 
-use crate::cli::{Backend, ComputeArgs};
+use crate::cli::{Backend, ComputeArgs, Kv};
 use crate::machine::memory;
 use crate::models;
 use crate::output::Output;
 use std::time::{Duration, Instant};
-use tessera_compute::cpu::{Activations, Cpu};
+use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::reference::Reference;
 use tessera_engine::model::{Model, Room};
 use tessera_engine::open::ModelFiles;
@@ -42,6 +42,7 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
                 ("--threads", args.threads.is_some()),
                 ("--exact", args.exact),
                 ("--fast", args.fast),
+                ("--kv", args.kv.is_some()),
                 ("--kernels", args.kernels.is_some()),
             ];
             if let Some((flag, _)) = unused.iter().find(|(_, given)| *given) {
@@ -66,7 +67,11 @@ fn cpu(args: &ComputeArgs) -> Cpu {
         activations: match (args.exact, args.fast) {
             (true, _) => Activations::F32,
             (_, true) => Activations::Bits8,
-            _ => Activations::Bits16,
+            _ => Activations::Bits15,
+        },
+        kv: match args.kv {
+            Some(Kv::Q8) => KvType::Q8,
+            Some(Kv::F16) | None => KvType::F16,
         },
         kernels: args.kernels.clone(),
     }

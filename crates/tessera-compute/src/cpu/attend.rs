@@ -1,10 +1,13 @@
-//! Attention over KV pages in f16.
+//! Attention over KV pages.
 //!
-//! A page of one layer and head is keys `[dim][PAGE]`, then values `[PAGE][padded dim]`: scores are
-//! made for 16 positions at once without a horizontal sum, and outputs for 16 dimensions at once.
-//! Pages are taken in ascending order with a running maximum (online softmax), and inside a page the
-//! order of every sum is fixed, so a query's result does not depend on which other queries are made.
+//! In a page of one layer and head, keys lie `[dim][PAGE]` and values `[PAGE][padded dim]`
+//! ([`kv::Format`](super::kv::Format) says how): scores are made for 16 positions at once without a
+//! horizontal sum, and outputs for 16 dimensions at once. Pages are taken in ascending order with a
+//! running maximum (online softmax), a part of [`PART`] pages at a time; parts are merged in ascending
+//! order. Inside a page the order of every sum is fixed. So a query's result does not depend on which
+//! other queries are made, nor on whether one thread made all parts.
 
+use super::kv::Format;
 use super::simd::{LANES, Lanes, exp, tree_sum};
 use crate::batch::PAGE;
 
@@ -12,15 +15,17 @@ use crate::batch::PAGE;
 const SCORES: usize = PAGE / LANES;
 /// Queries that share the reading of a page.
 pub const QUERIES: usize = 4;
+/// Pages that are summed before they are merged with those before: part of the arithmetic.
+pub const PART: usize = 8;
 
 /// Where pages of one layer and head lie in the pool.
 #[derive(Clone, Copy)]
 pub struct HeadPages<'a> {
     /// The pool.
-    pub pool: *const u16,
-    /// Length of the pool, in values.
+    pub pool: *const u8,
+    /// Length of the pool in bytes.
     pub pool_len: usize,
-    /// Values from one page to the next.
+    /// Bytes from one page to the next.
     pub page_stride: usize,
     /// Where the layer and head begin in a page.
     pub offset: usize,
@@ -30,93 +35,110 @@ pub struct HeadPages<'a> {
     pub dim: usize,
 }
 
-/// Width of a row of values in a page.
+/// Width of a row of values in a page, and of a result.
 pub const fn padded(dim: usize) -> usize {
     dim.div_ceil(LANES) * LANES
 }
 
-/// Values of one layer and head in a page.
-pub const fn head_len(dim: usize) -> usize {
-    PAGE * (dim + padded(dim))
+/// Values of a [`Query`]'s part: the sums, then maximum and total.
+pub const fn part_len(dim: usize) -> usize {
+    padded(dim) + LANES
 }
 
 /// A query and where its result goes.
 pub struct Query {
     /// `dim` values, already divided by `sqrt(dim)`.
     pub q: *const f32,
-    /// `padded(dim)` values.
-    pub out: *mut f32,
+    /// [`part_len`] values: see [`attend`].
+    pub part: *mut f32,
     /// Positions that it sees.
     pub len: usize,
 }
 
-/// Writes one position's key and value.
-///
-/// # Safety
-/// As for [`Lanes`]; `head` is the start of the layer and head in the position's page, writable and
-/// not read by another thread meanwhile.
-#[inline(always)]
-pub unsafe fn store<V: Lanes>(key: &[f32], value: &[f32], slot: usize, head: *mut u16) {
-    let dim = key.len();
-    // SAFETY: `slot < PAGE`, so every address is inside the head's `head_len(dim)` values.
-    unsafe {
-        let values = head.add(dim * PAGE + slot * padded(dim));
-        for i in (0..dim).step_by(LANES) {
-            let n = LANES.min(dim - i);
-            let narrow = |x: &[f32]| {
-                let mut full = [0.0; LANES];
-                full[..n].copy_from_slice(&x[i..i + n]);
-                V::load(full.as_ptr()).to_f16()
-            };
-            for (j, k) in narrow(key)[..n].iter().enumerate() {
-                head.add((i + j) * PAGE + slot).write(*k);
-            }
-            for (j, v) in narrow(value).iter().enumerate() {
-                values.add(i + j).write(*v);
-            }
-        }
-    }
-}
-
-/// Answers up to [`QUERIES`] queries of one key head.
+/// Sums part `part` of the pages for up to [`QUERIES`] queries of one key head. A query's result is
+/// `Σ e^(score - max) * value` over the part, then `max`, then `Σ e^(score - max)`; parts are put
+/// together by [`merge`] and ended by [`finish`].
 ///
 /// # Safety
 /// As for [`Lanes`]; the pages hold at least as many positions as the longest query sees and nobody
 /// writes those; every query's pointers are good for the lengths that [`Query`] states.
 #[inline(always)]
-pub unsafe fn attend<V: Lanes>(kv: &HeadPages<'_>, queries: &[Query]) {
+pub unsafe fn attend<V: Lanes, K: Format>(kv: &HeadPages<'_>, queries: &[Query], part: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match queries {
             [] => {}
-            [_] => some::<V, 1>(kv, queries),
-            [_, _] => some::<V, 2>(kv, queries),
-            [_, _, _] => some::<V, 3>(kv, queries),
-            _ => some::<V, QUERIES>(kv, queries),
+            [_] => some::<V, K, 1>(kv, queries, part),
+            [_, _] => some::<V, K, 2>(kv, queries, part),
+            [_, _, _] => some::<V, K, 3>(kv, queries, part),
+            _ => some::<V, K, QUERIES>(kv, queries, part),
+        }
+    }
+}
+
+/// Puts the part that follows to `all`, the parts before it.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn merge<V: Lanes>(all: &mut [f32], part: &[f32]) {
+    assert!(all.len() == part.len() && all.len() > LANES);
+    let width = all.len() - LANES;
+    let (here, next) = (all[width], part[width]);
+    // NaN in either is in the totals too.
+    let max = if next > here { next } else { here };
+    // SAFETY: both hold `width + 16` values; the rest is the caller's promise.
+    unsafe {
+        let a = exp(V::splat(here - max));
+        let b = exp(V::splat(next - max));
+        for i in (0..width).step_by(LANES) {
+            let to = all.as_mut_ptr().add(i);
+            V::load(part.as_ptr().add(i)).fma(b, V::load(to).mul(a)).store(to);
+        }
+        let (a, b) = (a.to_array()[0], b.to_array()[0]);
+        all[width + 1] = part[width + 1].mul_add(b, all[width + 1] * a);
+        all[width] = max;
+    }
+}
+
+/// Divides the sums by their total.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn finish<V: Lanes>(all: &mut [f32]) {
+    assert!(all.len() > LANES);
+    let width = all.len() - LANES;
+    // SAFETY: `all` holds `width + 16` values; the rest is the caller's promise.
+    unsafe {
+        let scale = V::splat(1.0 / all[width + 1]);
+        for i in (0..width).step_by(LANES) {
+            let at = all.as_mut_ptr().add(i);
+            V::load(at).mul(scale).store(at);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn some<V: Lanes, const Q: usize>(kv: &HeadPages<'_>, queries: &[Query]) {
+unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries: &[Query], part: usize) {
     let width = padded(kv.dim);
     let longest = queries.iter().map(|q| q.len).max().unwrap_or(0);
     let (mut max, mut total) = ([f32::NEG_INFINITY; Q], [0.0f32; Q]);
+    let pages = part * PART..longest.div_ceil(PAGE).min((part + 1) * PART);
     // SAFETY: the caller promises pages, queries and outputs; page numbers are checked here.
     unsafe {
         for q in queries {
             for i in (0..width).step_by(LANES) {
-                V::splat(0.0).store(q.out.add(i));
+                V::splat(0.0).store(q.part.add(i));
             }
         }
-        for (i, &page) in kv.pages[..longest.div_ceil(PAGE)].iter().enumerate() {
-            let at = page as usize * kv.page_stride + kv.offset;
-            assert!(at + head_len(kv.dim) <= kv.pool_len);
-            let keys = kv.pool.add(at);
-            let values = keys.add(kv.dim * PAGE);
+        for i in pages {
+            let at = kv.pages[i] as usize * kv.page_stride + kv.offset;
+            assert!(at + K::head_len(kv.dim) <= kv.pool_len);
+            let head = kv.pool.add(at);
             let valid: [usize; Q] =
                 std::array::from_fn(|q| queries[q].len.saturating_sub(i * PAGE).min(PAGE));
-            let scores = scores::<V, Q>(keys, queries, kv.dim);
+            let scores = scores::<V, K, Q>(head, queries, kv.dim);
             let mut weights = [[0.0f32; PAGE]; Q];
             for q in 0..Q {
                 if valid[q] == 0 {
@@ -139,46 +161,57 @@ unsafe fn some<V: Lanes, const Q: usize>(kv: &HeadPages<'_>, queries: &[Query]) 
                 total[q] = total[q].mul_add(grown, tree_sum(sum.to_array()));
                 max[q] = here;
                 for i in (0..width).step_by(LANES) {
-                    V::load(queries[q].out.add(i)).mul(V::splat(grown)).store(queries[q].out.add(i));
+                    V::load(queries[q].part.add(i)).mul(V::splat(grown)).store(queries[q].part.add(i));
                 }
             }
             let shared = valid.iter().copied().min().unwrap_or(0);
-            gather::<V, Q>(values, queries, &weights, width, 0, shared);
+            gather::<V, K, Q>(head, kv.dim, queries, &weights, 0, shared);
             for q in 0..Q {
-                gather::<V, 1>(values, &queries[q..=q], &weights[q..=q], width, shared, valid[q]);
+                gather::<V, K, 1>(head, kv.dim, &queries[q..=q], &weights[q..=q], shared, valid[q]);
             }
         }
         for (q, query) in queries.iter().enumerate() {
-            let scale = V::splat(1.0 / total[q]);
-            for i in (0..width).step_by(LANES) {
-                V::load(query.out.add(i)).mul(scale).store(query.out.add(i));
-            }
+            query.part.add(width).write(max[q]);
+            query.part.add(width + 1).write(total[q]);
         }
     }
 }
 
 /// `q · k` for all positions of a page, one after another along the head.
 #[inline(always)]
-unsafe fn scores<V: Lanes, const Q: usize>(
-    keys: *const u16,
+unsafe fn scores<V: Lanes, K: Format, const Q: usize>(
+    head: *const u8,
     queries: &[Query],
     dim: usize,
 ) -> [[f32; PAGE]; Q] {
     let mut out = [[0.0; PAGE]; Q];
-    // SAFETY: keys hold `dim` rows of PAGE values, queries `dim` values.
+    // SAFETY: a head holds `dim` rows of PAGE keys, queries `dim` values.
     unsafe {
-        let mut sums = [[V::splat(0.0); SCORES]; Q];
-        for d in 0..dim {
-            let k: [V; SCORES] = std::array::from_fn(|v| V::load_f16(keys.add(d * PAGE + v * LANES)));
-            for (q, sums) in sums.iter_mut().enumerate() {
-                let x = V::splat(*queries[q].q.add(d));
-                for (s, k) in sums.iter_mut().zip(k) {
-                    *s = x.fma(k, *s);
+        let mut totals = [[V::splat(0.0); SCORES]; Q];
+        for from in (0..dim).step_by(K::GROUP) {
+            // Where there is one group, its sums are the totals.
+            let mut sums = [[V::splat(0.0); SCORES]; Q];
+            for d in from..dim.min(from + K::GROUP) {
+                let k: [V; SCORES] = std::array::from_fn(|v| K::key::<V>(head, d, v * LANES));
+                for (q, sums) in sums.iter_mut().enumerate() {
+                    let x = V::splat(*queries[q].q.add(d));
+                    for (s, k) in sums.iter_mut().zip(k) {
+                        *s = x.fma(k, *s);
+                    }
+                }
+            }
+            for v in 0..SCORES {
+                let scale = K::key_scale::<V>(head, dim, from, v * LANES);
+                for (totals, sums) in totals.iter_mut().zip(&sums) {
+                    totals[v] = match scale {
+                        Some(scale) => sums[v].fma(scale, totals[v]),
+                        None => sums[v],
+                    };
                 }
             }
         }
-        for (out, sums) in out.iter_mut().zip(sums) {
-            for (v, s) in sums.into_iter().enumerate() {
+        for (out, totals) in out.iter_mut().zip(totals) {
+            for (v, s) in totals.into_iter().enumerate() {
                 s.store(out.as_mut_ptr().add(v * LANES));
             }
         }
@@ -188,36 +221,37 @@ unsafe fn scores<V: Lanes, const Q: usize>(
 
 /// Adds the weighted values of positions `from..to` to the outputs.
 #[inline(always)]
-unsafe fn gather<V: Lanes, const Q: usize>(
-    values: *const u16,
+unsafe fn gather<V: Lanes, K: Format, const Q: usize>(
+    head: *const u8,
+    dim: usize,
     queries: &[Query],
     weights: &[[f32; PAGE]],
-    width: usize,
     from: usize,
     to: usize,
 ) {
     if from >= to {
         return;
     }
+    let width = padded(dim);
     let mut i = 0;
     while i < width {
         // SAFETY: `i + N * LANES <= width`, positions are below PAGE.
         i += unsafe {
             if width - i >= 4 * LANES {
-                columns::<V, Q, 4>(values, queries, weights, width, i, from, to)
+                columns::<V, K, Q, 4>(head, dim, queries, weights, i, from, to)
             } else {
-                columns::<V, Q, 1>(values, queries, weights, width, i, from, to)
+                columns::<V, K, Q, 1>(head, dim, queries, weights, i, from, to)
             }
         };
     }
 }
 
 #[inline(always)]
-unsafe fn columns<V: Lanes, const Q: usize, const N: usize>(
-    values: *const u16,
+unsafe fn columns<V: Lanes, K: Format, const Q: usize, const N: usize>(
+    head: *const u8,
+    dim: usize,
     queries: &[Query],
     weights: &[[f32; PAGE]],
-    width: usize,
     at: usize,
     from: usize,
     to: usize,
@@ -225,10 +259,9 @@ unsafe fn columns<V: Lanes, const Q: usize, const N: usize>(
     // SAFETY: the caller promises columns `at..at + N * LANES` and positions `from..to`.
     unsafe {
         let mut sums: [[V; N]; Q] =
-            std::array::from_fn(|q| std::array::from_fn(|v| V::load(queries[q].out.add(at + v * LANES))));
+            std::array::from_fn(|q| std::array::from_fn(|v| V::load(queries[q].part.add(at + v * LANES))));
         for p in from..to {
-            let row = values.add(p * width + at);
-            let x: [V; N] = std::array::from_fn(|v| V::load_f16(row.add(v * LANES)));
+            let x: [V; N] = std::array::from_fn(|v| K::value::<V>(head, dim, p, at + v * LANES));
             for (q, sums) in sums.iter_mut().enumerate() {
                 let w = V::splat(weights[q][p]);
                 for (s, x) in sums.iter_mut().zip(x) {
@@ -238,7 +271,7 @@ unsafe fn columns<V: Lanes, const Q: usize, const N: usize>(
         }
         for (q, sums) in sums.into_iter().enumerate() {
             for (v, s) in sums.into_iter().enumerate() {
-                s.store(queries[q].out.add(at + v * LANES));
+                s.store(queries[q].part.add(at + v * LANES));
             }
         }
     }

@@ -1,11 +1,8 @@
-//! Matrices of packed codes as the kernels see them, one name for all the forms that have integer
-//! kernels, and what those kernels share: reading scales.
+//! Matrices of packed codes as the kernels see them: the formats, what a word's codes look like as bytes,
+//! and what all kernels share: reading words and scales.
 
-use super::int4::{Int4, PANEL, Panel, TileView};
-use super::kernels::Kernels;
-use super::q8::{self, GROUP, TILE};
+use super::q8;
 use super::simd::LANES;
-use super::{int3, int3_acts};
 use std::ops::Range;
 use tessera_weights::dtype::DType;
 use tessera_weights::scheme::{GroupFormat, Layout};
@@ -30,6 +27,177 @@ pub struct Codes<'a> {
 /// Bytes of a group's words.
 pub const GROUP_BYTES: usize = 16;
 
+/// What a word holds. Kernels split its codes into [`Format::PARTS`] words of four bytes each, so that a
+/// vector of words makes that many vectors of bytes without moving anything across lanes, and inputs are
+/// laid out to match.
+pub trait Format: Copy + 'static {
+    /// Inputs of a group: four words.
+    const GROUP: usize;
+    /// Words of bytes that a word of codes is split into.
+    const PARTS: usize;
+    /// Steps of four inputs in a group, as the tile kernels take them.
+    const STEPS: usize = Self::GROUP / 4;
+    /// The code that stands for zero.
+    const ZERO: i32;
+    /// Codes of a word in the order of the parts' bytes: part `i / 4`, byte `i % 4`.
+    const ORDER: &'static [usize];
+
+    /// The parts of a word; those past [`Format::PARTS`] are zero.
+    fn split(word: u32) -> [u32; 3];
+
+    /// [`Format::split`] of 8 words.
+    ///
+    /// # Safety
+    /// The machine has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn split_avx2(words: std::arch::x86_64::__m256i) -> [std::arch::x86_64::__m256i; 3];
+
+    /// [`Format::split`] of 16 words.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F and BW.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn split_avx512(words: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3];
+
+    /// The steps of a group: part after part, one word a step; a third part has two codes a word, and
+    /// two words of it fill a step.
+    #[inline(always)]
+    fn steps(words: [u32; 4]) -> [u32; 10] {
+        let mut steps = [0; 10];
+        for (s, word) in words.into_iter().enumerate() {
+            let [a, b, c] = Self::split(word);
+            (steps[s], steps[4 + s]) = (a, b);
+            steps[8 + s / 2] |= c << (16 * (s % 2));
+        }
+        steps
+    }
+
+    /// A group's values in the order of the bytes of its steps, from the order of the inputs; the rest
+    /// is zero.
+    fn arrange(values: &[i8; 48]) -> [i8; 48];
+}
+
+/// Eight codes of 4 bits: code `i` at bits `4 i .. 4 i + 4`.
+#[derive(Clone, Copy)]
+pub struct Bits4;
+
+/// Ten codes of 3 bits: code `i` at bits `3 i .. 3 i + 3`; bits 30 and 31 are unused.
+#[derive(Clone, Copy)]
+pub struct Bits3;
+
+impl Format for Bits4 {
+    const GROUP: usize = 32;
+    const PARTS: usize = 2;
+    const ZERO: i32 = 7;
+    const ORDER: &'static [usize] = &[0, 2, 4, 6, 1, 3, 5, 7];
+
+    #[inline(always)]
+    fn arrange(values: &[i8; 48]) -> [i8; 48] {
+        // Even inputs, then odd ones.
+        let mut out = [0; 48];
+        for j in 0..16 {
+            (out[j], out[16 + j]) = (values[2 * j], values[2 * j + 1]);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn split(word: u32) -> [u32; 3] {
+        [word & 0x0f0f_0f0f, (word >> 4) & 0x0f0f_0f0f, 0]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn split_avx2(words: std::arch::x86_64::__m256i) -> [std::arch::x86_64::__m256i; 3] {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = _mm256_set1_epi8(15);
+            let odd = _mm256_and_si256(_mm256_srli_epi16::<4>(words), low);
+            [_mm256_and_si256(words, low), odd, _mm256_setzero_si256()]
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn split_avx512(words: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3] {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = _mm512_set1_epi8(15);
+            let odd = _mm512_and_si512(_mm512_srli_epi16::<4>(words), low);
+            [_mm512_and_si512(words, low), odd, _mm512_setzero_si512()]
+        }
+    }
+}
+
+/// The first eight codes of [`Bits3::ORDER`] lie in pairs that begin at bits 0, 9, 18 and 24: one pair in
+/// each byte after shifts by 0, 1, 2 and 0.
+impl Format for Bits3 {
+    const GROUP: usize = 40;
+    const PARTS: usize = 3;
+    const ZERO: i32 = 3;
+    const ORDER: &'static [usize] = &[0, 3, 6, 8, 1, 4, 7, 9, 2, 5];
+
+    #[inline(always)]
+    fn arrange(values: &[i8; 48]) -> [i8; 48] {
+        let mut out = [0; 48];
+        for word in 0..4 {
+            for (i, code) in Self::ORDER.iter().enumerate() {
+                let at = if i < 8 { (i / 4) * 16 + word * 4 + i % 4 } else { 32 + word * 2 + i % 2 };
+                out[at] = values[word * 10 + code];
+            }
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn split(w: u32) -> [u32; 3] {
+        let pairs = (w & 0x3f00_003f) | ((w >> 1) & 0x3f00) | ((w >> 2) & 0x003f_0000);
+        let rest = ((w >> 6) & 7) | ((w >> 7) & 0x700);
+        [pairs & 0x0707_0707, (pairs >> 3) & 0x0707_0707, rest]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn split_avx2(w: std::arch::x86_64::__m256i) -> [std::arch::x86_64::__m256i; 3] {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let and = |v, mask: i32| _mm256_and_si256(v, _mm256_set1_epi32(mask));
+            let pairs = _mm256_or_si256(
+                _mm256_or_si256(and(w, 0x3f00_003f), and(_mm256_srli_epi32::<1>(w), 0x3f00)),
+                and(_mm256_srli_epi32::<2>(w), 0x003f_0000),
+            );
+            [
+                and(pairs, 0x0707_0707),
+                and(_mm256_srli_epi32::<3>(pairs), 0x0707_0707),
+                _mm256_or_si256(and(_mm256_srli_epi32::<6>(w), 7), and(_mm256_srli_epi32::<7>(w), 0x700)),
+            ]
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn split_avx512(w: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3] {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller's promise.
+        unsafe {
+            // 0xca: bits of the second where the first has ones, else of the third.
+            let select = |mask: i32, a, b| _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask), a, b);
+            let seven = _mm512_set1_epi32(0x0707_0707);
+            let pairs = select(0x3f00, _mm512_srli_epi32::<1>(w), w);
+            let pairs = select(0x003f_0000, _mm512_srli_epi32::<2>(w), pairs);
+            let rest = select(7, _mm512_srli_epi32::<6>(w), _mm512_srli_epi32::<7>(w));
+            [
+                _mm512_and_si512(pairs, seven),
+                _mm512_and_si512(_mm512_srli_epi32::<3>(pairs), seven),
+                _mm512_and_si512(rest, _mm512_set1_epi32(0x707)),
+            ]
+        }
+    }
+}
+
 impl Codes<'_> {
     /// The word at `index` of the tensor.
     #[inline(always)]
@@ -50,12 +218,13 @@ impl Codes<'_> {
         }
     }
 
-    /// What the kernels' pointers rely on: all words and scales, and `n` tokens in blocks of `block`
-    /// bytes.
-    pub(super) fn check(&self, rows: &Range<usize>, x: &q8::Rows, block: usize, n: usize, y: &[f32]) {
+    /// What the row kernels' pointers rely on: all words and scales, and `n` tokens.
+    pub(super) fn check<F: Format>(&self, rows: &Range<usize>, x: &q8::Rows, n: usize, y: &[f32]) {
         self.check_len();
         assert!(rows.start <= rows.end && rows.end <= self.rows && y.len() >= n * rows.len());
-        assert!(x.blocks == self.groups.div_ceil(LANES) && x.values.len() >= n * x.blocks * block);
+        assert!(x.planes == 1 || x.planes == 2);
+        assert!(x.blocks == self.groups.div_ceil(LANES));
+        assert!(x.values.len() >= n * x.blocks * q8::block::<F>(x.planes));
         assert!(x.scales.len() >= n * x.blocks * LANES && x.offsets.len() >= n * x.blocks * LANES);
     }
 
@@ -65,11 +234,29 @@ impl Codes<'_> {
     }
 }
 
+/// Σ code * value of a word of group `j`, over both planes; `values` begin at the group's block.
+#[inline(always)]
+pub(super) fn word_dot<F: Format>(word: u32, values: &[i8], planes: usize, at: usize) -> i32 {
+    let parts = F::split(word);
+    let mut dot = 0;
+    for plane in 0..planes {
+        // The high plane comes first.
+        dot <<= 7;
+        for (part, codes) in parts[..F::PARTS].iter().enumerate() {
+            let at = at + (plane * F::PARTS + part) * 64;
+            for (code, value) in codes.to_le_bytes().into_iter().zip(&values[at..at + 4]) {
+                dot += i32::from(code) * i32::from(*value);
+            }
+        }
+    }
+    dot
+}
+
 /// A quantised matrix that has integer kernels.
 #[derive(Clone, Copy)]
 pub enum Coded<'a> {
     /// 4 bits, a row is a stream.
-    Int4(Int4<'a>),
+    Int4(Codes<'a>),
     /// 4 bits, KN.
     Int4Kn(Codes<'a>),
     /// 3 bits, a row is a stream.
@@ -87,9 +274,7 @@ impl<'a> Coded<'a> {
         let (scale_dtype, groups, rows) = (*scale_dtype, format.groups(matrix.cols), matrix.rows);
         let codes = Codes { words, scales, scale_dtype, groups, rows };
         match (*format, layout) {
-            (GroupFormat::INT4, Layout::Nk) => {
-                Some(Coded::Int4(Int4 { words, scales, scale_dtype, groups, rows }))
-            }
+            (GroupFormat::INT4, Layout::Nk) => Some(Coded::Int4(codes)),
             (GroupFormat::INT4, Layout::Kn) => Some(Coded::Int4Kn(codes)),
             (GroupFormat::INT3, Layout::Nk) => Some(Coded::Int3(codes)),
             (GroupFormat::INT3, Layout::Kn) => Some(Coded::Int3Kn(codes)),
@@ -97,20 +282,16 @@ impl<'a> Coded<'a> {
         }
     }
 
-    /// Groups of a row.
-    pub fn groups(&self) -> usize {
+    /// The codes, of whatever format.
+    pub fn codes(&self) -> &Codes<'a> {
         match self {
-            Coded::Int4(w) => w.groups,
-            Coded::Int4Kn(w) | Coded::Int3(w) | Coded::Int3Kn(w) => w.groups,
+            Coded::Int4(w) | Coded::Int4Kn(w) | Coded::Int3(w) | Coded::Int3Kn(w) => w,
         }
     }
 
-    /// Weights of a group.
-    pub fn group(&self) -> usize {
-        match self {
-            Coded::Int4(_) | Coded::Int4Kn(_) => GROUP,
-            Coded::Int3(_) | Coded::Int3Kn(_) => int3_acts::GROUP,
-        }
+    /// Groups of a row.
+    pub fn groups(&self) -> usize {
+        self.codes().groups
     }
 
     /// Whether a row's words lie together. If not, neighbouring rows do, and a claim should be wide.
@@ -118,11 +299,11 @@ impl<'a> Coded<'a> {
         matches!(self, Coded::Int4(_) | Coded::Int3(_))
     }
 
-    /// Bytes of a group of inputs for the row kernel and for the tile kernel.
+    /// Bytes of a plane of a group of inputs for the row kernel and for the tile kernel.
     pub fn input_bytes(&self) -> (usize, usize) {
         match self {
-            Coded::Int4(_) | Coded::Int4Kn(_) => (GROUP, GROUP),
-            Coded::Int3(_) | Coded::Int3Kn(_) => (int3_acts::ROW_BYTES, int3_acts::TILE_BYTES),
+            Coded::Int4(_) | Coded::Int4Kn(_) => (Bits4::PARTS * 16, Bits4::GROUP),
+            Coded::Int3(_) | Coded::Int3Kn(_) => (Bits3::PARTS * 16, Bits3::GROUP),
         }
     }
 
@@ -135,78 +316,6 @@ impl<'a> Coded<'a> {
         }
     }
 }
-
-impl Kernels {
-    /// Quantises a row of inputs for [`Kernels::rows`]; see [`q8::row`].
-    pub fn input_row(
-        &self,
-        w: &Coded<'_>,
-        x: &[f32],
-        values: &mut [i8],
-        scales: &mut [f32],
-        offsets: &mut [i32],
-    ) {
-        match w {
-            Coded::Int4(_) | Coded::Int4Kn(_) => self.q8_row(x, values, scales, offsets),
-            Coded::Int3(_) | Coded::Int3Kn(_) => self.int3_row(x, values, scales, offsets),
-        }
-    }
-
-    /// Quantises a row of inputs for [`Kernels::tile`]; see [`q8::tile_row`].
-    #[allow(clippy::too_many_arguments)]
-    pub fn input_tile_row(
-        &self,
-        w: &Coded<'_>,
-        x: &[f32],
-        order: &[u32],
-        t: usize,
-        values: &mut [i8],
-        scales: &mut [f32],
-        offsets: &mut [i32],
-    ) {
-        match w {
-            Coded::Int4(_) | Coded::Int4Kn(_) => self.q8_tile_row(x, order, t, values, scales, offsets),
-            Coded::Int3(_) | Coded::Int3Kn(_) => self.int3_tile_row(x, order, t, values, scales, offsets),
-        }
-    }
-
-    /// `y[t][i]` = row `rows.start + i` times token `t`, for a few tokens.
-    pub fn rows(&self, w: &Coded<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
-        match w {
-            Coded::Int4(w) => self.int4_rows(w, rows, x, n, y),
-            Coded::Int4Kn(w) => self.int4_kn_rows(w, rows, x, n, y),
-            Coded::Int3(w) => self.int3_rows(w, rows, x, n, y),
-            Coded::Int3Kn(w) => self.int3_kn_rows(w, rows, x, n, y),
-        }
-    }
-
-    /// Unpacks the 16 rows from `row`; what stands for rows past the last one is arbitrary.
-    pub fn panel(&self, w: &Coded<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-        match w {
-            Coded::Int4(w) => self.int4_panel(w, row, order, panel),
-            Coded::Int4Kn(w) => self.int4_kn_panel(w, row, order, panel),
-            Coded::Int3(w) => self.int3_panel(w, row, order, panel),
-            Coded::Int3Kn(w) => self.int3_kn_panel(w, row, order, panel),
-        }
-    }
-
-    /// One tile of tokens times one panel: `y[t][r]`.
-    pub fn tile(
-        &self,
-        w: &Coded<'_>,
-        panel: &Panel,
-        x: &TileView<'_>,
-        ends: &[usize; LANES],
-        y: &mut [f32; TILE * PANEL],
-    ) {
-        match w {
-            Coded::Int4(_) | Coded::Int4Kn(_) => self.int4_tile(panel, x, ends, y),
-            Coded::Int3(_) | Coded::Int3Kn(_) => self.int3_tile(panel, x, ends, y),
-        }
-    }
-}
-
-const _: () = assert!(int3::STEPS * 4 == int3_acts::TILE_BYTES);
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86 {
@@ -272,5 +381,42 @@ pub(super) mod x86 {
                 _ => _mm256_loadu_ps(p.cast()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check<F: Format>(bits: u32, codes: u32) {
+        for seed in 0..1000u32 {
+            let word = seed.wrapping_mul(2_654_435_761) ^ (seed << 7);
+            let parts = F::split(word);
+            let mut seen = Vec::new();
+            for (i, &code) in F::ORDER.iter().enumerate() {
+                let byte = parts[i / 4].to_le_bytes()[i % 4];
+                assert_eq!(u32::from(byte), (word >> (bits * code as u32)) & ((1 << bits) - 1));
+                seen.push(code as u32);
+            }
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..codes));
+            // Bytes that stand for no code are zero.
+            for i in F::ORDER.len()..12 {
+                assert_eq!(parts[i / 4].to_le_bytes()[i % 4], 0);
+            }
+            // Inputs are arranged as the codes are: a group whose values are its codes.
+            let words = [word, !word, word ^ 0x1234_5678, 0];
+            let code = |i: u32| (words[(i / codes) as usize] >> (bits * (i % codes))) & ((1 << bits) - 1);
+            let values = std::array::from_fn(|i| if i < F::GROUP { code(i as u32) as i8 } else { 0 });
+            let bytes: Vec<u8> = F::steps(words).iter().flat_map(|s| s.to_le_bytes()).collect();
+            let arranged = F::arrange(&values).map(|v| v as u8);
+            assert_eq!(arranged[..F::GROUP], bytes[..F::GROUP]);
+        }
+    }
+
+    #[test]
+    fn a_word_is_split_into_its_codes() {
+        check::<Bits4>(4, 8);
+        check::<Bits3>(3, 10);
     }
 }

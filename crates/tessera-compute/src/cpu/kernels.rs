@@ -2,52 +2,63 @@
 //! entry gives the same bits on every instruction set.
 
 use super::attend::{self, HeadPages, Query};
-use super::codes::Codes;
+use super::codes::{Bits3, Bits4, Coded, Codes};
 use super::dense::{self, Dense};
-use super::int4::{self, Int4, Panel, TileView};
+use super::panel::{self, PANEL, Panel};
 use super::q8::{self, TILE};
 use super::simd::{LANES, Scalar};
-use super::{f32ops, int3, int3_acts, int3_kn, int3_tile, int4::PANEL, int4_kn};
+use super::tile::{self, TileView};
+use super::{KvType, f32ops, kn, kv, rows};
 use std::ops::Range;
+
+/// The kernels of one format of codes.
+#[derive(Clone, Copy)]
+struct Coder {
+    row: InputFn,
+    tile_row: InputTileFn,
+    rows: RowsFn,
+    kn: RowsFn,
+    panel: PanelFn,
+    panel_kn: PanelFn,
+    tile: TileFn,
+}
 
 /// The kernels of one instruction set.
 #[allow(clippy::type_complexity)]
 #[derive(Clone, Copy)]
 pub struct Kernels {
     name: &'static str,
-    int4_rows: unsafe fn(&Int4<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]),
-    int4_panel: unsafe fn(&Int4<'_>, usize, &[u32], &mut Panel),
-    int4_tile: unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]),
-    int4_kn_rows: RowsFn,
-    int4_kn_panel: PanelFn,
-    int3_rows: RowsFn,
-    int3_panel: PanelFn,
-    int3_tile: unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]),
-    int3_kn_rows: RowsFn,
-    int3_kn_panel: PanelFn,
+    int4: Coder,
+    int3: Coder,
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
-    int3_row: InputFn,
-    int3_tile_row: InputTileFn,
-    q8_row: InputFn,
-    q8_tile_row: InputTileFn,
-    residual: unsafe fn(&[f32], usize, &mut [f32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
-    store: unsafe fn(&[f32], &[f32], usize, *mut u16),
-    attend: unsafe fn(&HeadPages<'_>, &[Query]),
+    kv: [KvKernels; 2],
+    merge: unsafe fn(&mut [f32], &[f32]),
+    finish: unsafe fn(&mut [f32]),
 }
 
+/// The kernels of one form of keys and values.
+#[allow(clippy::type_complexity)]
+#[derive(Clone, Copy)]
+struct KvKernels {
+    store: unsafe fn(&[f32], &[f32], usize, *mut u8),
+    attend: unsafe fn(&HeadPages<'_>, &[Query], usize),
+}
+
+type InputFn = unsafe fn(&[f32], usize, &mut [i8], &mut [f32], &mut [i32]);
+type InputTileFn = unsafe fn(&[f32], usize, &[u32], usize, &mut [i8], &mut [f32], &mut [i32]);
 type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
-type InputFn = unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]);
-type InputTileFn = unsafe fn(&[f32], &[u32], usize, &mut [i8], &mut [f32], &mut [i32]);
 type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
+type TileFn = unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]);
 
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
     ($module:ident, $lanes:ty, $features:literal) => {
         #[cfg(target_arch = "x86_64")]
         mod $module {
+            use super::super::codes::Format;
             use super::*;
 
             lanes_for!(@functions $lanes, #[target_feature(enable = $features)]);
@@ -57,38 +68,21 @@ macro_rules! lanes_for {
         // SAFETY of each: the caller runs on a machine with the instruction set (the table is only
         // handed out after asking), and keeps the called function's own contract.
         $(#[$attribute])?
-        pub unsafe fn q8_row(x: &[f32], v: &mut [i8], s: &mut [f32], o: &mut [i32]) {
+        pub unsafe fn row<F: Format>(x: &[f32], p: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32]) {
             // SAFETY: see above.
-            unsafe { q8::row::<$lanes>(x, v, s, o) }
+            unsafe { q8::row::<$lanes, F>(x, p, v, s, o) }
         }
         $(#[$attribute])?
-        pub unsafe fn q8_tile_row(
-            x: &[f32], order: &[u32], t: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32],
+        pub unsafe fn tile_row<F: Format>(
+            x: &[f32], p: usize, order: &[u32], t: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32],
         ) {
             // SAFETY: see above.
-            unsafe { q8::tile_row::<$lanes>(x, order, t, v, s, o) }
-        }
-        $(#[$attribute])?
-        pub unsafe fn int3_row(x: &[f32], v: &mut [i8], s: &mut [f32], o: &mut [i32]) {
-            // SAFETY: see above.
-            unsafe { int3_acts::row::<$lanes>(x, v, s, o) }
-        }
-        $(#[$attribute])?
-        pub unsafe fn int3_tile_row(
-            x: &[f32], order: &[u32], t: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32],
-        ) {
-            // SAFETY: see above.
-            unsafe { int3_acts::tile_row::<$lanes>(x, order, t, v, s, o) }
+            unsafe { q8::tile_row::<$lanes, F>(x, p, order, t, v, s, o) }
         }
         $(#[$attribute])?
         pub unsafe fn dense(w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
             // SAFETY: see above.
             unsafe { dense::products::<$lanes>(w, rows, x, n, y) }
-        }
-        $(#[$attribute])?
-        pub unsafe fn residual(x: &[f32], group: usize, out: &mut [f32]) {
-            // SAFETY: see above.
-            unsafe { q8::residual::<$lanes>(x, group, out) }
         }
         $(#[$attribute])?
         pub unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
@@ -106,19 +100,30 @@ macro_rules! lanes_for {
             unsafe { f32ops::products::<$lanes>(w, x, width, y) }
         }
         $(#[$attribute])?
-        pub unsafe fn store(key: &[f32], value: &[f32], slot: usize, head: *mut u16) {
+        pub unsafe fn store<K: kv::Format>(key: &[f32], value: &[f32], slot: usize, head: *mut u8) {
             // SAFETY: see above.
-            unsafe { attend::store::<$lanes>(key, value, slot, head) }
+            unsafe { K::store::<$lanes>(key, value, slot, head) }
         }
         $(#[$attribute])?
-        pub unsafe fn attend(kv: &HeadPages<'_>, queries: &[Query]) {
+        pub unsafe fn attend<K: kv::Format>(kv: &HeadPages<'_>, queries: &[Query], part: usize) {
             // SAFETY: see above.
-            unsafe { attend::attend::<$lanes>(kv, queries) }
+            unsafe { attend::attend::<$lanes, K>(kv, queries, part) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn merge(all: &mut [f32], part: &[f32]) {
+            // SAFETY: see above.
+            unsafe { attend::merge::<$lanes>(all, part) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn finish(all: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { attend::finish::<$lanes>(all) }
         }
     };
 }
 
 mod scalar {
+    use super::super::codes::Format;
     use super::*;
 
     lanes_for!(@functions Scalar,);
@@ -127,30 +132,37 @@ lanes_for!(avx2, super::super::simd::Avx2, "avx2,fma,f16c");
 lanes_for!(avx512, super::super::simd::Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
 
 macro_rules! table {
-    ($name:literal, $module:ident, $rows:ident, $panel:ident, $panel_kn:ident, $tile:ident, $int4_panel:path) => {
+    ($name:literal, $module:ident, $rows:ident, $kn:ident, $panel:ident, $int4_panel:expr, $tile:ident) => {
         Kernels {
             name: $name,
-            int4_rows: int4::$rows,
-            int4_panel: $int4_panel,
-            int4_tile: int4::$tile,
-            int4_kn_rows: int4_kn::$rows,
-            int4_kn_panel: int4_kn::$panel,
-            int3_rows: int3::$rows,
-            int3_panel: int3::$panel,
-            int3_tile: int3_tile::$tile,
-            int3_kn_rows: int3_kn::$rows,
-            int3_kn_panel: int3::$panel_kn,
+            int4: Coder {
+                row: $module::row::<Bits4>,
+                tile_row: $module::tile_row::<Bits4>,
+                rows: rows::$rows::<Bits4>,
+                kn: kn::$kn::<Bits4>,
+                panel: $int4_panel,
+                panel_kn: panel::$panel::<Bits4, true>,
+                tile: tile::$tile::<Bits4>,
+            },
+            int3: Coder {
+                row: $module::row::<Bits3>,
+                tile_row: $module::tile_row::<Bits3>,
+                rows: rows::$rows::<Bits3>,
+                kn: kn::$kn::<Bits3>,
+                panel: panel::$panel::<Bits3, false>,
+                panel_kn: panel::$panel::<Bits3, true>,
+                tile: tile::$tile::<Bits3>,
+            },
             dense: $module::dense,
-            int3_row: $module::int3_row,
-            int3_tile_row: $module::int3_tile_row,
-            q8_row: $module::q8_row,
-            q8_tile_row: $module::q8_tile_row,
-            residual: $module::residual,
             rms_norm: $module::rms_norm,
             silu_gate: $module::silu_gate,
             products: $module::products,
-            store: $module::store,
-            attend: $module::attend,
+            kv: [
+                KvKernels { store: $module::store::<kv::F16>, attend: $module::attend::<kv::F16> },
+                KvKernels { store: $module::store::<kv::Q8>, attend: $module::attend::<kv::Q8> },
+            ],
+            merge: $module::merge,
+            finish: $module::finish,
         }
     };
 }
@@ -158,7 +170,7 @@ macro_rules! table {
 impl Kernels {
     /// Plain Rust, the twin that every other table is tested against.
     pub const SCALAR: Kernels =
-        table!("scalar", scalar, rows_scalar, panel_scalar, panel_kn_scalar, tile_scalar, int4::panel_scalar);
+        table!("scalar", scalar, rows_scalar, kn_scalar, scalar, panel::scalar::<Bits4, false>, tile_scalar);
 
     /// Every table that this machine can run, the fastest first.
     pub fn available() -> Vec<Kernels> {
@@ -178,22 +190,15 @@ impl Kernels {
                     "avx512-vnni",
                     avx512,
                     rows_avx512,
-                    panel_avx512,
-                    panel_kn_avx512,
-                    tile_avx512,
-                    int4::panel_avx512
+                    kn_avx512,
+                    avx512,
+                    panel::int4_nk_avx512,
+                    tile_avx512
                 ));
             }
             if avx2 {
-                all.push(table!(
-                    "avx2",
-                    avx2,
-                    rows_avx2,
-                    panel_avx2,
-                    panel_kn_avx2,
-                    tile_avx2,
-                    int4::panel_scalar
-                ));
+                let int4_panel = panel::avx2::<Bits4, false>;
+                all.push(table!("avx2", avx2, rows_avx2, kn_avx2, avx2, int4_panel, tile_avx2));
             }
         }
         all.push(Kernels::SCALAR);
@@ -210,151 +215,126 @@ impl Kernels {
         self.name
     }
 
-    /// See [`int4::rows_scalar`].
-    pub fn int4_rows(&self, w: &Int4<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+    fn coder(&self, w: &Coded<'_>) -> &Coder {
+        match w {
+            Coded::Int4(_) | Coded::Int4Kn(_) => &self.int4,
+            Coded::Int3(_) | Coded::Int3Kn(_) => &self.int3,
+        }
+    }
+
+    /// Quantises a row of inputs for [`Kernels::rows`]; see [`q8::row`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn input_row(
+        &self,
+        w: &Coded<'_>,
+        x: &[f32],
+        planes: usize,
+        values: &mut [i8],
+        scales: &mut [f32],
+        offsets: &mut [i32],
+    ) {
         // SAFETY: the table exists, so the machine has the instruction set. So for all below.
-        unsafe { (self.int4_rows)(w, rows, x, n, y) }
+        unsafe { (self.coder(w).row)(x, planes, values, scales, offsets) }
     }
 
-    /// See [`int4::panel_scalar`].
-    pub fn int4_panel(&self, w: &Int4<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int4_panel)(w, row, order, panel) }
+    /// Quantises a row of inputs for [`Kernels::tile`]; see [`q8::tile_row`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn input_tile_row(
+        &self,
+        w: &Coded<'_>,
+        x: &[f32],
+        planes: usize,
+        order: &[u32],
+        t: usize,
+        values: &mut [i8],
+        scales: &mut [f32],
+        offsets: &mut [i32],
+    ) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.coder(w).tile_row)(x, planes, order, t, values, scales, offsets) }
     }
 
-    /// See [`int4::tile_scalar`].
-    pub fn int4_tile(&self, p: &Panel, x: &TileView<'_>, ends: &[usize; LANES], y: &mut [f32; TILE * PANEL]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int4_tile)(p, x, ends, y) }
+    /// `y[t][i]` = row `rows.start + i` times token `t`, for a few tokens; see [`rows::rows_scalar`] and
+    /// [`kn::kn_scalar`].
+    pub fn rows(&self, w: &Coded<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+        let coder = self.coder(w);
+        let kernel = if w.is_nk() { coder.rows } else { coder.kn };
+        // SAFETY: see `input_row`.
+        unsafe { kernel(w.codes(), rows, x, n, y) }
     }
 
-    /// See [`int4_kn::rows_scalar`].
-    pub fn int4_kn_rows(&self, w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int4_kn_rows)(w, rows, x, n, y) }
+    /// See [`panel::scalar`].
+    pub fn panel(&self, w: &Coded<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+        let coder = self.coder(w);
+        let kernel = if w.is_nk() { coder.panel } else { coder.panel_kn };
+        // SAFETY: see `input_row`.
+        unsafe { kernel(w.codes(), row, order, panel) }
     }
 
-    /// See [`int4_kn::panel_scalar`].
-    pub fn int4_kn_panel(&self, w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int4_kn_panel)(w, row, order, panel) }
-    }
-
-    /// See [`int3::rows_scalar`].
-    pub fn int3_rows(&self, w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_rows)(w, rows, x, n, y) }
-    }
-
-    /// See [`int3::panel_scalar`].
-    pub fn int3_panel(&self, w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_panel)(w, row, order, panel) }
-    }
-
-    /// See [`int3_kn::rows_scalar`].
-    pub fn int3_kn_rows(&self, w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_kn_rows)(w, rows, x, n, y) }
-    }
-
-    /// See [`int3::panel_kn_scalar`].
-    pub fn int3_kn_panel(&self, w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_kn_panel)(w, row, order, panel) }
-    }
-
-    /// See [`int3_tile::tile_scalar`].
-    pub fn int3_tile(&self, p: &Panel, x: &TileView<'_>, ends: &[usize; LANES], y: &mut [f32; TILE * PANEL]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_tile)(p, x, ends, y) }
+    /// One tile of tokens times one panel: `y[t][r]`; see [`tile::tile_scalar`].
+    pub fn tile(
+        &self,
+        w: &Coded<'_>,
+        panel: &Panel,
+        x: &TileView<'_>,
+        ends: &[usize; LANES],
+        y: &mut [f32; TILE * PANEL],
+    ) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.coder(w).tile)(panel, x, ends, y) }
     }
 
     /// See [`dense::products`].
     pub fn dense(&self, w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
+        // SAFETY: see `input_row`.
         unsafe { (self.dense)(w, rows, x, n, y) }
-    }
-
-    /// See [`int3_acts::row`].
-    pub fn int3_row(&self, x: &[f32], values: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_row)(x, values, scales, offsets) }
-    }
-
-    /// See [`int3_acts::tile_row`].
-    pub fn int3_tile_row(
-        &self,
-        x: &[f32],
-        order: &[u32],
-        t: usize,
-        values: &mut [i8],
-        scales: &mut [f32],
-        offsets: &mut [i32],
-    ) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.int3_tile_row)(x, order, t, values, scales, offsets) }
-    }
-
-    /// See [`q8::row`].
-    pub fn q8_row(&self, x: &[f32], values: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.q8_row)(x, values, scales, offsets) }
-    }
-
-    /// See [`q8::tile_row`].
-    pub fn q8_tile_row(
-        &self,
-        x: &[f32],
-        order: &[u32],
-        t: usize,
-        values: &mut [i8],
-        scales: &mut [f32],
-        offsets: &mut [i32],
-    ) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.q8_tile_row)(x, order, t, values, scales, offsets) }
-    }
-
-    /// See [`q8::residual`].
-    pub fn residual(&self, x: &[f32], group: usize, out: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
-        unsafe { (self.residual)(x, group, out) }
     }
 
     /// See [`f32ops::rms_norm`].
     pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
+        // SAFETY: see `input_row`.
         unsafe { (self.rms_norm)(x, weight, eps, out) }
     }
 
     /// See [`f32ops::silu_gate`].
     pub fn silu_gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
+        // SAFETY: see `input_row`.
         unsafe { (self.silu_gate)(gate, up, out) }
     }
 
     /// See [`f32ops::products`].
     pub fn products(&self, w: &[f32], x: &[f32], width: usize, y: &mut [f32]) {
-        // SAFETY: see `int4_rows`.
+        // SAFETY: see `input_row`.
         unsafe { (self.products)(w, x, width, y) }
     }
 
-    /// See [`attend::store`].
+    /// See [`kv::Format::store`].
     ///
     /// # Safety
     /// The head's page is writable and nobody else touches it meanwhile.
-    pub unsafe fn store(&self, key: &[f32], value: &[f32], slot: usize, head: *mut u16) {
-        // SAFETY: the instruction set as in `int4_rows`, the rest is the caller's promise.
-        unsafe { (self.store)(key, value, slot, head) }
+    pub unsafe fn store(&self, kv: KvType, key: &[f32], value: &[f32], slot: usize, head: *mut u8) {
+        // SAFETY: the instruction set as in `input_row`, the rest is the caller's promise.
+        unsafe { (self.kv[kv as usize].store)(key, value, slot, head) }
     }
 
     /// See [`attend::attend`].
     ///
     /// # Safety
     /// The pages hold what the queries see, and the queries' pointers are good.
-    pub unsafe fn attend(&self, kv: &HeadPages<'_>, queries: &[Query]) {
-        // SAFETY: the instruction set as in `int4_rows`, the rest is the caller's promise.
-        unsafe { (self.attend)(kv, queries) }
+    pub unsafe fn attend(&self, kv: KvType, pages: &HeadPages<'_>, queries: &[Query], part: usize) {
+        // SAFETY: the instruction set as in `input_row`, the rest is the caller's promise.
+        unsafe { (self.kv[kv as usize].attend)(pages, queries, part) }
+    }
+
+    /// See [`attend::merge`].
+    pub fn merge(&self, all: &mut [f32], part: &[f32]) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.merge)(all, part) }
+    }
+
+    /// See [`attend::finish`].
+    pub fn finish(&self, all: &mut [f32]) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.finish)(all) }
     }
 }

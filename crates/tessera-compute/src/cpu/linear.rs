@@ -3,9 +3,9 @@
 use super::Activations;
 use super::codes::Coded;
 use super::dense::Dense;
-use super::int4::{PANEL, Panel};
+use super::panel::{PANEL, Panel};
 use super::pool::Worker;
-use super::q8::TILE;
+use super::q8::{TILE, grow};
 use super::simd::LANES;
 use super::stage::Linear;
 use super::step::{Pointers, Prepared, Run, Scratch};
@@ -27,8 +27,7 @@ const DENSE_ROWS: usize = 32;
 /// Most rows in one claim of a KN kernel, whose rows lie beside each other.
 const WIDE: usize = 1024;
 
-/// The kernel that a matrix needs. The integer kernels see the planes of an input as inputs of their own,
-/// one after the other.
+/// The kernel that a matrix needs.
 enum Form<'a> {
     Rows(Coded<'a>),
     Tiles(Coded<'a>, Vec<u32>, [usize; LANES]),
@@ -51,14 +50,6 @@ impl<'a> Form<'a> {
             None => Form::Floats(Dense::width(cols)),
         }
     }
-
-    /// Inputs that the kernel sees for each row of activations.
-    fn planes(&self, activations: Activations) -> usize {
-        match (self, activations) {
-            (Form::Rows(_) | Form::Tiles(..), Activations::Bits16) => 2,
-            _ => 1,
-        }
-    }
 }
 
 impl Run<'_> {
@@ -66,20 +57,20 @@ impl Run<'_> {
         let n = self.rows(l.x);
         let matrix = &self.model.program.matrices[l.weight.0];
         let form = Form::of(matrix, self.model.activations, n);
-        let planes = form.planes(self.model.activations);
+        let planes = self.model.activations.planes();
         let own = n <= FEW;
         if own {
-            let Scratch { own, row, rest, .. } = scratch;
-            reset(own, &form, n * planes);
+            let Scratch { own, row, .. } = scratch;
+            reset(own, &form, n, planes);
             let pointers = own.pointers();
             for t in 0..n {
-                self.prepare(l, &form, t, planes, row, rest, pointers);
+                self.prepare(l, &form, t, planes, row, pointers);
             }
         } else {
             if worker.index == 0 {
                 // SAFETY: the others wait at the barrier.
                 let (shared, pointers) = unsafe { &mut *self.shared.0.get() };
-                reset(shared, &form, n * planes);
+                reset(shared, &form, n, planes);
                 *pointers = shared.pointers();
             }
             worker.barrier();
@@ -87,8 +78,8 @@ impl Run<'_> {
             let pointers = unsafe { (*self.shared.0.get()).1 };
             while let Some(rows) = worker.claim(counter + 1, TILE, n) {
                 for t in rows {
-                    let Scratch { row, rest, .. } = scratch;
-                    self.prepare(l, &form, t, planes, row, rest, pointers);
+                    let Scratch { row, .. } = scratch;
+                    self.prepare(l, &form, t, planes, row, pointers);
                 }
             }
             worker.barrier();
@@ -111,18 +102,16 @@ impl Run<'_> {
             let Scratch { own: mine, y, up, panels, weights, .. } = scratch;
             // SAFETY: after the barrier the shared inputs are only read.
             let x = if own { &*mine } else { unsafe { &*(*self.shared.0.get()).0 } };
-            self.product(matrix, &form, x, claim.clone(), n * planes, y, panels, weights);
+            self.product(matrix, &form, x, claim.clone(), n, y, panels, weights);
             if l.gate.is_some() {
                 let other = claim.start + rows..claim.end + rows;
-                self.product(matrix, &form, x, other, n * planes, up, panels, weights);
+                self.product(matrix, &form, x, other, n, up, panels, weights);
             }
-            self.finish(l, claim, n, planes, rows, y, up);
+            self.finish(l, claim, n, rows, y, up);
         }
     }
 
-    /// Row `t` of the input, normed, in the kernel's form: `planes` inputs of it. Inputs of one tile are
-    /// prepared by one thread.
-    #[allow(clippy::too_many_arguments)]
+    /// Row `t` of the input, normed, in the kernel's form. Inputs of one tile are prepared by one thread.
     fn prepare(
         &self,
         l: &Linear,
@@ -130,7 +119,6 @@ impl Run<'_> {
         t: usize,
         planes: usize,
         row: &mut Vec<f32>,
-        rest: &mut Vec<f32>,
         out: Pointers,
     ) {
         let kernels = &self.model.kernels;
@@ -143,29 +131,18 @@ impl Run<'_> {
                 row
             }
         };
-        self.prepare_plane(form, t * planes, input, out);
-        if let (2, Form::Rows(w) | Form::Tiles(w, ..)) = (planes, form) {
-            rest.resize(input.len(), 0.0);
-            kernels.residual(input, w.group(), rest);
-            self.prepare_plane(form, t * planes + 1, rest, out);
-        }
-    }
-
-    /// Input `t` of the kernel.
-    fn prepare_plane(&self, form: &Form<'_>, t: usize, input: &[f32], out: Pointers) {
-        let kernels = &self.model.kernels;
         match form {
             Form::Rows(w) => {
                 let lanes = w.groups().div_ceil(LANES) * LANES;
                 // SAFETY: `reset` made room for every row; row or tile `t` is this thread's.
                 let x = unsafe { out.part(t * lanes, lanes, 0, 0) };
-                kernels.input_row(w, input, x.values, x.scales, x.offsets);
+                kernels.input_row(w, input, planes, x.values, x.scales, x.offsets);
             }
             Form::Tiles(w, order, _) => {
                 let slots = w.groups() * TILE;
                 // SAFETY: `reset` made room for every row; row or tile `t` is this thread's.
                 let x = unsafe { out.part(t / TILE * slots, slots, 0, 0) };
-                kernels.input_tile_row(w, input, order, t % TILE, x.values, x.scales, x.offsets);
+                kernels.input_tile_row(w, input, planes, order, t % TILE, x.values, x.scales, x.offsets);
             }
             Form::Dense(_, width) | Form::Floats(width) => {
                 // SAFETY: `reset` made room for every row; row or tile `t` is this thread's.
@@ -190,7 +167,8 @@ impl Run<'_> {
     ) {
         let kernels = &self.model.kernels;
         let count = rows.len();
-        y.resize(n * count, 0.0);
+        grow(y, n * count);
+        let y = &mut y[..n * count];
         match form {
             Form::Rows(w) => kernels.rows(w, rows, &x.rows, n, y),
             Form::Dense(w, _) => kernels.dense(w, rows, &x.floats, n, y),
@@ -225,25 +203,9 @@ impl Run<'_> {
         }
     }
 
-    /// Planes summed, then bias, gate or sum, into the output.
-    #[allow(clippy::too_many_arguments)]
-    fn finish(
-        &self,
-        l: &Linear,
-        claim: Range<usize>,
-        n: usize,
-        planes: usize,
-        half: usize,
-        y: &mut [f32],
-        up: &mut [f32],
-    ) {
+    /// Bias, gate or sum, into the output.
+    fn finish(&self, l: &Linear, claim: Range<usize>, n: usize, half: usize, y: &mut [f32], up: &mut [f32]) {
         let count = claim.len();
-        let sum = |y: &mut [f32]| {
-            if planes == 2 {
-                let (first, second) = y.split_at_mut(count);
-                first.iter_mut().zip(second).for_each(|(a, b)| *a += *b);
-            }
-        };
         let bias = l.bias.map(|b| &*self.model.program.vectors[b.0]);
         let add = |y: &mut [f32], from: usize| {
             if let Some(bias) = bias {
@@ -253,15 +215,11 @@ impl Run<'_> {
         for t in 0..n {
             // SAFETY: columns of `claim` belong to this thread alone.
             let out = unsafe { self.part_mut(l.out, t, claim.start, count) };
-            let y = &mut y[t * planes * count..(t + 1) * planes * count];
-            sum(y);
-            let y = &mut y[..count];
+            let y = &mut y[t * count..(t + 1) * count];
             add(y, claim.start);
             match l.gate {
                 Some(activation) => {
-                    let up = &mut up[t * planes * count..(t + 1) * planes * count];
-                    sum(up);
-                    let up = &mut up[..count];
+                    let up = &mut up[t * count..(t + 1) * count];
                     add(up, half + claim.start);
                     self.gate(activation, y, up, out);
                 }
@@ -280,13 +238,19 @@ fn claim_of(matrix: &Matrix, rows: usize, worker: &Worker<'_>) -> usize {
 }
 
 /// Makes room for `n` rows in the one form, and empties the others.
-fn reset(x: &mut Prepared, form: &Form<'_>, n: usize) {
-    x.rows.reset(0, 0);
-    x.tiles.reset(0, 0);
+fn reset(x: &mut Prepared, form: &Form<'_>, n: usize, planes: usize) {
+    let (rows, tiles, floats) = match form {
+        Form::Rows(_) => (n, 0, 0),
+        Form::Tiles(..) => (0, n, 0),
+        Form::Dense(_, width) | Form::Floats(width) => (0, 0, n * width),
+    };
+    let (groups, bytes) = match form {
+        Form::Rows(w) | Form::Tiles(w, ..) => (w.groups(), w.input_bytes()),
+        Form::Dense(..) | Form::Floats(_) => (0, (0, 0)),
+    };
+    x.rows.reset(rows, groups, bytes.0, planes);
+    x.tiles.reset(tiles, if tiles > 0 { groups } else { 0 }, bytes.1, planes);
+    // What lies behind a row's end must be zero.
     x.floats.clear();
-    match form {
-        Form::Rows(w) => x.rows.reset_groups(n, w.groups(), w.input_bytes().0),
-        Form::Tiles(w, ..) => x.tiles.reset_groups(n, w.groups(), w.input_bytes().1),
-        Form::Dense(_, width) | Form::Floats(width) => x.floats.resize(n * width, 0.0),
-    }
+    x.floats.resize(floats, 0.0);
 }

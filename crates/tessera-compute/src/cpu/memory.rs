@@ -3,9 +3,9 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
-/// `len` zeros of u16, on a cache line.
+/// `len` zeros, on a cache line.
 pub struct Zeroed {
-    data: NonNull<u16>,
+    data: NonNull<u8>,
     layout: Layout,
     len: usize,
 }
@@ -13,18 +13,18 @@ pub struct Zeroed {
 impl Zeroed {
     /// `None` if the memory cannot be had.
     pub fn new(len: usize) -> Option<Zeroed> {
-        let layout = Layout::array::<u16>(len.max(1)).ok()?.align_to(64).ok()?;
+        let layout = Layout::array::<u8>(len.max(1)).ok()?.align_to(64).ok()?;
         // SAFETY: the layout is not of size zero.
-        let data = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<u16>())?;
+        let data = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<u8>())?;
         Some(Zeroed { data, layout, len })
     }
 
-    /// The first value.
-    pub fn as_ptr(&self) -> *mut u16 {
+    /// The first byte.
+    pub fn as_ptr(&self) -> *mut u8 {
         self.data.as_ptr()
     }
 
-    /// Number of values.
+    /// Number of bytes.
     pub fn len(&self) -> usize {
         self.len
     }

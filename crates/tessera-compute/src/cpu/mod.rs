@@ -4,14 +4,13 @@
 pub mod attend;
 pub mod codes;
 pub mod dense;
-pub mod int3;
-pub mod int3_acts;
-pub mod int3_kn;
-pub mod int3_tile;
-pub mod int4;
-pub mod int4_kn;
 pub mod kernels;
+pub mod kn;
+pub mod kv;
+pub mod panel;
 pub mod q8;
+pub mod rows;
+pub mod tile;
 
 mod attention;
 mod f32ops;
@@ -34,20 +33,57 @@ use pool::Pool;
 pub enum Activations {
     /// 8 bits and a scale for each group: fast, and about as exact as the other CPU engines.
     Bits8,
-    /// Two planes of 8 bits: the second holds what the first leaves.
+    /// 15 bits and a scale for each group, as two planes of 8 bits; see [`q8`].
     #[default]
-    Bits16,
+    Bits15,
     /// As they are; slow.
     F32,
 }
 
 impl Activations {
+    /// Planes of 8 bits, where activations become integers.
+    const fn planes(self) -> usize {
+        match self {
+            Activations::Bits15 => 2,
+            Activations::Bits8 | Activations::F32 => 1,
+        }
+    }
+
     /// For people.
     pub const fn name(self) -> &'static str {
         match self {
             Activations::Bits8 => "8-bit",
-            Activations::Bits16 => "16-bit",
+            Activations::Bits15 => "15-bit",
             Activations::F32 => "f32",
+        }
+    }
+}
+
+/// In what form keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// 8-bit integers, a scale for each 32 of them: little more than half the memory.
+    Q8,
+}
+
+impl KvType {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KvType::F16 => "f16",
+            KvType::Q8 => "q8",
+        }
+    }
+
+    /// Bytes of one layer and head in a page.
+    fn head_len(self, dim: usize) -> usize {
+        use kv::Format;
+        match self {
+            KvType::F16 => kv::F16::head_len(dim),
+            KvType::Q8 => kv::Q8::head_len(dim),
         }
     }
 }
@@ -59,6 +95,8 @@ pub struct Cpu {
     pub threads: usize,
     /// Form of the activations.
     pub activations: Activations,
+    /// Form of keys and values.
+    pub kv: KvType,
     /// The instruction set by name, else the fastest.
     pub kernels: Option<String>,
 }
@@ -66,7 +104,7 @@ pub struct Cpu {
 impl Default for Cpu {
     fn default() -> Cpu {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Cpu { threads, activations: Activations::default(), kernels: None }
+        Cpu { threads, activations: Activations::default(), kv: KvType::default(), kernels: None }
     }
 }
 
@@ -76,7 +114,7 @@ impl Backend for Cpu {
     }
 
     fn page_len(&self, program: &Program) -> usize {
-        page_len(program) * size_of::<u16>()
+        page_len(program, self.kv)
     }
 
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
@@ -86,17 +124,17 @@ impl Backend for Cpu {
             known: Kernels::available().iter().map(Kernels::name).collect::<Vec<_>>().join(", "),
         })?;
         let needed = pages.saturating_mul(self.page_len(&program));
-        let kv = Zeroed::new(needed / size_of::<u16>()).ok_or(LoadError::Memory { pages, needed })?;
+        let kv = Zeroed::new(needed).ok_or(LoadError::Memory { pages, needed })?;
         let stages = stage::compile(&program);
         let pool = Pool::new(self.threads, 2 * stages.len());
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
-        Ok(Box::new(step::Step::new(program, stages, kernels, self.activations, pool, scratch, kv, pages)))
+        Ok(Box::new(step::Step::new(program, stages, kernels, self.clone(), pool, scratch, kv, pages)))
     }
 }
 
-/// Values of a page of the whole model.
-fn page_len(program: &Program) -> usize {
-    program.layers * program.heads.kv * attend::head_len(program.heads.dim)
+/// Bytes of a page of the whole model.
+fn page_len(program: &Program, kv: KvType) -> usize {
+    program.layers * program.heads.kv * kv.head_len(program.heads.dim)
 }
 
 const _: () = assert!(PAGE.is_multiple_of(simd::LANES));

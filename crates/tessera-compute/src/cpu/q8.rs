@@ -1,24 +1,37 @@
-//! Activations in 8 bits, as the 4-bit kernels read them.
+//! Activations in integers, as the kernels of packed weights read them.
 //!
-//! A group is 32 inputs with one scale `a = max|x| / 127`; its values are `round(x / a)`, ties to
-//! even. Since a byte of weights holds inputs `2j` and `2j + 1`, a group's 32 values are kept as 16
-//! even ones, then 16 odd ones. `offset = -7 * sum(values)` takes the weights' zero point out.
+//! A group is as many inputs as a group of weights, with one scale. With one plane `a = max|x| / 127` and
+//! the values are `q = round(x / a)`, ties to even, in 8 bits. With two planes `a = max|x| / 16256`, and a
+//! value is kept as `q = 128 * high + low`, both of 8 bits (`low` in -64..64): the kernels make a dot
+//! product of each and one exact integer of both. `offset = -ZERO * sum(q)` takes the weights' zero
+//! point out. With codes below 16 every such integer is below 2^24, so its conversion to f32 is exact.
 //!
-//! [`Rows`]: for the row kernels. A block is 16 groups. Bytes: four vectors of 128 inputs, each 64
-//! even values then 64 odd ones. Scales and offsets of a block stand in the order of the lanes that
-//! sum them: group `j` of a block in lane [`lane_of`]`(j)`.
+//! Values stand where the codes stand once a word is split ([`Format::ORDER`]).
 //!
-//! [`Tiles`]: for the tile kernels. `[tile of TILE tokens][group][token]` of 32 bytes, a scale and an
-//! offset, the groups in the order of [`visit`].
+//! [`Rows`]: for the row kernels. A block is 16 groups: four vectors of 16 words. A vector is, for each
+//! plane and part, 64 bytes: four values a word. Scales and offsets of a block stand in the order of the
+//! lanes that sum them: group `j` of a block in lane [`lane_of`]`(j)`.
+//!
+//! [`Tiles`]: for the tile kernels. `[tile of TILE tokens][group][token][plane]` of a group's steps, a
+//! scale and an offset, the groups in the order of [`visit`].
 
-use super::simd::{LANES, Lanes};
+use super::codes::Format;
+use super::simd::{LANES, Lanes, tree_sum};
 
-/// Inputs of a group.
-pub const GROUP: usize = 32;
-/// Inputs of a block of 16 groups.
-pub const BLOCK: usize = GROUP * LANES;
 /// Tokens of a tile.
 pub const TILE: usize = 8;
+
+/// Bytes of a block of 16 groups in [`Rows`].
+pub const fn block<F: Format>(planes: usize) -> usize {
+    LANES * 16 * F::PARTS * planes
+}
+
+/// Where group `j` of a block has its values of the first part and plane; parts follow 64 bytes apart,
+/// planes after all parts.
+#[inline(always)]
+pub const fn group_at<F: Format>(j: usize, planes: usize) -> usize {
+    (j / 4) * 64 * F::PARTS * planes + (j % 4) * 16
+}
 
 /// The lane that sums group `j` of every block: what two rounds of unpacking leave on x86.
 pub const fn lane_of(j: usize) -> usize {
@@ -48,7 +61,7 @@ pub fn visit(groups: usize) -> (Vec<u32>, [usize; LANES]) {
 /// Quantised rows for the row kernels.
 #[derive(Default)]
 pub struct Rows {
-    /// `[token][blocks * BLOCK]`.
+    /// `[token][block]`.
     pub values: Vec<i8>,
     /// `[token][blocks * 16]`.
     pub scales: Vec<f32>,
@@ -56,14 +69,16 @@ pub struct Rows {
     pub offsets: Vec<i32>,
     /// Blocks of a row.
     pub blocks: usize,
-    /// Bytes of a group's values.
+    /// Bytes of a group in one plane.
     pub group_bytes: usize,
+    /// 1 or 2.
+    pub planes: usize,
 }
 
 /// Quantised rows for the tile kernels.
 #[derive(Default)]
 pub struct Tiles {
-    /// `[tile][group in visiting order][TILE][32]`.
+    /// `[tile][group in visiting order][TILE][plane][group]`.
     pub values: Vec<i8>,
     /// `[tile][group in visiting order][TILE]`.
     pub scales: Vec<f32>,
@@ -71,40 +86,39 @@ pub struct Tiles {
     pub offsets: Vec<i32>,
     /// Groups of a row.
     pub groups: usize,
-    /// Bytes of a group's values.
+    /// Bytes of a group in one plane.
     pub group_bytes: usize,
+    /// 1 or 2.
+    pub planes: usize,
 }
 
 impl Rows {
-    /// Makes room for `n` rows of `cols` inputs, all zero.
-    pub fn reset(&mut self, n: usize, cols: usize) {
-        self.reset_groups(n, cols.div_ceil(GROUP), GROUP);
-    }
-
-    /// Makes room for `n` rows of `groups` groups of `group_bytes` values, all zero.
-    pub fn reset_groups(&mut self, n: usize, groups: usize, group_bytes: usize) {
+    /// Makes room for `n` rows of `groups` groups of `group_bytes` values in each of `planes`, all zero.
+    pub fn reset(&mut self, n: usize, groups: usize, group_bytes: usize, planes: usize) {
         self.blocks = groups.div_ceil(LANES);
-        self.group_bytes = group_bytes;
-        resize(&mut self.values, n * self.blocks * LANES * group_bytes);
+        (self.group_bytes, self.planes) = (group_bytes, planes);
+        resize(&mut self.values, n * self.blocks * LANES * group_bytes * planes);
         resize(&mut self.scales, n * self.blocks * LANES);
         resize(&mut self.offsets, n * self.blocks * LANES);
     }
 }
 
 impl Tiles {
-    /// Makes room for `n` rows of `cols` inputs; unused rows of the last tile are zero.
-    pub fn reset(&mut self, n: usize, cols: usize) {
-        self.reset_groups(n, cols.div_ceil(GROUP), GROUP);
-    }
-
-    /// Makes room for `n` rows of `groups` groups of `group_bytes` values.
-    pub fn reset_groups(&mut self, n: usize, groups: usize, group_bytes: usize) {
-        self.groups = groups;
-        self.group_bytes = group_bytes;
+    /// Makes room as [`Rows::reset`] does. What it holds is arbitrary, unused rows of the last tile
+    /// included: their results are not read.
+    pub fn reset(&mut self, n: usize, groups: usize, group_bytes: usize, planes: usize) {
+        (self.groups, self.group_bytes, self.planes) = (groups, group_bytes, planes);
         let slots = n.div_ceil(TILE) * TILE * self.groups;
-        resize(&mut self.values, slots * group_bytes);
-        resize(&mut self.scales, slots);
-        resize(&mut self.offsets, slots);
+        grow(&mut self.values, slots * group_bytes * planes);
+        grow(&mut self.scales, slots);
+        grow(&mut self.offsets, slots);
+    }
+}
+
+/// Room for `len` values, without clearing what is there.
+pub fn grow<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
+    if v.len() < len {
+        v.resize(len, T::default());
     }
 }
 
@@ -113,102 +127,120 @@ fn resize<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
     v.resize(len, T::default());
 }
 
-/// `max|x| / 127` of a group and its reciprocal; both 0 for a group that is as good as zero.
+/// The largest value that a scale makes, by the number of planes.
+const fn top(planes: usize) -> f32 {
+    if planes == 2 { 16256.0 } else { 127.0 }
+}
+
+/// Largest lane, by halves, which is quicker than one after the other.
+#[inline(always)]
+fn tree_max(mut v: [f32; LANES]) -> f32 {
+    let mut n = LANES / 2;
+    while n > 0 {
+        for i in 0..n {
+            v[i] = if v[i + n] > v[i] { v[i + n] } else { v[i] };
+        }
+        n /= 2;
+    }
+    v[0]
+}
+
+/// Quantises up to `group` inputs as one group: the values in order, the scale and their sum. `N` is a
+/// multiple of 16 and not below `group`. A group that is as good as zero has scale 0; one with an infinity or NaN has the scale
+/// NaN, so that a broken activation stays broken in the logits instead of becoming some integer.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub unsafe fn scale_of<V: Lanes>(x: &[V]) -> (f32, f32) {
-    // SAFETY: the caller's promise is that of each method.
+pub unsafe fn quantise<V: Lanes, const N: usize>(
+    x: &[f32],
+    group: usize,
+    planes: usize,
+) -> ([i32; N], f32, i32) {
+    let mut full = [0.0f32; N];
+    if x.len() == group {
+        // A length that the compiler knows needs no call.
+        full[..group].copy_from_slice(&x[..group]);
+    } else {
+        full[..x.len()].copy_from_slice(x);
+    }
+    // SAFETY: `full` and `q` hold `N` values, a multiple of 16; the rest is the caller's promise.
     unsafe {
+        let at = full.as_ptr();
         let (mut sum, mut max) = (V::splat(0.0), V::splat(0.0));
-        for v in x {
-            let v = v.abs();
+        for i in (0..N).step_by(LANES) {
+            let v = V::load(at.add(i)).abs();
             (sum, max) = (sum.add(v), max.max(v));
         }
-        // Infinity and NaN times zero are NaN: a broken activation stays broken in the scale, and so in
-        // the logits, instead of becoming some integer.
-        let max = max.add(sum.mul(V::splat(0.0))).to_array();
-        let max = max.iter().fold(0.0f32, |s, v| if *v > s || v.is_nan() { *v } else { s });
-        let scale = max / 127.0;
-        // A subnormal maximum has no finite reciprocal.
-        match (scale > 1e-37, scale.is_nan()) {
-            (true, _) => (scale, 1.0 / scale),
-            (_, true) => (scale, 0.0),
-            _ => (0.0, 0.0),
+        // Infinity and NaN times zero are NaN, and anything but them is passed over by the maximum.
+        let broken = tree_sum(sum.mul(V::splat(0.0)).to_array());
+        let scale = (tree_max(max.to_array()) + broken) / top(planes);
+        if scale.is_nan() {
+            return ([0; N], scale, 0);
         }
+        // A subnormal scale has no finite reciprocal.
+        if scale <= 1e-37 {
+            return ([0; N], 0.0, 0);
+        }
+        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+        let (inv, shift) = (V::splat(1.0 / scale), V::splat(12_582_912.0));
+        let mut q = [0.0f32; N];
+        for i in (0..N).step_by(LANES) {
+            V::load(at.add(i)).fma(inv, shift).store(q.as_mut_ptr().add(i));
+        }
+        let q = q.map(|v| v.to_bits().wrapping_sub(12_582_912.0f32.to_bits()) as i32);
+        (q, scale, q.iter().sum())
     }
 }
 
-/// What 8 bits leave of a row: `out = x - scale * round(x / scale)`, group by group. Quantised in its
-/// turn it is the second plane of a 16-bit input.
-///
-/// # Safety
-/// As for [`Lanes`].
+/// The two planes of values: with one plane they are all in the first.
 #[inline(always)]
-pub unsafe fn residual<V: Lanes>(x: &[f32], group: usize, out: &mut [f32]) {
-    const PADDED: usize = 3 * LANES;
-    assert!(group <= PADDED && out.len() == x.len());
-    for (x, out) in x.chunks(group).zip(out.chunks_mut(group)) {
-        let mut full = [0.0f32; PADDED];
-        full[..x.len()].copy_from_slice(x);
-        // SAFETY: `full` holds 48 values; the rest is the caller's promise.
-        unsafe {
-            let at = full.as_mut_ptr();
-            let v = [V::load(at), V::load(at.add(LANES)), V::load(at.add(2 * LANES))];
-            let (scale, inverse) = scale_of(&v);
-            let (inv, shift) = (V::splat(inverse), V::splat(12_582_912.0));
-            for (i, v) in v.into_iter().enumerate() {
-                let q = v.fma(inv, shift).sub(shift);
-                q.fma(V::splat(-scale), v).store(at.add(i * LANES));
-            }
-        }
-        out.copy_from_slice(&full[..x.len()]);
+fn split<const N: usize>(q: &[i32; N], planes: usize) -> [[i8; N]; 2] {
+    let mut out = [[0; N]; 2];
+    for i in 0..N {
+        let high = if planes == 2 { (q[i] + 64) >> 7 } else { q[i] };
+        (out[0][i], out[1][i]) = (high as i8, (q[i] - (high << 7)) as i8);
     }
+    out
 }
 
-/// Quantises one group of up to 32 inputs: even values to `even`, odd ones to `odd`; returns scale and
-/// offset.
-///
-/// # Safety
-/// As for [`Lanes`]; `even` and `odd` have room for 16 values each.
-#[inline(always)]
-pub unsafe fn group<V: Lanes>(x: &[f32], even: *mut i8, odd: *mut i8) -> (f32, i32) {
-    let mut full = [0.0f32; GROUP];
-    full[..x.len()].copy_from_slice(x);
-    // SAFETY: `full` holds 32 values; the rest is the caller's promise.
-    unsafe {
-        let (a, b) = (V::load(full.as_ptr()), V::load(full.as_ptr().add(LANES)));
-        let (scale, inverse) = scale_of(&[a, b]);
-        // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, ties to even.
-        let (inv, shift) = (V::splat(inverse), V::splat(12_582_912.0));
-        let mut q = [0.0f32; GROUP];
-        a.fma(inv, shift).sub(shift).store(q.as_mut_ptr());
-        b.fma(inv, shift).sub(shift).store(q.as_mut_ptr().add(LANES));
-        let mut sum = 0;
-        for j in 0..GROUP / 2 {
-            let (e, o) = (q[2 * j] as i32, q[2 * j + 1] as i32);
-            sum += e + o;
-            even.add(j).write(e as i8);
-            odd.add(j).write(o as i8);
-        }
-        (scale, -7 * sum)
-    }
-}
+/// Inputs of the largest group, up to a whole number of vectors.
+const PADDED: usize = 3 * LANES;
 
 /// Quantises a row for the row kernels.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub unsafe fn row<V: Lanes>(x: &[f32], values: &mut [i8], scales: &mut [f32], offsets: &mut [i32]) {
-    for (g, part) in x.chunks(GROUP).enumerate() {
-        let (block, j) = (g / LANES, g % LANES);
-        let at = block * BLOCK + (j / 4) * 128 + (j % 4) * 16;
-        let even = values[at..at + 80].as_mut_ptr();
-        let lane = block * LANES + lane_of(j);
-        // SAFETY: 16 values from `at` and 16 from `at + 64` are inside, as just sliced.
-        (scales[lane], offsets[lane]) = unsafe { group::<V>(part, even, even.add(64)) };
+pub unsafe fn row<V: Lanes, F: Format>(
+    x: &[f32],
+    planes: usize,
+    values: &mut [i8],
+    scales: &mut [f32],
+    offsets: &mut [i32],
+) {
+    let last = (F::PARTS * planes - 1) * 64 + 16;
+    for (g, part) in x.chunks(F::GROUP).enumerate() {
+        let (b, j) = (g / LANES, g % LANES);
+        // SAFETY: the caller's promise.
+        let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, F::GROUP, planes) };
+        let out = &mut values[b * block::<F>(planes) + group_at::<F>(j, planes)..][..last];
+        for (plane, values) in split(&q, planes)[..planes].iter().enumerate() {
+            let values = F::arrange(values);
+            for part in 0..F::PARTS {
+                let out = &mut out[(plane * F::PARTS + part) * 64..][..16];
+                if part < 2 {
+                    out.copy_from_slice(&values[part * 16..][..16]);
+                } else {
+                    // Two values a word, and two zeros that are there already.
+                    for (out, two) in out.chunks_exact_mut(4).zip(values[32..40].chunks_exact(2)) {
+                        out[..2].copy_from_slice(two);
+                    }
+                }
+            }
+        }
+        let lane = b * LANES + lane_of(j);
+        (scales[lane], offsets[lane]) = (scale, -F::ZERO * sum);
     }
 }
 
@@ -217,8 +249,10 @@ pub unsafe fn row<V: Lanes>(x: &[f32], values: &mut [i8], scales: &mut [f32], of
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub unsafe fn tile_row<V: Lanes>(
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn tile_row<V: Lanes, F: Format>(
     x: &[f32],
+    planes: usize,
     order: &[u32],
     t: usize,
     values: &mut [i8],
@@ -226,23 +260,35 @@ pub unsafe fn tile_row<V: Lanes>(
     offsets: &mut [i32],
 ) {
     for (i, &g) in order.iter().enumerate() {
-        let part = &x[g as usize * GROUP..x.len().min((g as usize + 1) * GROUP)];
+        let part = &x[g as usize * F::GROUP..x.len().min((g as usize + 1) * F::GROUP)];
         let slot = i * TILE + t;
-        let even = values[slot * GROUP..(slot + 1) * GROUP].as_mut_ptr();
-        // SAFETY: 32 values from `even` are inside, as just sliced.
-        (scales[slot], offsets[slot]) = unsafe { group::<V>(part, even, even.add(16)) };
+        // SAFETY: the caller's promise.
+        let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, F::GROUP, planes) };
+        let out = &mut values[slot * F::GROUP * planes..(slot + 1) * F::GROUP * planes];
+        for (out, values) in out.chunks_exact_mut(F::GROUP).zip(split(&q, planes)) {
+            out.copy_from_slice(&F::arrange(&values)[..F::GROUP]);
+        }
+        (scales[slot], offsets[slot]) = (scale, -F::ZERO * sum);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::tree_sum;
     use super::*;
 
     #[test]
     fn lanes_and_groups_are_inverse() {
         for j in 0..LANES {
             assert_eq!(group_of(lane_of(j)), j);
+        }
+    }
+
+    #[test]
+    fn planes_make_the_value_again() {
+        for q in -16256..=16256 {
+            let [[high], [low]] = split(&[q], 2);
+            assert_eq!(128 * i32::from(high) + i32::from(low), q);
+            assert!((-64..64).contains(&low) && high != -128);
         }
     }
 

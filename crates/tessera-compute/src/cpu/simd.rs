@@ -22,6 +22,14 @@ pub trait Lanes: Copy {
     unsafe fn load_f16(p: *const u16) -> Self;
     /// From bf16 in memory, at any alignment; exact.
     unsafe fn load_bf16(p: *const u16) -> Self;
+    /// From 8-bit integers in memory; exact.
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller has 16 values at `p`.
+        let values: [f32; LANES] = std::array::from_fn(|i| f32::from(unsafe { p.add(i).read() }));
+        // SAFETY: the caller promises the instruction set.
+        unsafe { Self::load(values.as_ptr()) }
+    }
     /// To memory, at any alignment.
     unsafe fn store(self, p: *mut f32);
     /// `self + b`
@@ -230,6 +238,14 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self {
+            // SAFETY: the caller promises the instruction set and 16 values at `p`.
+            unsafe {
+                let half = |p: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())));
+                Avx2(half(p), half(p.add(8)))
+            }
+        }
+        #[inline(always)]
         unsafe fn store(self, p: *mut f32) {
             // SAFETY: the caller promises the instruction set and room at `p`.
             unsafe {
@@ -334,6 +350,11 @@ mod x86 {
                 let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 Avx512(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)))
             }
+        }
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self {
+            // SAFETY: the caller promises the instruction set and 16 values at `p`.
+            unsafe { Avx512(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))) }
         }
         #[inline(always)]
         unsafe fn store(self, p: *mut f32) {

@@ -1,12 +1,14 @@
 //! One step on the CPU: prepares the slots, then all threads walk the stages together.
 
-use super::Activations;
-use super::int4::Panel;
+use super::attention::parts_len;
 use super::kernels::Kernels;
 use super::memory::Zeroed;
+use super::page_len;
+use super::panel::Panel;
 use super::pool::{Pool, Worker};
 use super::q8;
 use super::stage::Stage;
+use super::{Activations, Cpu, KvType};
 use crate::backend::Executor;
 use crate::batch::{Batch, BatchError, Output, Want};
 use crate::program::{Program, Rows, Slot};
@@ -24,6 +26,7 @@ pub struct Step {
     shared: Prepared,
     scratch: Vec<Scratch>,
     angles: Vec<f32>,
+    parts: Vec<f32>,
     frequencies: Option<Frequencies>,
 }
 
@@ -33,6 +36,7 @@ pub(super) struct Model {
     pub stages: Vec<Stage>,
     pub kernels: Kernels,
     pub activations: Activations,
+    pub kv_type: KvType,
     pub kv: Zeroed,
     pub pages: usize,
 }
@@ -44,8 +48,6 @@ pub(super) struct Scratch {
     pub own: Prepared,
     /// A row after its norm.
     pub row: Vec<f32>,
-    /// What the first plane leaves of it.
-    pub rest: Vec<f32>,
     /// Products of a claim, `[token][row]`.
     pub y: Vec<f32>,
     /// Those of the gate's other half.
@@ -53,9 +55,10 @@ pub(super) struct Scratch {
     pub panels: Vec<Panel>,
     /// Weights of a claim in f32.
     pub weights: Vec<f32>,
-    /// Rotated queries and their results.
+    /// Rotated queries, their results and those of one part.
     pub queries: Vec<f32>,
     pub results: Vec<f32>,
+    pub parts: Vec<f32>,
 }
 
 /// Inputs of a product in the form that its kernel reads.
@@ -76,6 +79,9 @@ pub(super) struct Run<'a> {
     pub shared: SharedPrepared<'a>,
     /// `[row][cos of half, sin of half]`.
     pub angles: &'a [f32],
+    /// Results of attention in parts; see [`Run::parts`].
+    pub parts: *mut f32,
+    pub parts_len: usize,
     scratch: Vec<UnsafeCell<&'a mut Scratch>>,
 }
 
@@ -90,6 +96,7 @@ pub(super) struct Pointers {
     scales: *mut f32,
     offsets: *mut i32,
     floats: *mut f32,
+    /// Of all planes.
     group_bytes: usize,
 }
 
@@ -103,14 +110,14 @@ pub(super) struct PartMut<'a> {
 
 impl Prepared {
     pub fn pointers(&mut self) -> Pointers {
-        // Only one of the two 8-bit forms is filled at a time.
-        let tiles = !self.tiles.values.is_empty();
+        // Only one of the two integer forms is filled at a time.
+        let tiles = self.tiles.groups > 0;
         let (v, s, o, group_bytes) = if tiles {
             let t = &mut self.tiles;
-            (&mut t.values, &mut t.scales, &mut t.offsets, t.group_bytes)
+            (&mut t.values, &mut t.scales, &mut t.offsets, t.group_bytes * t.planes)
         } else {
             let r = &mut self.rows;
-            (&mut r.values, &mut r.scales, &mut r.offsets, r.group_bytes)
+            (&mut r.values, &mut r.scales, &mut r.offsets, r.group_bytes * r.planes)
         };
         Pointers {
             values: v.as_mut_ptr(),
@@ -150,7 +157,7 @@ impl Step {
         program: Program,
         stages: Vec<Stage>,
         kernels: Kernels,
-        activations: Activations,
+        cpu: Cpu,
         pool: Pool,
         scratch: Vec<Scratch>,
         kv: Zeroed,
@@ -158,8 +165,22 @@ impl Step {
     ) -> Step {
         let slots = vec![Vec::new(); program.slots.len()];
         let frequencies = (!program.rope.depends_on_length()).then(|| program.rope.frequencies(1));
-        let model = Model { program, stages, kernels, activations, kv, pages };
-        Step { model, pool, slots, shared: Prepared::default(), scratch, angles: Vec::new(), frequencies }
+        let (activations, kv_type) = (cpu.activations, cpu.kv);
+        let model = Model { program, stages, kernels, activations, kv_type, kv, pages };
+        let shared = Prepared::default();
+        Step { model, pool, slots, shared, scratch, angles: Vec::new(), parts: Vec::new(), frequencies }
+    }
+
+    /// What the head would read: its stage may hold the norm before it.
+    fn hidden(&self, rows: usize, out: &mut Vec<f32>) {
+        let Some(Stage::Linear(head)) = self.model.stages.last() else { return };
+        let width = self.model.program.slots[head.x.0].width;
+        let x = &self.slots[head.x.0][..rows * width];
+        let Some((weight, eps)) = head.norm else { return out.extend_from_slice(x) };
+        out.resize(rows * width, 0.0);
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            self.model.kernels.rms_norm(x, &self.model.program.vectors[weight.0], eps, out);
+        }
     }
 
     /// cos and sin of every row's position.
@@ -194,6 +215,12 @@ impl Executor for Step {
             }
         }
         self.turn(batch);
+        // The head is the last stage (`Program::check`).
+        let stages = self.model.stages.len() - usize::from(batch.want == Want::Hidden);
+        let parts_len = parts_len(&self.model.program, batch);
+        if self.parts.len() < parts_len {
+            self.parts.resize(parts_len, 0.0);
+        }
         let pointers = self.shared.pointers();
         let run = Run {
             model: &self.model,
@@ -201,35 +228,46 @@ impl Executor for Step {
             slots: self.slots.iter_mut().map(|s| s.as_mut_ptr()).collect(),
             shared: SharedPrepared(UnsafeCell::new((&mut self.shared, pointers))),
             angles: &self.angles,
+            parts: self.parts.as_mut_ptr(),
+            parts_len: self.parts.len(),
             scratch: self.scratch.iter_mut().map(UnsafeCell::new).collect(),
         };
         self.pool.run(&|worker| {
             // SAFETY: each thread has an index of its own.
             let scratch = unsafe { &mut **run.scratch[worker.index].get() };
-            for (i, stage) in run.model.stages.iter().enumerate() {
+            for (i, stage) in run.model.stages[..stages].iter().enumerate() {
                 run.stage(stage, 2 * i, worker, scratch);
                 worker.barrier();
             }
         });
         let vocab = self.model.program.vocab;
-        let logits = &self.slots[self.model.program.logits.0][..batch.picked.len() * vocab];
-        out.logits.clear();
-        out.tokens.clear();
+        let logits = || &self.slots[self.model.program.logits.0][..batch.picked.len() * vocab];
+        out.clear();
         match batch.want {
-            Want::Logits => out.logits.extend_from_slice(logits),
-            Want::Greedy => out.tokens.extend(logits.chunks_exact(vocab).map(argmax)),
+            Want::Logits => out.logits.extend_from_slice(logits()),
+            Want::Greedy => out.tokens.extend(logits().chunks_exact(vocab).map(argmax)),
+            Want::Hidden => self.hidden(batch.picked.len(), &mut out.hidden),
         }
         Ok(())
     }
 
+    fn copy_page(&mut self, from: u32, to: u32) {
+        let len = page_len(&self.model.program, self.model.kv_type);
+        assert!((from.max(to) as usize) < self.model.pages);
+        let kv = self.model.kv.as_ptr();
+        // SAFETY: both pages lie in the pool, and nobody else uses it outside a step.
+        unsafe { std::ptr::copy(kv.add(from as usize * len), kv.add(to as usize * len), len) }
+    }
+
     fn kv_len(&self) -> usize {
-        self.model.kv.len() * 2
+        self.model.kv.len()
     }
 
     fn describe(&self) -> String {
         let activations = self.model.activations.name();
         let (kernels, threads) = (self.model.kernels.name(), self.pool.threads());
-        format!("cpu: {kernels} kernels, {threads} threads, {activations} activations, f16 keys and values")
+        let kv = self.model.kv_type.name();
+        format!("cpu: {kernels} kernels, {threads} threads, {activations} activations, {kv} keys and values")
     }
 }
 

@@ -1,28 +1,393 @@
-//! The engine's thread.
+//! The engine's thread: admit, plan, step, emit.
 
-use super::{EngineEvent, FailureKind, Shared};
-use crate::model::Model;
+use super::running::Running;
+use super::{Shared, Submission, lock};
+use crate::generate::FinishReason;
+use crate::kv::Kv;
+use crate::model::{Feed, Model, Pick};
+use crate::request::{EngineStats, FailureKind};
+use crate::scheduler::{FairQueue, Ready, admits, draft_room, plan};
+use crate::slot::{Rows, Slot, SlotError, SlotEvent, Taken};
 use crate::tokenizer::Tokenizer;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
+use tessera_compute::batch::Want;
 
 /// Serves until the engine is closed.
-pub(super) fn run(shared: &Shared, _model: Model, _tokenizer: &Arc<Tokenizer>) {
-    loop {
-        let mut inbox = shared.inbox();
-        while inbox.submitted.is_empty() && inbox.closes.is_none() {
-            inbox = shared.wake.wait(inbox).unwrap_or_else(|e| e.into_inner());
+pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>) {
+    model.keep_prefixes(shared.options.prefix_cache);
+    let mut worker = Worker {
+        shared,
+        tokenizer,
+        model,
+        waiting: FairQueue::default(),
+        preempted: VecDeque::new(),
+        running: Vec::new(),
+        admitted: 0,
+        stats: EngineStats::default(),
+    };
+    worker.publish();
+    while worker.receive() {
+        worker.drop_cancelled();
+        worker.admit();
+        worker.step();
+        worker.publish();
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    tokenizer: &'a Arc<Tokenizer>,
+    model: Model,
+    waiting: FairQueue<Submission>,
+    /// Oldest first; they come before all that wait.
+    preempted: VecDeque<Running>,
+    /// In order of admission.
+    running: Vec<Running>,
+    admitted: u64,
+    stats: EngineStats,
+}
+
+/// What a step did for one sequence.
+type Outcome = (Vec<SlotEvent>, Result<Taken, Failure>);
+
+struct Failure {
+    error: String,
+    kind: FailureKind,
+}
+
+impl Worker<'_> {
+    /// Takes what was submitted; sleeps while there is nothing to do. False when the engine has ended.
+    fn receive(&mut self) -> bool {
+        let idle = self.running.is_empty() && self.preempted.is_empty() && self.waiting.is_empty();
+        let mut inbox = self.shared.inbox();
+        while idle && inbox.submitted.is_empty() && inbox.closes.is_none() {
+            inbox = self.shared.wake.wait(inbox).unwrap_or_else(|e| e.into_inner());
         }
-        let submitted = std::mem::take(&mut inbox.submitted);
-        inbox.live -= submitted.len();
-        inbox.ended = inbox.closes.is_some();
-        let ended = inbox.ended;
-        drop(inbox);
-        for mut submission in submitted {
-            let error = "this engine does not run requests yet".to_owned();
-            (submission.sink)(EngineEvent::Failed { error, kind: FailureKind::Internal });
+        for submission in inbox.submitted.drain(..) {
+            self.waiting.push(submission.request.flow, submission);
         }
-        if ended {
-            return;
+        let over = inbox.closes.is_some_and(|at| at <= Instant::now());
+        let last = inbox.closes.is_some() && idle && self.waiting.is_empty();
+        if over || last {
+            inbox.ended = true;
+            drop(inbox);
+            self.close();
+            return false;
+        }
+        true
+    }
+
+    /// Fails everything that is left.
+    fn close(&mut self) {
+        let failure = || Failure { error: "the engine is shut down".to_owned(), kind: FailureKind::Shutdown };
+        for mut submission in self.waiting.take_if(|_| true) {
+            self.leave();
+            self.stats.failed += 1;
+            let Failure { error, kind } = failure();
+            submission.outlet.fail(error, kind);
+        }
+        let preempted = std::mem::take(&mut self.preempted);
+        for one in preempted.into_iter().chain(std::mem::take(&mut self.running)) {
+            self.fail(one, failure());
+        }
+        self.publish();
+    }
+
+    fn drop_cancelled(&mut self) {
+        for submission in self.waiting.take_if(|s| s.outlet.is_cancelled()) {
+            self.leave();
+            self.stats.cancelled += 1;
+            submission.cancel();
+        }
+        let (gone, stay): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.preempted).into_iter().partition(Running::is_cancelled);
+        self.preempted = stay;
+        let (gone_too, stay): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.running).into_iter().partition(Running::is_cancelled);
+        self.running = stay;
+        for one in gone.into_iter().chain(gone_too) {
+            self.finish(one, FinishReason::Cancelled);
         }
     }
+
+    /// Lets sequences begin while there are places and pages.
+    fn admit(&mut self) {
+        while self.running.len() < self.shared.options.max_sequences {
+            let kv = self.model.kv();
+            let fits = |needed| admits(self.running.len(), needed, kv.available());
+            if let Some(one) = self.preempted.front() {
+                let (known, prompt_len) = (one.slot.cacheable(), one.slot.prompt_len());
+                if !fits(self.model.pages_needed(known, prompt_len, one.slot.tokens().len())) {
+                    return;
+                }
+                let Some(mut one) = self.preempted.pop_front() else { return };
+                one.sequence = self.model.begin(one.slot.cacheable(), prompt_len);
+                let place = self.running.partition_point(|other| other.order < one.order);
+                self.running.insert(place, one);
+                continue;
+            }
+            let Some(next) = self.waiting.peek() else { return };
+            let prompt = &next.request.prompt;
+            if !fits(self.model.pages_needed(&prompt[..prompt.len() - 1], prompt.len(), prompt.len())) {
+                return;
+            }
+            let Some(submission) = self.waiting.pop() else { return };
+            self.start(submission);
+        }
+    }
+
+    fn start(&mut self, submission: Submission) {
+        let Submission { request, mut outlet, at } = submission;
+        let speculate = self.shared.options.speculate;
+        let (context, vocab) = (self.shared.context, self.shared.vocab_size);
+        let slot = match Slot::new(request, self.tokenizer, vocab, context, speculate) {
+            Ok(slot) => slot,
+            Err(error) => {
+                let Failure { error, kind } = SlotError::from(error).into();
+                self.leave();
+                self.stats.failed += 1;
+                return outlet.fail(error, kind);
+            }
+        };
+        let sequence = self.model.begin(slot.cacheable(), slot.prompt_len());
+        self.admitted += 1;
+        self.stats.prompt_tokens += slot.prompt_len() as u64;
+        self.stats.cached_tokens += sequence.tokens.len() as u64;
+        self.running.push(Running::start(self.admitted, slot, sequence, outlet, at));
+    }
+
+    /// Lets a sequence go that ended well.
+    fn finish(&mut self, mut one: Running, reason: FinishReason) {
+        self.model.remember(&mut one.sequence, true);
+        self.model.release(std::mem::take(&mut one.sequence));
+        self.leave();
+        match reason {
+            FinishReason::Cancelled => self.stats.cancelled += 1,
+            _ => self.stats.finished += 1,
+        }
+        let (drafted, accepted) = one.slot.drafts();
+        self.stats.drafted_tokens += drafted as u64;
+        self.stats.accepted_tokens += accepted as u64;
+        one.done(reason);
+    }
+
+    fn fail(&mut self, mut one: Running, failure: Failure) {
+        self.model.release(std::mem::take(&mut one.sequence));
+        self.leave();
+        self.stats.failed += 1;
+        one.fail(failure.error, failure.kind);
+    }
+
+    /// Makes room in the queue, before the last event says so.
+    fn leave(&mut self) {
+        self.shared.inbox().live -= 1;
+    }
+
+    fn publish(&mut self) {
+        let pool = self.model.kv().pool();
+        self.stats.pages_total = pool.total();
+        self.stats.pages_cached = pool.idle();
+        self.stats.pages_used = pool.total() - pool.idle() - pool.free();
+        self.shared.inbox().running = self.running.len();
+        *lock(&self.shared.stats) = self.stats;
+    }
+
+    /// One step of the model for those that generate, one for those that are embedded.
+    fn step(&mut self) {
+        let Some(shares) = self.plan() else { return };
+        let generates: Vec<usize> = (0..shares.len()).filter(|i| shares[*i] > 0).collect();
+        let (embeds, generates) =
+            generates.into_iter().partition(|i| self.running[*i].slot.want() == Want::Hidden);
+        let room = draft_room(&self.ready(), &shares);
+        let mut outcomes: Vec<Option<Outcome>> = self.running.iter().map(|_| None).collect();
+        for members in [generates, embeds] {
+            let members: Vec<usize> = members;
+            if !members.is_empty() {
+                self.forward(&members, &shares, room, &mut outcomes);
+            }
+        }
+        self.emit(outcomes);
+    }
+
+    fn ready(&self) -> Vec<Ready> {
+        let one = |one: &Running| {
+            let held = one.sequence.tokens.len();
+            let pending = one.slot.limit(held, one.slot.pending(held));
+            let pending = self.model.span_limit(held, one.slot.prompt_len(), pending);
+            Ready { pending, prefill: one.slot.is_prefill(held) }
+        };
+        self.running.iter().map(one).collect()
+    }
+
+    /// How many tokens each running sequence feeds. The youngest ones give their pages back when there are
+    /// too few for all.
+    fn plan(&mut self) -> Option<Vec<usize>> {
+        loop {
+            let shares = plan(&self.ready(), self.shared.options.max_batch_tokens);
+            let missing = |(one, share): (&Running, &usize)| {
+                Kv::missing(&one.sequence, one.sequence.tokens.len() + share)
+            };
+            let needed: usize = self.running.iter().zip(&shares).map(missing).sum();
+            if needed <= self.model.kv().available() || self.running.len() == 1 {
+                return (!self.running.is_empty()).then_some(shares);
+            }
+            let mut youngest = self.running.pop()?;
+            self.stats.preemptions += 1;
+            self.model.remember(&mut youngest.sequence, true);
+            self.model.release(std::mem::take(&mut youngest.sequence));
+            let place = self.preempted.partition_point(|other| other.order < youngest.order);
+            self.preempted.insert(place, youngest);
+        }
+    }
+
+    fn forward(
+        &mut self,
+        members: &[usize],
+        shares: &[usize],
+        room: usize,
+        outcomes: &mut [Option<Outcome>],
+    ) {
+        let Worker { model, running, stats, .. } = self;
+        let mut fed = Vec::with_capacity(members.len());
+        let mut want = Want::Greedy;
+        let mut free = model.kv().available();
+        for i in members {
+            let Running { slot, sequence, .. } = &mut running[*i];
+            let (held, n) = (sequence.tokens.len(), shares[*i]);
+            // A draft may take a page that is free, not one that somebody else needs.
+            let drafts = if n == slot.pending(held) && !slot.is_prefill(held) {
+                let more = model.span_limit(held, slot.prompt_len(), n + room) - n;
+                let more = if Kv::missing(sequence, held + n + more) <= free { more } else { 0 };
+                slot.draft(more)
+            } else {
+                Vec::new()
+            };
+            free = free.saturating_sub(Kv::missing(sequence, held + n + drafts.len()));
+            fed.push(slot.feed(held, n, &drafts));
+            if slot.want() != Want::Greedy {
+                want = slot.want();
+            }
+        }
+        let (mut slots, mut feeds) = (Vec::new(), Vec::new());
+        let mut next = fed.iter();
+        for (i, one) in running.iter_mut().enumerate() {
+            if members.contains(&i)
+                && let Some((tokens, pick)) = next.next()
+            {
+                let held = one.sequence.tokens.len();
+                let prompt_len = if held < one.slot.prompt_len() { one.slot.prompt_len() } else { 0 };
+                feeds.push(Feed { sequence: &mut one.sequence, tokens, prompt_len, pick: *pick });
+                slots.push(&mut one.slot);
+            }
+        }
+        let begun = Instant::now();
+        let step = AssertUnwindSafe(move || {
+            let model = model;
+            model.forward(&mut feeds, want)
+        });
+        let output = with_masks(&mut slots, move || match catch_unwind(step) {
+            Ok(output) => output.map_err(|error| error.to_string()),
+            Err(panic) => Err(format!("the model's step failed: {}", message(&*panic))),
+        });
+        stats.steps += 1;
+        stats.fed_tokens += fed.iter().map(|(tokens, _)| tokens.len() as u64).sum::<u64>();
+        stats.busy_seconds += begun.elapsed().as_secs_f64();
+        let rows = |(tokens, pick): &(Vec<u32>, Pick)| match pick {
+            Pick::None => 0,
+            Pick::Last => 1,
+            Pick::All => tokens.len(),
+        };
+        let picked: usize = fed.iter().map(rows).sum();
+        let mut first = 0;
+        for ((i, slot), fed) in members.iter().zip(slots).zip(&fed) {
+            let mut events = Vec::new();
+            let taken = match &output {
+                Ok(output) => {
+                    let part = Rows::new(output, picked, first);
+                    catch_unwind(AssertUnwindSafe(|| slot.take(part, &mut events)))
+                        .map_err(|panic| Failure::internal(format!("it failed: {}", message(&*panic))))
+                        .and_then(|taken| taken.map_err(Failure::from))
+                }
+                Err(error) => Err(Failure::internal(error.clone())),
+            };
+            first += rows(fed);
+            outcomes[*i] = Some((events, taken));
+        }
+    }
+
+    /// Hands events out, keeps what others may use, and lets go who has ended.
+    fn emit(&mut self, outcomes: Vec<Option<Outcome>>) {
+        let mut stay = Vec::with_capacity(self.running.len());
+        for (mut one, outcome) in std::mem::take(&mut self.running).into_iter().zip(outcomes) {
+            let Some((events, taken)) = outcome else {
+                stay.push(one);
+                continue;
+            };
+            let shown = events.iter().filter(|e| matches!(e, SlotEvent::Token { .. })).count();
+            self.stats.generated_tokens += shown as u64;
+            events.into_iter().for_each(|event| one.emit(event));
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(failure) => {
+                    self.fail(one, failure);
+                    continue;
+                }
+            };
+            self.model.truncate(&mut one.sequence, taken.kept);
+            match taken.finished {
+                Some(reason) => self.finish(one, reason),
+                None => {
+                    let prompt_done = taken.kept >= one.slot.prompt_len() && !one.offered;
+                    one.offered |= prompt_done;
+                    self.model.remember(&mut one.sequence, prompt_done);
+                    stay.push(one);
+                }
+            }
+        }
+        self.running = stay;
+    }
+}
+
+impl Failure {
+    fn internal(error: String) -> Failure {
+        Failure { error, kind: FailureKind::Internal }
+    }
+}
+
+impl From<SlotError> for Failure {
+    fn from(error: SlotError) -> Failure {
+        use crate::sampler::SampleError;
+        let kind = match &error {
+            SlotError::Broken { .. } | SlotError::Sample(SampleError::NotANumber { .. }) => {
+                FailureKind::Model
+            }
+            SlotError::Sample(SampleError::NoToken { .. }) => FailureKind::NoToken,
+            SlotError::Sample(_) => FailureKind::Internal,
+            SlotError::Constraint(_) | SlotError::ForcedToken { .. } => FailureKind::Constraint,
+        };
+        Failure { error: error.to_string(), kind }
+    }
+}
+
+/// Runs a step while another thread computes the masks that are needed after it.
+fn with_masks<T>(slots: &mut [&mut Slot], run: impl FnOnce() -> T) -> T {
+    let wanting: Vec<&mut &mut Slot> = slots.iter_mut().filter(|slot| slot.wants_mask()).collect();
+    if wanting.is_empty() {
+        return run();
+    }
+    std::thread::scope(|scope| {
+        let masks = || wanting.into_iter().for_each(|slot| slot.prepare());
+        // Without a thread each mask is computed when it is asked for.
+        let _ = std::thread::Builder::new().name("tessera-masks".to_owned()).spawn_scoped(scope, masks);
+        run()
+    })
+}
+
+/// What a panic said.
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }

@@ -134,6 +134,7 @@ fn request(args: &RunArgs, text: &Text, prompt: Vec<u32>) -> Request {
         stop,
         stop_token_ids: text.stop_token_ids.clone(),
         begins_text: !args.raw,
+        speculate: true,
     }
 }
 

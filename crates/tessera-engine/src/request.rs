@@ -3,6 +3,7 @@
 use crate::constraint::Constraint;
 use crate::generate::FinishReason;
 use crate::sampler::{SampleError, SamplingParams};
+use crate::slot::TokenLogprob;
 use std::time::Duration;
 
 /// Most alternatives to a token that can be asked for.
@@ -145,20 +146,6 @@ pub enum FailureKind {
     Internal,
 }
 
-/// A token's probability and its best alternatives, in the model's own distribution: the softmax of the
-/// raw logits, before bias, penalties, temperature and grammar.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLogprob {
-    /// The token.
-    pub id: u32,
-    /// Its bytes; empty for an id that no token has.
-    pub bytes: Vec<u8>,
-    /// Natural logarithm of its probability.
-    pub logprob: f32,
-    /// The most probable tokens, most probable first, equals by id.
-    pub top: Vec<(u32, f32)>,
-}
-
 /// Tokens of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -252,7 +239,7 @@ pub struct EngineStats {
     pub pages_used: usize,
     /// Pages kept for later that nobody holds.
     pub pages_cached: usize,
-    /// Requests that ended well, cancelled ones included.
+    /// Requests that ended well.
     pub finished: u64,
     /// Requests that failed.
     pub failed: u64,

@@ -1,0 +1,139 @@
+//! A request's results do not depend on who else is there.
+
+use crate::common::*;
+use tessera_engine::engine::{Engine, EngineOptions, EngineRequest};
+use tessera_engine::sampler::SamplingParams;
+
+/// Requests of all sorts; some share their beginning, within pages and across them.
+fn request(i: usize) -> EngineRequest {
+    let shared = tokens(1, 150);
+    let prompt = match i {
+        0 => tokens(2, 1),
+        1 => shared.clone(),
+        2 => [&shared[..], &tokens(3, 40)].concat(),
+        3 => [&shared[..100], &tokens(4, 130)].concat(),
+        4 => tokens(5, 64),
+        5 => shared[..128].to_vec(),
+        6 => [7, 8, 9, 10].repeat(20),
+        _ => tokens(6, 300),
+    };
+    let sampled = SamplingParams { seed: i as u64, temperature: 0.7, ..SamplingParams::default() };
+    let sampling = match i % 4 {
+        0 | 3 => SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        1 => SamplingParams { top_p: 0.9, repetition_penalty: 1.2, ..sampled },
+        _ => SamplingParams { top_k: 20, frequency_penalty: 0.3, presence_penalty: 0.1, ..sampled },
+    };
+    EngineRequest {
+        prompt,
+        sampling,
+        max_tokens: Some(24),
+        logprobs: (i.is_multiple_of(2)).then_some(3),
+        prompt_logprobs: i == 4,
+        embed: false,
+        flow: i as u64 % 3,
+        ..EngineRequest::default()
+    }
+}
+
+fn requests() -> Vec<EngineRequest> {
+    let embed = EngineRequest { prompt: tokens(1, 200), embed: true, ..EngineRequest::default() };
+    (0..8).map(request).chain([embed]).collect()
+}
+
+fn plain() -> EngineOptions {
+    EngineOptions { prefix_cache: false, speculate: false, ..EngineOptions::default() }
+}
+
+/// Each alone in an engine without any of what is tested.
+fn alone() -> Vec<Essence> {
+    let engine = engine(&cpu(1), 512, 1, plain());
+    requests().into_iter().map(|request| answer(&engine, request).essence()).collect()
+}
+
+fn together(engine: &Engine) -> Vec<Answer> {
+    let streams: Vec<Stream> = requests().into_iter().map(|r| Stream::start(engine, r)).collect();
+    streams.into_iter().map(Stream::finish).collect()
+}
+
+#[test]
+fn alone_or_together_cold_or_warm_at_any_chunk_and_number_of_threads() {
+    let expected = alone();
+    for (threads, max_batch_tokens) in [(1, 512), (2, 7), (2, 64), (1, 16)] {
+        let max_sequences = max_batch_tokens.min(8);
+        let options = EngineOptions { max_sequences, max_batch_tokens, ..EngineOptions::default() };
+        let engine = engine(&cpu(threads), 512, 8, options);
+        for warm in [false, true] {
+            let found = together(&engine);
+            for (i, answer) in found.iter().enumerate() {
+                assert_eq!(
+                    answer.essence(),
+                    expected[i],
+                    "request {i}, {threads} threads, steps of {max_batch_tokens}, warm {warm}"
+                );
+            }
+            assert_idle(&engine);
+            let cached: usize = found.iter().map(|a| a.usage().cached_tokens).sum();
+            if warm {
+                // All of every prompt but its last token, where no row of it is wanted.
+                let prompts: usize = [0, 149, 189, 229, 0, 127, 79, 299, 0].iter().sum();
+                assert_eq!(cached, prompts);
+            }
+        }
+        assert!(engine.stats().accepted_tokens > 0, "nothing was drafted: {:?}", engine.stats());
+    }
+}
+
+#[test]
+fn a_preempted_sequence_goes_on_as_if_nothing_had_happened() {
+    let expected = alone();
+    for prefix_cache in [false, true] {
+        // Room for one whole sequence, or for about two of these requests.
+        let options = EngineOptions { prefix_cache, max_batch_tokens: 64, ..EngineOptions::default() };
+        let engine = engine(&cpu(2), 512, 1, options);
+        for (i, answer) in together(&engine).iter().enumerate() {
+            assert_eq!(answer.essence(), expected[i], "request {i}, prefix cache {prefix_cache}");
+        }
+        assert_idle(&engine);
+        let stats = engine.stats();
+        assert!(stats.preemptions > 0, "{stats:?}");
+        assert_eq!((stats.finished, stats.failed), (9, 0));
+    }
+}
+
+#[test]
+fn seeds_belong_to_requests() {
+    let engine = engine(&cpu(1), 256, 4, EngineOptions::default());
+    let with = |seed| EngineRequest {
+        prompt: tokens(1, 10),
+        sampling: SamplingParams { seed, ..SamplingParams::default() },
+        max_tokens: Some(20),
+        ..EngineRequest::default()
+    };
+    let streams = [1, 2, 1].map(|seed| Stream::start(&engine, with(seed)));
+    let [a, b, c] = streams.map(|s| s.finish().tokens);
+    assert_eq!(a, c);
+    assert_ne!(a, b);
+}
+
+#[test]
+fn a_shared_prefix_is_not_computed_again() {
+    let engine = engine(&cpu(2), 2048, 2, EngineOptions::default());
+    let shared = tokens(1, 1000);
+    let ask = |seed| {
+        let before = engine.stats().fed_tokens;
+        let answer = answer(&engine, greedy([&shared[..], &tokens(seed, 16)].concat(), 1));
+        wait_for("the step's count", || engine.stats().finished == seed);
+        (answer.usage().cached_tokens, engine.stats().fed_tokens - before)
+    };
+    assert_eq!(ask(1), (0, 1016));
+    assert_eq!(ask(2), (1000, 16));
+    // One that comes while the first still runs finds as much.
+    let mut first = Stream::start(&engine, greedy(tokens(9, 200), 500));
+    while first.answer.tokens.is_empty() {
+        first.next();
+    }
+    let second = answer(&engine, greedy([&tokens(9, 200)[..], &[5]].concat(), 1));
+    assert_eq!(second.usage().cached_tokens, 200);
+    first.cancel();
+    first.finish();
+}

@@ -1,0 +1,7 @@
+//! The engine on golden folders and on a backend made for faults.
+
+mod common;
+mod control;
+mod exact;
+mod faults;
+mod outputs;
