@@ -7,5 +7,7 @@ mod chat;
 mod completions;
 mod faults;
 mod fields;
+mod responses;
 mod running;
 mod server;
+mod structured;
