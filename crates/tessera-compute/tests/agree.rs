@@ -129,7 +129,9 @@ fn by_tiles(k: &Kernels, w: &Coded<'_>, tiles: &q8::Tiles, rows: usize, n: usize
         k.panel(w, first, &order, &mut panel);
         for from in (0..n).step_by(TILE) {
             let mut tile = [0.0; TILE * PANEL];
-            k.tile(w, &panel, &tiles.tile(from / TILE), &ends, &mut tile);
+            let mut view = tiles.tile(from / TILE);
+            view.count = TILE.min(n - from);
+            k.tile(w, &panel, &view, &ends, &mut tile);
             let width = PANEL.min(rows - first);
             for t in from..n.min(from + TILE) {
                 let part = &tile[(t - from) * PANEL..][..width];
@@ -200,6 +202,11 @@ fn same_bits(m: &Matrix, w: &Coded<'_>, x: &[f32], n: usize, planes: usize, kind
             }
         }
         assert_eq!(bits(&by_tiles(&k, w, &many, rows, n)), expected, "{name} tiles");
+        // Every number of tokens in a tile.
+        for some in 1..TILE {
+            let y = by_tiles(&k, w, &many, rows, some);
+            assert_eq!(bits(&y), expected[..some * rows], "{name} tile of {some}");
+        }
     }
 }
 

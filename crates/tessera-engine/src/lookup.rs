@@ -4,8 +4,8 @@
 //! When it is wrong that little is lost, so wrong drafts are followed by a pause that doubles: text without
 //! repetition is drafted for so rarely that it does not get slower.
 
-/// Longest draft.
-pub const MAX_DRAFT: usize = 8;
+/// Longest draft: with the token before it, as many rows as the products take at once.
+pub const MAX_DRAFT: usize = 7;
 /// Length of a draft that nothing is known about.
 const FIRST_DRAFT: usize = 3;
 /// Fewest tokens that must recur before what followed them is worth a try.

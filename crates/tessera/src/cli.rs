@@ -196,6 +196,9 @@ pub struct RunArgs {
     /// Stop before this text (may be repeated)
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// Do not draft tokens from earlier text; the answer is the same, repetitive ones come slower
+    #[arg(long)]
+    pub no_drafts: bool,
     /// Which chat template: MLC's conv_template, else Hugging Face's (auto), or one of them
     #[arg(long, value_enum, default_value = "auto", value_name = "KIND", conflicts_with = "raw")]
     pub template: Template,

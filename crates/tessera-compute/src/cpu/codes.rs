@@ -45,6 +45,13 @@ pub trait Format: Copy + 'static {
     /// The parts of a word; those past [`Format::PARTS`] are zero.
     fn split(word: u32) -> [u32; 3];
 
+    /// [`Format::split`] of 4 words.
+    ///
+    /// # Safety
+    /// As for [`Quad`](super::simd::Quad).
+    #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+    unsafe fn split_quad<Q: super::simd::Quad>(words: Q::I) -> [Q::I; 3];
+
     /// [`Format::split`] of 8 words.
     ///
     /// # Safety
@@ -55,9 +62,11 @@ pub trait Format: Copy + 'static {
     /// [`Format::split`] of 16 words.
     ///
     /// # Safety
-    /// The machine has AVX-512 F and BW.
+    /// The machine has AVX-512 F, BW and what `W` says.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn split_avx512(words: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3];
+    unsafe fn split_avx512<W: super::simd::Wide>(
+        words: std::arch::x86_64::__m512i,
+    ) -> [std::arch::x86_64::__m512i; 3];
 
     /// The steps of a group: part after part, one word a step; a third part has two codes a word, and
     /// two words of it fill a step.
@@ -106,6 +115,16 @@ impl Format for Bits4 {
         [word & 0x0f0f_0f0f, (word >> 4) & 0x0f0f_0f0f, 0]
     }
 
+    #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+    #[inline(always)]
+    unsafe fn split_quad<Q: super::simd::Quad>(words: Q::I) -> [Q::I; 3] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = Q::splat(0x0f0f_0f0f);
+            [Q::and(words, low), Q::and(Q::shr::<4>(words), low), Q::splat(0)]
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn split_avx2(words: std::arch::x86_64::__m256i) -> [std::arch::x86_64::__m256i; 3] {
@@ -120,7 +139,9 @@ impl Format for Bits4 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn split_avx512(words: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3] {
+    unsafe fn split_avx512<W: super::simd::Wide>(
+        words: std::arch::x86_64::__m512i,
+    ) -> [std::arch::x86_64::__m512i; 3] {
         use std::arch::x86_64::*;
         // SAFETY: the caller's promise.
         unsafe {
@@ -158,6 +179,21 @@ impl Format for Bits3 {
         [pairs & 0x0707_0707, (pairs >> 3) & 0x0707_0707, rest]
     }
 
+    #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+    #[inline(always)]
+    unsafe fn split_quad<Q: super::simd::Quad>(w: Q::I) -> [Q::I; 3] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let pairs = Q::or(
+                Q::or(Q::and(w, Q::splat(0x3f00_003f)), Q::and(Q::shr::<1>(w), Q::splat(0x3f00))),
+                Q::and(Q::shr::<2>(w), Q::splat(0x003f_0000)),
+            );
+            let seven = Q::splat(0x0707_0707);
+            let rest = Q::or(Q::and(Q::shr::<6>(w), Q::splat(7)), Q::and(Q::shr::<7>(w), Q::splat(0x700)));
+            [Q::and(pairs, seven), Q::and(Q::shr::<3>(pairs), seven), rest]
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn split_avx2(w: std::arch::x86_64::__m256i) -> [std::arch::x86_64::__m256i; 3] {
@@ -179,10 +215,20 @@ impl Format for Bits3 {
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn split_avx512(w: std::arch::x86_64::__m512i) -> [std::arch::x86_64::__m512i; 3] {
+    unsafe fn split_avx512<W: super::simd::Wide>(
+        w: std::arch::x86_64::__m512i,
+    ) -> [std::arch::x86_64::__m512i; 3] {
         use std::arch::x86_64::*;
         // SAFETY: the caller's promise.
         unsafe {
+            if W::VBMI {
+                // Bits at which the codes of each part begin; bytes that stand for no code are masked out.
+                return [
+                    super::simd::fields(w, 0x1812_0900, 0x0707_0707),
+                    super::simd::fields(w, 0x1b15_0c03, 0x0707_0707),
+                    super::simd::fields(w, 0x0000_0f06, 0x0000_0707),
+                ];
+            }
             // 0xca: bits of the second where the first has ones, else of the third.
             let select = |mask: i32, a, b| _mm512_ternarylogic_epi32::<0xca>(_mm512_set1_epi32(mask), a, b);
             let seven = _mm512_set1_epi32(0x0707_0707);
@@ -216,6 +262,14 @@ impl Codes<'_> {
             DType::F16 => half::f16::from_le_bytes([b[0], b[1]]).to_f32(),
             _ => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
         }
+    }
+
+    /// Words and scales of `count` rows from `row`, as far as there are any, where a row is a stream.
+    pub(super) fn part(&self, row: usize, count: usize) -> [&[u8]; 2] {
+        let rows = row.min(self.rows)..(row + count).min(self.rows);
+        let of = |bytes: &'_ [u8], len: usize| rows.start * len..(rows.end * len).min(bytes.len());
+        let (words, scales) = (self.groups * GROUP_BYTES, self.groups * self.scale_dtype.size());
+        [&self.words[of(self.words, words)], &self.scales[of(self.scales, scales)]]
     }
 
     /// What the row kernels' pointers rely on: all words and scales, and `n` tokens.

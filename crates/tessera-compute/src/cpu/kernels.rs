@@ -53,15 +53,17 @@ type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
 type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 type TileFn = unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]);
 
+/// See [`Kernels::most_rows`].
+const AVX512_INT4_ROWS: usize = 2;
+
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
-    ($module:ident, $lanes:ty, $features:literal) => {
-        #[cfg(target_arch = "x86_64")]
+    ($module:ident, $lanes:ty $(, $features:literal)?) => {
         mod $module {
             use super::super::codes::Format;
             use super::*;
 
-            lanes_for!(@functions $lanes, #[target_feature(enable = $features)]);
+            lanes_for!(@functions $lanes, $(#[target_feature(enable = $features)])?);
         }
     };
     (@functions $lanes:ty, $(#[$attribute:meta])?) => {
@@ -122,36 +124,38 @@ macro_rules! lanes_for {
     };
 }
 
-mod scalar {
-    use super::super::codes::Format;
-    use super::*;
-
-    lanes_for!(@functions Scalar,);
-}
+lanes_for!(scalar, Scalar);
+#[cfg(target_arch = "x86_64")]
 lanes_for!(avx2, super::super::simd::Avx2, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
 lanes_for!(avx512, super::super::simd::Avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
+// NEON belongs to every 64-bit Arm, and a wasm module has vectors in all of its code or in none.
+#[cfg(target_arch = "aarch64")]
+lanes_for!(neon, super::super::simd::Neon);
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+lanes_for!(simd128, super::super::simd::Simd128);
 
 macro_rules! table {
-    ($name:literal, $module:ident, $rows:ident, $kn:ident, $panel:ident, $int4_panel:expr, $tile:ident) => {
+    ($name:literal, $module:ident, $rows:ident, $kn:ident, $tile:ident $(<$vectors:ty>)?, $panel:ident, $int4_panel:expr) => {
         Kernels {
             name: $name,
             int4: Coder {
                 row: $module::row::<Bits4>,
                 tile_row: $module::tile_row::<Bits4>,
-                rows: rows::$rows::<Bits4>,
-                kn: kn::$kn::<Bits4>,
+                rows: rows::$rows::<$($vectors,)? Bits4>,
+                kn: kn::$kn::<$($vectors,)? Bits4>,
                 panel: $int4_panel,
                 panel_kn: panel::$panel::<Bits4, true>,
-                tile: tile::$tile::<Bits4>,
+                tile: tile::$tile::<$($vectors,)? Bits4>,
             },
             int3: Coder {
                 row: $module::row::<Bits3>,
                 tile_row: $module::tile_row::<Bits3>,
-                rows: rows::$rows::<Bits3>,
-                kn: kn::$kn::<Bits3>,
+                rows: rows::$rows::<$($vectors,)? Bits3>,
+                kn: kn::$kn::<$($vectors,)? Bits3>,
                 panel: panel::$panel::<Bits3, false>,
                 panel_kn: panel::$panel::<Bits3, true>,
-                tile: tile::$tile::<Bits3>,
+                tile: tile::$tile::<$($vectors,)? Bits3>,
             },
             dense: $module::dense,
             rms_norm: $module::rms_norm,
@@ -170,13 +174,14 @@ macro_rules! table {
 impl Kernels {
     /// Plain Rust, the twin that every other table is tested against.
     pub const SCALAR: Kernels =
-        table!("scalar", scalar, rows_scalar, kn_scalar, scalar, panel::scalar::<Bits4, false>, tile_scalar);
+        table!("scalar", scalar, rows_scalar, kn_scalar, tile_scalar, scalar, panel::scalar::<Bits4, false>);
 
     /// Every table that this machine can run, the fastest first.
     pub fn available() -> Vec<Kernels> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            use super::simd::{Pairs, Vbmi, Vl, Vnni};
             let avx2 = is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c");
@@ -186,20 +191,98 @@ impl Kernels {
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512vnni");
             if avx2 && avx512 {
+                let int4_panel = panel::int4_nk_avx512;
+                if is_x86_feature_detected!("avx512vbmi") {
+                    all.push(table!(
+                        "avx512-vbmi",
+                        avx512,
+                        rows_avx512,
+                        kn_avx512,
+                        tile_avx512<Vbmi>,
+                        avx512,
+                        int4_panel
+                    ));
+                }
                 all.push(table!(
                     "avx512-vnni",
                     avx512,
                     rows_avx512,
                     kn_avx512,
+                    tile_avx512<Vl>,
                     avx512,
-                    panel::int4_nk_avx512,
-                    tile_avx512
+                    int4_panel
                 ));
             }
             if avx2 {
                 let int4_panel = panel::avx2::<Bits4, false>;
-                all.push(table!("avx2", avx2, rows_avx2, kn_avx2, avx2, int4_panel, tile_avx2));
+                if is_x86_feature_detected!("avxvnni") {
+                    all.push(table!(
+                        "avx-vnni",
+                        avx2,
+                        rows_avx2,
+                        kn_avx2,
+                        tile_avx2<Vnni<false>>,
+                        avx2,
+                        int4_panel
+                    ));
+                } else if avx512 {
+                    // The same kernels, their one instruction spelled as AVX-512 has it.
+                    all.push(table!(
+                        "avx-vnni",
+                        avx2,
+                        rows_avx2,
+                        kn_avx2,
+                        tile_avx2<Vnni<true>>,
+                        avx2,
+                        int4_panel
+                    ));
+                }
+                all.push(table!("avx2", avx2, rows_avx2, kn_avx2, tile_avx2<Pairs>, avx2, int4_panel));
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use super::simd::{NeonBase, NeonDot};
+            let int4_panel = panel::scalar::<Bits4, false>;
+            let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+            if dotprod && std::arch::is_aarch64_feature_detected!("i8mm") {
+                let int4_panel = panel::i8mm::<Bits4, false>;
+                all.push(table!(
+                    "neon-i8mm",
+                    neon,
+                    rows_dotprod,
+                    kn_dotprod,
+                    tile_i8mm<NeonDot>,
+                    i8mm,
+                    int4_panel
+                ));
+            }
+            if dotprod {
+                all.push(table!(
+                    "neon-dotprod",
+                    neon,
+                    rows_dotprod,
+                    kn_dotprod,
+                    tile_dotprod<NeonDot>,
+                    scalar,
+                    int4_panel
+                ));
+            }
+            all.push(table!("neon", neon, rows_neon, kn_neon, tile_neon<NeonBase>, scalar, int4_panel));
+        }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        {
+            use super::simd::SimdQuad;
+            let int4_panel = panel::scalar::<Bits4, false>;
+            all.push(table!(
+                "simd128",
+                simd128,
+                rows_simd128,
+                kn_simd128,
+                tile_simd128<SimdQuad>,
+                scalar,
+                int4_panel
+            ));
         }
         all.push(Kernels::SCALAR);
         all
@@ -252,6 +335,15 @@ impl Kernels {
     ) {
         // SAFETY: see `input_row`.
         unsafe { (self.coder(w).tile_row)(x, planes, order, t, values, scales, offsets) }
+    }
+
+    /// Up to how many tokens [`Kernels::rows`] is quicker than unpacking panels, measured where there
+    /// are both.
+    pub fn most_rows(&self, w: &Coded<'_>) -> usize {
+        match w {
+            Coded::Int4(_) if self.name.starts_with("avx512") => AVX512_INT4_ROWS,
+            _ => 4,
+        }
     }
 
     /// `y[t][i]` = row `rows.start + i` times token `t`, for a few tokens; see [`rows::rows_scalar`] and

@@ -12,7 +12,11 @@ use super::simd::LANES;
 use std::ops::Range;
 
 /// Rows that pass before the next group begins: their sums stay in the first cache.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 const BLOCK_ROWS: usize = 1024;
 
 /// `y[t][i]` = row `rows.start + i` times token `t`.
@@ -49,19 +53,27 @@ fn rows_of<F: Format>(w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, t: usize,
 ///
 /// # Safety
 /// `at` is the group's first value in [`q8::Rows`].
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 #[inline(always)]
 unsafe fn input(at: *const i8, s: usize, i: usize) -> i32 {
     // SAFETY: parts and planes are 64 bytes apart in the block that the caller's group is in.
     unsafe { at.add(i * 64 + 4 * s).cast::<i32>().read_unaligned() }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(
+    target_arch = "x86_64",
+    target_arch = "aarch64",
+    all(target_arch = "wasm32", target_feature = "simd128")
+))]
 macro_rules! kernel {
-    ($(#[$doc:meta])* $name:ident, $block:ident, $lanes:literal, $features:literal, $most:literal, [$($t:literal)*]) => {
+    ($(#[$doc:meta])* $name:ident<$vectors:ident>, $block:ident, $lanes:literal, $features:literal, $most:literal, [$($t:literal)*]) => {
         $(#[$doc])*
         #[target_feature(enable = $features)]
-        pub unsafe fn $name<F: Format>(
+        pub unsafe fn $name<V: $vectors, F: Format>(
             w: &Codes<'_>,
             rows: Range<usize>,
             x: &q8::Rows,
@@ -82,11 +94,11 @@ macro_rules! kernel {
                         let y = y.as_mut_ptr().add(t * count + from);
                         match (x.planes, n - t) {
                             $(
-                                (1, $t) => $block::<F, 1, $t>(w, row, len, x, t, y, count),
-                                (_, $t) => $block::<F, 2, $t>(w, row, len, x, t, y, count),
+                                (1, $t) => $block::<V, F, 1, $t>(w, row, len, x, t, y, count),
+                                (_, $t) => $block::<V, F, 2, $t>(w, row, len, x, t, y, count),
                             )*
-                            (1, _) => $block::<F, 1, $most>(w, row, len, x, t, y, count),
-                            (_, _) => $block::<F, 2, $most>(w, row, len, x, t, y, count),
+                            (1, _) => $block::<V, F, 1, $most>(w, row, len, x, t, y, count),
+                            (_, _) => $block::<V, F, 2, $most>(w, row, len, x, t, y, count),
                         }
                     }
                     t += (n - t).min($most);
@@ -105,6 +117,12 @@ macro_rules! kernel {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+mod quad;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use quad::kn_simd128;
+#[cfg(target_arch = "aarch64")]
+pub use quad::{kn_dotprod, kn_neon};
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::kn_avx2, avx512::kn_avx512};

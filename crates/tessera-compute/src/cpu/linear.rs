@@ -3,6 +3,7 @@
 use super::Activations;
 use super::codes::Coded;
 use super::dense::Dense;
+use super::kernels::Kernels;
 use super::panel::{PANEL, Panel};
 use super::pool::Worker;
 use super::q8::{TILE, grow};
@@ -13,13 +14,14 @@ use std::ops::Range;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::{Matrix, MatrixData};
 
-/// Up to this many rows every thread prepares the input for itself, which saves a barrier, and the
-/// kernel streams weights past all of them.
+/// Up to this many rows every thread prepares the input for itself, which saves a barrier.
 const FEW: usize = 4;
 /// Bytes of weights in one claim of the row kernel: its rows are read in step, a part of the claim apart.
 const CLAIM: usize = 256 << 10;
-/// Panels in one claim of the tile kernel: a tile of inputs stays in cache while they pass.
+/// Panels that are unpacked together: a tile of inputs stays in cache while they pass.
 const PANELS: usize = 4;
+/// Panels in one claim of the tile kernel.
+const CLAIM_PANELS: usize = 8;
 /// Matrix rows in one claim of the f32 kernel.
 const FLOAT_ROWS: usize = 16;
 /// Matrix rows in one claim of the dense kernel, when many tokens reuse them from cache.
@@ -36,13 +38,13 @@ enum Form<'a> {
 }
 
 impl<'a> Form<'a> {
-    fn of(matrix: &'a Matrix, activations: Activations, n: usize) -> Form<'a> {
+    fn of(matrix: &'a Matrix, activations: Activations, kernels: &Kernels, n: usize) -> Form<'a> {
         let (rows, cols) = (matrix.rows, matrix.cols);
         if let MatrixData::Dense { dtype, bytes } = &matrix.data {
             return Form::Dense(Dense { bytes, dtype: *dtype, rows, cols }, Dense::width(cols));
         }
         match Coded::of(matrix).filter(|_| activations != Activations::F32) {
-            Some(w) if n <= FEW => Form::Rows(w),
+            Some(w) if n <= kernels.most_rows(&w) => Form::Rows(w),
             Some(w) => {
                 let (order, ends) = w.visit();
                 Form::Tiles(w, order, ends)
@@ -56,7 +58,7 @@ impl Run<'_> {
     pub(super) fn linear(&self, l: &Linear, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let n = self.rows(l.x);
         let matrix = &self.model.program.matrices[l.weight.0];
-        let form = Form::of(matrix, self.model.activations, n);
+        let form = Form::of(matrix, self.model.activations, &self.model.kernels, n);
         let planes = self.model.activations.planes();
         let own = n <= FEW;
         if own {
@@ -95,17 +97,26 @@ impl Run<'_> {
             Form::Rows(_) => rows.div_ceil(2 * worker.threads() * LANES).clamp(1, WIDE / LANES) * LANES,
             Form::Dense(..) if own => claim_of(matrix, rows, worker),
             Form::Dense(..) => DENSE_ROWS,
-            Form::Tiles(..) => (PANELS * PANEL).min(rows.div_ceil(worker.threads() * PANEL) * PANEL),
+            Form::Tiles(..) => {
+                (CLAIM_PANELS * PANEL).min(rows.div_ceil(4 * worker.threads() * PANEL) * PANEL)
+            }
             Form::Floats(_) => FLOAT_ROWS,
         };
-        while let Some(claim) = worker.claim(counter, step, rows) {
+        // Tiles take one claim ahead, so that it can be fetched before it is needed. The row kernel reads
+        // without pause anyway, and a claim that waits behind another is a thread that others wait for.
+        let ahead = matches!(form, Form::Tiles(..));
+        let mut next = worker.claim(counter, step, rows);
+        while let Some(claim) = next.take().or_else(|| worker.claim(counter, step, rows)) {
+            next = if ahead { worker.claim(counter, step, rows) } else { None };
+            let after = next.as_ref().map_or(matrix.rows, |c| c.start);
             let Scratch { own: mine, y, up, panels, weights, .. } = scratch;
             // SAFETY: after the barrier the shared inputs are only read.
             let x = if own { &*mine } else { unsafe { &*(*self.shared.0.get()).0 } };
-            self.product(matrix, &form, x, claim.clone(), n, y, panels, weights);
+            let first = if l.gate.is_some() { claim.start + rows } else { after };
+            self.product(matrix, &form, x, claim.clone(), n, y, panels, weights, first);
             if l.gate.is_some() {
                 let other = claim.start + rows..claim.end + rows;
-                self.product(matrix, &form, x, other, n, up, panels, weights);
+                self.product(matrix, &form, x, other, n, up, panels, weights, after);
             }
             self.finish(l, claim, n, rows, y, up);
         }
@@ -152,7 +163,7 @@ impl Run<'_> {
         }
     }
 
-    /// `y[t][i]` = row `rows.start + i` times input `t`.
+    /// `y[t][i]` = row `rows.start + i` times input `t`. `next` is the row that follows these.
     #[allow(clippy::too_many_arguments)]
     fn product(
         &self,
@@ -164,6 +175,7 @@ impl Run<'_> {
         y: &mut Vec<f32>,
         panels: &mut Vec<Panel>,
         weights: &mut Vec<f32>,
+        next: usize,
     ) {
         let kernels = &self.model.kernels;
         let count = rows.len();
@@ -173,20 +185,31 @@ impl Run<'_> {
             Form::Rows(w) => kernels.rows(w, rows, &x.rows, n, y),
             Form::Dense(w, _) => kernels.dense(w, rows, &x.floats, n, y),
             Form::Tiles(w, order, ends) => {
-                let number = count.div_ceil(PANEL);
-                panels.resize_with(panels.len().max(number), Panel::default);
-                for (i, panel) in panels[..number].iter_mut().enumerate() {
-                    kernels.panel(w, rows.start + i * PANEL, order, panel);
-                }
+                // With one tile of inputs there is no gain in keeping several panels.
+                let most = if n <= TILE { 1 } else { PANELS };
+                panels.resize_with(panels.len().max(most), Panel::default);
                 let mut tile = [0.0; TILE * PANEL];
-                for first in (0..n).step_by(TILE) {
-                    let view = x.tiles.tile(first / TILE);
-                    for (i, panel) in panels[..number].iter().enumerate() {
-                        kernels.tile(w, panel, &view, ends, &mut tile);
-                        let width = PANEL.min(count - i * PANEL);
-                        for t in first..n.min(first + TILE) {
-                            let from = &tile[(t - first) * PANEL..][..width];
-                            y[t * count + i * PANEL..][..width].copy_from_slice(from);
+                for from in (0..count).step_by(most * PANEL) {
+                    let number = (count - from).div_ceil(PANEL).min(most);
+                    for (i, panel) in panels[..number].iter_mut().enumerate() {
+                        kernels.panel(w, rows.start + from + i * PANEL, order, panel);
+                    }
+                    let to = from + number * PANEL;
+                    let ahead = if to < count { rows.start + to } else { next };
+                    for first in (0..n).step_by(TILE) {
+                        let mut view = x.tiles.tile(first / TILE);
+                        view.count = TILE.min(n - first);
+                        for (i, panel) in panels[..number].iter().enumerate() {
+                            if first + TILE >= n && w.is_nk() {
+                                view.ahead = w.codes().part(ahead + i * PANEL, PANEL);
+                            }
+                            kernels.tile(w, panel, &view, ends, &mut tile);
+                            let at = from + i * PANEL;
+                            let width = PANEL.min(count - at);
+                            for t in first..n.min(first + TILE) {
+                                let sums = &tile[(t - first) * PANEL..][..width];
+                                y[t * count + at..][..width].copy_from_slice(sums);
+                            }
                         }
                     }
                 }

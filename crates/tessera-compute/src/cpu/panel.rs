@@ -65,6 +65,23 @@ fn unpack<F: Format, const KN: bool>(w: &Codes<'_>, row: usize, order: &[u32], p
     }
 }
 
+/// As [`scalar`], but two steps at a time, `[group][two steps][16 rows][8 inputs]`: what `tile_i8mm`
+/// reads.
+#[cfg(target_arch = "aarch64")]
+pub fn i8mm<F: Format, const KN: bool>(w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
+    unpack::<F, KN>(w, row, order, panel);
+    for steps in panel.codes.chunks_exact_mut(8 * PANEL) {
+        let mut pairs = [0u8; 8 * PANEL];
+        let (first, second) = steps.split_at(4 * PANEL);
+        for ((out, a), b) in pairs.chunks_exact_mut(8).zip(first.chunks_exact(4)).zip(second.chunks_exact(4))
+        {
+            out[..4].copy_from_slice(a);
+            out[4..].copy_from_slice(b);
+        }
+        steps.copy_from_slice(&pairs);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 pub use x86::*;
 

@@ -53,6 +53,9 @@ pub trait Lanes: Copy {
     /// Asks for the line at any address.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
+    /// As [`Lanes::prefetch`], into the second cache only.
+    #[inline(always)]
+    unsafe fn prefetch_far(_p: *const u8) {}
     /// Lane values in an array.
     #[inline(always)]
     unsafe fn to_array(self) -> [f32; LANES] {
@@ -209,6 +212,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
             unsafe { Avx2(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
@@ -329,6 +337,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
         }
         #[inline(always)]
+        unsafe fn prefetch_far(p: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+        }
+        #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
             // SAFETY: the caller promises the instruction set.
             unsafe { Avx512(_mm512_set1_ps(x)) }
@@ -414,20 +427,25 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
+mod dots;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+mod quad;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm;
+
+#[cfg(target_arch = "aarch64")]
+pub use neon::{Neon, NeonBase, NeonDot};
+#[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
+pub use quad::Quad;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use wasm::{Simd128, SimdQuad};
+#[cfg(target_arch = "x86_64")]
+pub use {
+    dots::{Dots, Pairs, Vbmi, Vl, Vnni, Wide, fields},
+    x86::{Avx2, Avx512},
+};
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exp_is_close() {
-        for i in -3480..3520 {
-            let x = i as f32 * 0.025;
-            // SAFETY: scalar lanes need no instruction set.
-            let y = unsafe { exp(Scalar::splat(x)).to_array()[3] };
-            let expected = f64::from(x).exp();
-            assert!((f64::from(y) - expected).abs() <= 2e-7 * expected, "{x}: {y} {expected}");
-        }
-    }
-}
+mod tests;

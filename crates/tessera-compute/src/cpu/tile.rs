@@ -4,7 +4,7 @@
 use super::codes::Format;
 use super::panel::{PANEL, Panel};
 use super::q8::{self, TILE};
-use super::simd::LANES;
+use super::simd::{LANES, Lanes};
 
 /// One tile of [`q8::Tiles`].
 #[derive(Clone, Copy)]
@@ -17,6 +17,30 @@ pub struct TileView<'a> {
     pub offsets: &'a [i32],
     /// 1 or 2.
     pub planes: usize,
+    /// Tokens that are wanted, at least one; results of others are arbitrary.
+    pub count: usize,
+    /// Bytes that will be read next, fetched on the way: with few tokens the products would otherwise
+    /// leave the memory idle, and unpacking the next panel would wait for it.
+    pub ahead: [&'a [u8]; 2],
+}
+
+impl TileView<'_> {
+    /// Fetches the part of [`TileView::ahead`] that belongs to group `i` of `groups`.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    unsafe fn fetch<V: Lanes>(&self, i: usize, groups: usize) {
+        const LINE: usize = 64;
+        for bytes in self.ahead {
+            let lines = bytes.len() / LINE;
+            for line in i * lines / groups..(i + 1) * lines / groups {
+                // SAFETY: a prefetch may name any address; the rest is the caller's promise.
+                unsafe { V::prefetch_far(bytes.as_ptr().wrapping_add(line * LINE)) };
+            }
+        }
+    }
 }
 
 impl q8::Tiles {
@@ -26,6 +50,8 @@ impl q8::Tiles {
         let bytes = slots * self.group_bytes * self.planes;
         TileView {
             planes: self.planes,
+            count: TILE,
+            ahead: [&[]; 2],
             values: &self.values[index * bytes..(index + 1) * bytes],
             scales: &self.scales[index * slots..(index + 1) * slots],
             offsets: &self.offsets[index * slots..(index + 1) * slots],
@@ -41,7 +67,7 @@ pub fn tile_scalar<F: Format>(
     y: &mut [f32; TILE * PANEL],
 ) {
     check::<F>(panel, x, ends);
-    for t in 0..TILE {
+    for t in 0..x.count {
         for r in 0..PANEL {
             let (mut stack, mut depth, mut from) = ([0.0f32; 5], 0, 0);
             for (lane, &end) in ends.iter().enumerate() {
@@ -78,7 +104,7 @@ fn check<F: Format>(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES]) {
     let groups = ends[LANES - 1];
     assert!(ends.is_sorted());
     assert!(panel.codes.len() >= groups * F::STEPS * 64 && panel.scales.len() >= groups * PANEL);
-    assert!(x.planes == 1 || x.planes == 2);
+    assert!((x.planes == 1 || x.planes == 2) && (1..=TILE).contains(&x.count));
     assert!(x.values.len() >= groups * TILE * F::GROUP * x.planes);
     assert!(x.scales.len() >= groups * TILE && x.offsets.len() >= groups * TILE);
 }
@@ -87,6 +113,16 @@ fn check<F: Format>(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES]) {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+mod quad;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use quad::tile_simd128;
+#[cfg(target_arch = "aarch64")]
+pub use quad::{tile_dotprod, tile_neon};
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::tile_avx2, avx512::tile_avx512};
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
+#[cfg(target_arch = "aarch64")]
+pub use i8mm::tile_i8mm;

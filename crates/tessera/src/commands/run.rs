@@ -78,7 +78,7 @@ fn one_shot(loaded: &mut Loaded, text: &Text, request: &Request, out: &Output) -
     if let Some(error) = failed {
         return Err(error);
     }
-    stats.finish(answer.cached_tokens);
+    stats.finish(&answer);
     if out.json {
         out.print_json(&json!({
             "text": answer.text,
@@ -134,7 +134,7 @@ fn request(args: &RunArgs, text: &Text, prompt: Vec<u32>) -> Request {
         stop,
         stop_token_ids: text.stop_token_ids.clone(),
         begins_text: !args.raw,
-        speculate: true,
+        speculate: !args.no_drafts,
     }
 }
 

@@ -1,6 +1,7 @@
-//! AVX2: 8 rows at a time.
+//! AVX2 and AVX-VNNI: 8 rows at a time.
 
 use super::super::codes::x86::scales8;
+use super::super::simd::Dots;
 use super::*;
 use std::arch::x86_64::*;
 
@@ -8,8 +9,8 @@ kernel!(
     /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
     ///
     /// # Safety
-    /// The machine has AVX2, FMA and F16C.
-    kn_avx2, block, 8, "avx2,fma,f16c", 2, [1]
+    /// The machine has AVX2, FMA, F16C and what `V` needs.
+    kn_avx2<Dots>, block, 8, "avx2,fma,f16c", 2, [1]
 );
 
 /// `len` rows from `row`, a multiple of 8, against tokens `t0..t0 + T` in `P` planes.
@@ -18,7 +19,7 @@ kernel!(
 /// The rows and tokens exist; `y` has room for `len` sums of each token, `count` apart.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn block<F: Format, const P: usize, const T: usize>(
+unsafe fn block<D: Dots, F: Format, const P: usize, const T: usize>(
     w: &Codes<'_>,
     row: usize,
     len: usize,
@@ -27,7 +28,6 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
     y: *mut f32,
     count: usize,
 ) {
-    let ones = _mm256_set1_epi16(1);
     let size = w.scale_dtype.size();
     let zero = _mm256_setzero_si256();
     for g in 0..w.groups {
@@ -57,7 +57,6 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
             }
             let ahead = w.rows * 16;
             for i in (0..len).step_by(8) {
-                // Steps of at most 2 * 15 * 127 (eight) or 2 * 7 * 127 (twelve) fit 16 bits.
                 let mut sums = [[zero; P]; T];
                 for s in 0..4 {
                     if i % 16 == 0 {
@@ -68,7 +67,7 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
                     for (sums, values) in sums.iter_mut().zip(&values) {
                         for (sum, values) in sums.iter_mut().zip(values) {
                             for (part, v) in parts[..F::PARTS].iter().zip(&values[s]) {
-                                *sum = _mm256_add_epi16(*sum, _mm256_maddubs_epi16(*part, *v));
+                                *sum = D::step(*sum, *part, *v);
                             }
                         }
                     }
@@ -77,7 +76,7 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
                 for t in 0..T {
                     let mut dot = offsets[t];
                     for (p, sum) in sums[t].iter().enumerate() {
-                        let more = _mm256_madd_epi16(*sum, ones);
+                        let more = D::finish(*sum);
                         let more = if p + 1 < P { _mm256_slli_epi32::<7>(more) } else { more };
                         dot = _mm256_add_epi32(dot, more);
                     }

@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: 16 rows at a time.
 
 use super::super::codes::x86::scales16;
+use super::super::simd::Wide;
 use super::*;
 use std::arch::x86_64::*;
 
@@ -8,8 +9,8 @@ kernel!(
     /// See [`kn_scalar`]; up to 4 tokens share one unpacking.
     ///
     /// # Safety
-    /// The machine has AVX-512 F, BW, VL, DQ and VNNI.
-    kn_avx512, block, 16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c", 4, [1 2 3]
+    /// The machine has AVX-512 F, BW, VL, DQ, VNNI and what `V` says.
+    kn_avx512<Wide>, block, 16, "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c", 4, [1 2 3]
 );
 
 /// `len` rows from `row`, a multiple of 16, against tokens `t0..t0 + T` in `P` planes.
@@ -18,7 +19,7 @@ kernel!(
 /// The rows and tokens exist; `y` has room for `len` sums of each token, `count` apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn block<F: Format, const P: usize, const T: usize>(
+unsafe fn block<W: Wide, F: Format, const P: usize, const T: usize>(
     w: &Codes<'_>,
     row: usize,
     len: usize,
@@ -60,7 +61,7 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
                 for s in 0..4 {
                     // The same rows of the next group: the stream jumps there after this block.
                     _mm_prefetch::<_MM_HINT_T1>(words[s].wrapping_add(i * 4 + ahead).cast());
-                    let parts = F::split_avx512(_mm512_loadu_si512(words[s].add(i * 4).cast()));
+                    let parts = F::split_avx512::<W>(_mm512_loadu_si512(words[s].add(i * 4).cast()));
                     for (dots, values) in dots.iter_mut().zip(&values) {
                         for (dot, values) in dots.iter_mut().zip(values) {
                             for (part, v) in parts[..F::PARTS].iter().zip(&values[s]) {

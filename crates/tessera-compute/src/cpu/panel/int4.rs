@@ -24,16 +24,11 @@ pub unsafe fn int4_nk_avx512(w: &Codes<'_>, row: usize, order: &[u32], panel: &m
         w.words[row * w.groups * 16..].as_ptr()
     });
     let whole = w.groups / 4 * 4;
-    let next = PANEL * w.groups * 16;
     // Groups are read as they lie, four to a cache line, and written where they are visited.
     for g in (0..whole).step_by(4) {
         // SAFETY: groups `g..g + 4` of each row are inside `words`.
         unsafe {
-            let line = |r: usize| {
-                // The next panel follows this one in the file.
-                _mm_prefetch::<_MM_HINT_T1>(base[r].wrapping_add(g * 16 + next).cast());
-                _mm512_loadu_si512(base[r].add(g * 16).cast())
-            };
+            let line = |r: usize| _mm512_loadu_si512(base[r].add(g * 16).cast());
             // set[c][q]: group g + q of rows c, c + 4, c + 8, c + 12, one in each 128 bits.
             let set: [[__m512i; 4]; 4] =
                 std::array::from_fn(|c| columns([line(c), line(c + 4), line(c + 8), line(c + 12)]));

@@ -1,26 +1,33 @@
-//! AVX2: 8 words at a time and `vpmaddubsw`, whose 16-bit sums cannot overflow with codes of 4 bits.
+//! AVX2 and AVX-VNNI: 8 words at a time.
 
 use super::super::codes::GROUP_BYTES;
 use super::super::codes::x86::scales8;
+use super::super::simd::Dots;
 use super::*;
 use std::arch::x86_64::*;
 
 /// See [`rows_scalar`]; up to 2 tokens share one unpacking.
 ///
 /// # Safety
-/// The machine has AVX2, FMA and F16C.
+/// The machine has AVX2, FMA, F16C and what `D` needs.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn rows_avx2<F: Format>(w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n: usize, y: &mut [f32]) {
+pub unsafe fn rows_avx2<D: Dots, F: Format>(
+    w: &Codes<'_>,
+    rows: Range<usize>,
+    x: &q8::Rows,
+    n: usize,
+    y: &mut [f32],
+) {
     w.check::<F>(&rows, x, n, y);
     let mut t = 0;
     while t < n {
         // SAFETY: the instruction set is the caller's promise; `check` made the lengths right.
         unsafe {
             match (x.planes, n - t) {
-                (1, 1) => some_tokens::<F, 1, 1>(w, &rows, x, t, y),
-                (1, _) => some_tokens::<F, 1, 2>(w, &rows, x, t, y),
-                (_, 1) => some_tokens::<F, 2, 1>(w, &rows, x, t, y),
-                (_, _) => some_tokens::<F, 2, 2>(w, &rows, x, t, y),
+                (1, 1) => some_tokens::<D, F, 1, 1>(w, &rows, x, t, y),
+                (1, _) => some_tokens::<D, F, 1, 2>(w, &rows, x, t, y),
+                (_, 1) => some_tokens::<D, F, 2, 1>(w, &rows, x, t, y),
+                (_, _) => some_tokens::<D, F, 2, 2>(w, &rows, x, t, y),
             }
         }
         t += (n - t).min(2);
@@ -33,7 +40,7 @@ pub unsafe fn rows_avx2<F: Format>(w: &Codes<'_>, rows: Range<usize>, x: &q8::Ro
 /// As for [`rows_avx2`]; the lengths were checked.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn some_tokens<F: Format, const P: usize, const T: usize>(
+unsafe fn some_tokens<D: Dots, F: Format, const P: usize, const T: usize>(
     w: &Codes<'_>,
     rows: &Range<usize>,
     x: &q8::Rows,
@@ -56,7 +63,7 @@ unsafe fn some_tokens<F: Format, const P: usize, const T: usize>(
             };
             for b in 0..full {
                 let ws = in_order(scales.add(b * LANES * size));
-                block::<F, P, T>(words.add(b * LANES * GROUP_BYTES), LANES, ws, x, t0, b, &mut acc);
+                block::<D, F, P, T>(words.add(b * LANES * GROUP_BYTES), LANES, ws, x, t0, b, &mut acc);
             }
             if left > 0 {
                 // Copied to where zeros follow.
@@ -65,7 +72,7 @@ unsafe fn some_tokens<F: Format, const P: usize, const T: usize>(
                 std::ptr::copy_nonoverlapping(from, codes.as_mut_ptr(), left * GROUP_BYTES);
                 let from = scales.add(full * LANES * size);
                 std::ptr::copy_nonoverlapping(from, ws.as_mut_ptr(), left * size);
-                block::<F, P, T>(codes.as_ptr(), left, in_order(ws.as_ptr()), x, t0, full, &mut acc);
+                block::<D, F, P, T>(codes.as_ptr(), left, in_order(ws.as_ptr()), x, t0, full, &mut acc);
             }
             for (t, acc) in acc.iter().enumerate() {
                 let mut sums = [0.0; LANES];
@@ -100,7 +107,7 @@ fn in_lane_order(a: __m256, b: __m256) -> [__m256; 2] {
 /// 256 bytes at `words`, block `b` in `x` for tokens `t0..t0 + T`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn block<F: Format, const P: usize, const T: usize>(
+unsafe fn block<D: Dots, F: Format, const P: usize, const T: usize>(
     words: *const u8,
     groups: usize,
     ws: [__m256; 2],
@@ -109,7 +116,6 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
     b: usize,
     acc: &mut [[__m256; 2]; T],
 ) {
-    let ones = _mm256_set1_epi16(1);
     let mut dots = [[_mm256_setzero_si256(); 8]; T];
     for v in 0..8 {
         // A vector is two groups; groups 4 v' .. 4 v' + 4 are vectors 2 v' and 2 v' + 1.
@@ -124,14 +130,12 @@ unsafe fn block<F: Format, const P: usize, const T: usize>(
                 let values = x.values.as_ptr().add(block + (v / 2) * 64 * F::PARTS * P + (v % 2) * 32);
                 let mut dot = _mm256_setzero_si256();
                 for p in 0..P {
-                    // At most 4 * 15 * 127 or 6 * 7 * 127 in a lane of 16 bits.
                     let mut sum = _mm256_setzero_si256();
                     for (i, part) in parts[..F::PARTS].iter().enumerate() {
                         let values = values.add((p * F::PARTS + i) * 64);
-                        let more = _mm256_maddubs_epi16(*part, _mm256_loadu_si256(values.cast()));
-                        sum = if i == 0 { more } else { _mm256_add_epi16(sum, more) };
+                        sum = D::step(sum, *part, _mm256_loadu_si256(values.cast()));
                     }
-                    let more = _mm256_madd_epi16(sum, ones);
+                    let more = D::finish(sum);
                     dot = if p == 0 { more } else { _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), more) };
                 }
                 dots[v] = dot;

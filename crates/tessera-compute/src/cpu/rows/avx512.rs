@@ -2,15 +2,16 @@
 
 use super::super::codes::GROUP_BYTES;
 use super::super::codes::x86::{scales16, some_scales16};
+use super::super::simd::Wide;
 use super::*;
 use std::arch::x86_64::*;
 
 /// See [`rows_scalar`]; up to 4 tokens share one unpacking.
 ///
 /// # Safety
-/// The machine has AVX-512 F, BW, VL, DQ and VNNI.
+/// The machine has AVX-512 F, BW, VL, DQ, VNNI and what `W` says.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn rows_avx512<F: Format>(
+pub unsafe fn rows_avx512<W: Wide, F: Format>(
     w: &Codes<'_>,
     rows: Range<usize>,
     x: &q8::Rows,
@@ -23,14 +24,14 @@ pub unsafe fn rows_avx512<F: Format>(
         // SAFETY: the instruction set is the caller's promise; `check` made the lengths right.
         unsafe {
             match (x.planes, n - t) {
-                (1, 1) => in_step::<F, 1, 4, 1>(w, &rows, x, t, y),
-                (1, 2) => in_step::<F, 1, 2, 2>(w, &rows, x, t, y),
-                (1, 3) => in_step::<F, 1, 1, 3>(w, &rows, x, t, y),
-                (1, _) => in_step::<F, 1, 1, 4>(w, &rows, x, t, y),
-                (_, 1) => in_step::<F, 2, 4, 1>(w, &rows, x, t, y),
-                (_, 2) => in_step::<F, 2, 2, 2>(w, &rows, x, t, y),
-                (_, 3) => in_step::<F, 2, 1, 3>(w, &rows, x, t, y),
-                (_, _) => in_step::<F, 2, 1, 4>(w, &rows, x, t, y),
+                (1, 1) => in_step::<W, F, 1, 4, 1>(w, &rows, x, t, y),
+                (1, 2) => in_step::<W, F, 1, 2, 2>(w, &rows, x, t, y),
+                (1, 3) => in_step::<W, F, 1, 1, 3>(w, &rows, x, t, y),
+                (1, _) => in_step::<W, F, 1, 1, 4>(w, &rows, x, t, y),
+                (_, 1) => in_step::<W, F, 2, 4, 1>(w, &rows, x, t, y),
+                (_, 2) => in_step::<W, F, 2, 2, 2>(w, &rows, x, t, y),
+                (_, 3) => in_step::<W, F, 2, 1, 3>(w, &rows, x, t, y),
+                (_, _) => in_step::<W, F, 2, 1, 4>(w, &rows, x, t, y),
             }
         }
         t += (n - t).min(4);
@@ -41,7 +42,7 @@ pub unsafe fn rows_avx512<F: Format>(
 /// so that waiting for memory at the beginning of one's page overlaps with that of the others.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn in_step<F: Format, const P: usize, const R: usize, const T: usize>(
+unsafe fn in_step<W: Wide, F: Format, const P: usize, const R: usize, const T: usize>(
     w: &Codes<'_>,
     rows: &Range<usize>,
     x: &q8::Rows,
@@ -52,17 +53,17 @@ unsafe fn in_step<F: Format, const P: usize, const R: usize, const T: usize>(
     for i in 0..part {
         let set = std::array::from_fn(|r| i + r * part);
         // SAFETY: rows of the range; the rest is the caller's promise.
-        unsafe { some_rows::<F, P, R, T>(w, rows, set, x, t0, y) };
+        unsafe { some_rows::<W, F, P, R, T>(w, rows, set, x, t0, y) };
     }
     for i in part * R..rows.len() {
         // SAFETY: as above.
-        unsafe { some_rows::<F, P, 1, T>(w, rows, [i], x, t0, y) };
+        unsafe { some_rows::<W, F, P, 1, T>(w, rows, [i], x, t0, y) };
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn some_rows<F: Format, const P: usize, const R: usize, const T: usize>(
+unsafe fn some_rows<W: Wide, F: Format, const P: usize, const R: usize, const T: usize>(
     w: &Codes<'_>,
     rows: &Range<usize>,
     set: [usize; R],
@@ -93,7 +94,7 @@ unsafe fn some_rows<F: Format, const P: usize, const R: usize, const T: usize>(
                 let s = scales16(w.scale_dtype, scales[r].add(b * LANES * size));
                 ws[r] = _mm512_permutexvar_ps(order, s);
             }
-            block::<F, P, R, T, 4>(at, [u16::MAX; 4], ws, x, t0, b, &mut acc);
+            block::<W, F, P, R, T, 4>(at, [u16::MAX; 4], ws, x, t0, b, &mut acc);
         }
         if left > 0 {
             // The bits of `left` groups of four words, cut into the masks of four vectors; absent
@@ -106,9 +107,9 @@ unsafe fn some_rows<F: Format, const P: usize, const R: usize, const T: usize>(
                 ws[r] = _mm512_permutexvar_ps(order, s);
             }
             if left <= 4 {
-                block::<F, P, R, T, 1>(at, masks, ws, x, t0, full, &mut acc);
+                block::<W, F, P, R, T, 1>(at, masks, ws, x, t0, full, &mut acc);
             } else {
-                block::<F, P, R, T, 4>(at, masks, ws, x, t0, full, &mut acc);
+                block::<W, F, P, R, T, 4>(at, masks, ws, x, t0, full, &mut acc);
             }
         }
         // R * T is at most 4.
@@ -150,7 +151,7 @@ fn tree_sums(v: [__m512; 4]) -> [f32; 4] {
 /// The words of the masks at each of `words`, block `b` in `x` for tokens `t0..t0 + T`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn block<F: Format, const P: usize, const R: usize, const T: usize, const N: usize>(
+unsafe fn block<W: Wide, F: Format, const P: usize, const R: usize, const T: usize, const N: usize>(
     words: [*const u8; R],
     masks: [u16; 4],
     ws: [__m512; R],
@@ -166,7 +167,7 @@ unsafe fn block<F: Format, const P: usize, const R: usize, const T: usize, const
         let mut dots = [[[zero; 2]; T]; R];
         for i in 0..2.min(N - 2 * half) {
             // SAFETY: the caller promises the words and the block.
-            unsafe { dots_of::<F, P, R, T>(words, 2 * half + i, masks, x, t0, b, &mut dots, i) };
+            unsafe { dots_of::<W, F, P, R, T>(words, 2 * half + i, masks, x, t0, b, &mut dots, i) };
         }
         for r in 0..R {
             for t in 0..T {
@@ -198,7 +199,7 @@ unsafe fn block<F: Format, const P: usize, const R: usize, const T: usize, const
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 #[allow(clippy::too_many_arguments)]
-unsafe fn dots_of<F: Format, const P: usize, const R: usize, const T: usize>(
+unsafe fn dots_of<W: Wide, F: Format, const P: usize, const R: usize, const T: usize>(
     words: [*const u8; R],
     v: usize,
     masks: [u16; 4],
@@ -216,7 +217,7 @@ unsafe fn dots_of<F: Format, const P: usize, const R: usize, const T: usize>(
                 u16::MAX => _mm512_loadu_si512(at.cast()),
                 mask => _mm512_maskz_loadu_epi32(mask, at.cast()),
             };
-            let parts = F::split_avx512(codes);
+            let parts = F::split_avx512::<W>(codes);
             for t in 0..T {
                 let block = ((t0 + t) * x.blocks + b) * q8::block::<F>(P);
                 let values = x.values.as_ptr().add(block + v * 64 * F::PARTS * P);

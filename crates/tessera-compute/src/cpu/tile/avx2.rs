@@ -1,14 +1,15 @@
-//! AVX2: lanes are 8 of the 16 rows of a panel.
+//! AVX2 and AVX-VNNI: lanes are 8 of the 16 rows of a panel.
 
+use super::super::simd::{Avx2, Dots};
 use super::*;
 use std::arch::x86_64::*;
 
 /// See [`tile_scalar`].
 ///
 /// # Safety
-/// The machine has AVX2 and FMA.
+/// The machine has AVX2, FMA, F16C and what `D` needs.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub unsafe fn tile_avx2<F: Format>(
+pub unsafe fn tile_avx2<D: Dots, F: Format>(
     panel: &Panel,
     x: &TileView<'_>,
     ends: &[usize; LANES],
@@ -18,8 +19,8 @@ pub unsafe fn tile_avx2<F: Format>(
     // SAFETY: `check` made the lengths right; the rest is the caller's promise.
     unsafe {
         match x.planes {
-            1 => some_planes::<F, 1>(panel, x, ends, y),
-            _ => some_planes::<F, 2>(panel, x, ends, y),
+            1 => some_planes::<D, F, 1>(panel, x, ends, y),
+            _ => some_planes::<D, F, 2>(panel, x, ends, y),
         }
     }
 }
@@ -28,13 +29,12 @@ pub unsafe fn tile_avx2<F: Format>(
 /// As for [`tile_avx2`]; the lengths were checked.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn some_planes<F: Format, const P: usize>(
+unsafe fn some_planes<D: Dots, F: Format, const P: usize>(
     panel: &Panel,
     x: &TileView<'_>,
     ends: &[usize; LANES],
     y: &mut [f32; TILE * PANEL],
 ) {
-    let ones = _mm256_set1_epi16(1);
     for half in 0..2 {
         let mut stack = [[_mm256_setzero_ps(); TILE]; 5];
         let (mut depth, mut from) = (0, 0);
@@ -43,21 +43,23 @@ unsafe fn some_planes<F: Format, const P: usize>(
             for i in from..end {
                 // SAFETY: group `i` is inside every slice.
                 unsafe {
+                    if half == 0 && !x.ahead[0].is_empty() {
+                        x.fetch::<Avx2>(i, ends[LANES - 1]);
+                    }
                     let codes = panel.codes.as_ptr().add(i * F::STEPS * 64 + half * 32);
                     let ws = _mm256_loadu_ps(panel.scales.as_ptr().add(i * PANEL + half * 8));
-                    for (t, acc) in acc.iter_mut().enumerate() {
+                    for (t, acc) in acc[..x.count].iter_mut().enumerate() {
                         let slot = i * TILE + t;
                         let mut dot = _mm256_setzero_si256();
                         for p in 0..P {
                             let values = x.values.as_ptr().add((slot * P + p) * F::GROUP).cast::<i32>();
-                            // Steps of at most 2 * 15 * 127 (eight) or 2 * 7 * 127 (ten) fit 16 bits.
                             let mut sum = _mm256_setzero_si256();
                             for s in 0..F::STEPS {
                                 let c = _mm256_loadu_si256(codes.add(s * 64).cast());
                                 let v = _mm256_set1_epi32(values.add(s).read_unaligned());
-                                sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(c, v));
+                                sum = D::step(sum, c, v);
                             }
-                            let more = _mm256_madd_epi16(sum, ones);
+                            let more = D::finish(sum);
                             dot = _mm256_add_epi32(_mm256_slli_epi32::<7>(dot), more);
                         }
                         let offset = _mm256_set1_epi32(*x.offsets.get_unchecked(slot));

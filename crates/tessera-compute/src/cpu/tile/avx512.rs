@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI: lanes are the 16 rows of a panel.
 
+use super::super::simd::{Avx512, Wide};
 use super::*;
 use std::arch::x86_64::*;
 
@@ -8,7 +9,7 @@ use std::arch::x86_64::*;
 /// # Safety
 /// The machine has AVX-512 F, BW and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub unsafe fn tile_avx512<F: Format>(
+pub unsafe fn tile_avx512<W: Wide, F: Format>(
     panel: &Panel,
     x: &TileView<'_>,
     ends: &[usize; LANES],
@@ -17,46 +18,48 @@ pub unsafe fn tile_avx512<F: Format>(
     check::<F>(panel, x, ends);
     // SAFETY: `check` made the lengths right; the rest is the caller's promise.
     unsafe {
-        match x.planes {
-            1 => some_planes::<F, 1>(panel, x, ends, y),
-            _ => some_planes::<F, 2>(panel, x, ends, y),
+        match (x.planes, x.count) {
+            (1, 1..=2) => some::<F, 1, 2>(panel, x, ends, y),
+            (1, 3..=4) => some::<F, 1, 4>(panel, x, ends, y),
+            (1, 5..=6) => some::<F, 1, 6>(panel, x, ends, y),
+            (1, _) => some::<F, 1, TILE>(panel, x, ends, y),
+            (_, 1..=2) => some::<F, 2, 2>(panel, x, ends, y),
+            (_, 3..=4) => some::<F, 2, 4>(panel, x, ends, y),
+            (_, 5..=6) => some::<F, 2, 6>(panel, x, ends, y),
+            (_, _) => some::<F, 2, TILE>(panel, x, ends, y),
         }
     }
 }
 
+/// The first `T` tokens in `P` planes.
+///
 /// # Safety
 /// As for [`tile_avx512`]; the lengths were checked.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-unsafe fn some_planes<F: Format, const P: usize>(
+unsafe fn some<F: Format, const P: usize, const T: usize>(
     panel: &Panel,
     x: &TileView<'_>,
     ends: &[usize; LANES],
     y: &mut [f32; TILE * PANEL],
 ) {
-    let mut stack = [[_mm512_setzero_ps(); TILE]; 5];
+    let mut stack = [[_mm512_setzero_ps(); T]; 5];
     let (mut depth, mut from) = (0, 0);
     for (lane, &end) in ends.iter().enumerate() {
-        let mut acc = [_mm512_setzero_ps(); TILE];
+        let mut acc = [_mm512_setzero_ps(); T];
         for i in from..end {
             // SAFETY: group `i` is inside every slice.
             unsafe {
+                if !x.ahead[0].is_empty() {
+                    x.fetch::<Avx512>(i, ends[LANES - 1]);
+                }
                 let codes = panel.codes.as_ptr().add(i * F::STEPS * 64);
                 let slot = i * TILE;
                 let values = x.values.as_ptr().add(slot * P * F::GROUP);
                 let offsets = x.offsets.as_ptr().add(slot);
-                let mut dots = [_mm512_setzero_si512(); TILE];
-                for p in 0..P {
-                    for (t, dot) in dots.iter_mut().enumerate() {
-                        // The offset belongs to the sum of all planes, so it comes in with the last.
-                        if p > 0 {
-                            *dot = _mm512_slli_epi32::<7>(*dot);
-                        }
-                        if p + 1 == P {
-                            *dot = _mm512_add_epi32(*dot, _mm512_set1_epi32(*offsets.add(t)));
-                        }
-                    }
-                    // TILE sums at once hide the latency of each.
+                // Many sums at once hide the latency of each.
+                let mut dots = [[_mm512_setzero_si512(); T]; P];
+                for (p, dots) in dots.iter_mut().enumerate() {
                     for s in 0..F::STEPS {
                         let c = _mm512_loadu_si512(codes.add(s * 64).cast());
                         for (t, dot) in dots.iter_mut().enumerate() {
@@ -66,7 +69,11 @@ unsafe fn some_planes<F: Format, const P: usize>(
                     }
                 }
                 let ws = _mm512_loadu_ps(panel.scales.as_ptr().add(i * PANEL));
-                for (t, (acc, dot)) in acc.iter_mut().zip(dots).enumerate() {
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    let mut dot = _mm512_add_epi32(dots[P - 1][t], _mm512_set1_epi32(*offsets.add(t)));
+                    if P == 2 {
+                        dot = _mm512_add_epi32(dot, _mm512_slli_epi32::<7>(dots[0][t]));
+                    }
                     let scale = _mm512_mul_ps(ws, _mm512_set1_ps(*x.scales.as_ptr().add(slot + t)));
                     *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *acc);
                 }

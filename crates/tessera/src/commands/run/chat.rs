@@ -196,7 +196,7 @@ impl Chat<'_> {
         if let Some(error) = failed {
             return Err(error);
         }
-        stats.finish(answer.cached_tokens);
+        stats.finish(&answer);
         self.last = Some(stats);
         self.out.line("")?;
         match answer.finish_reason {

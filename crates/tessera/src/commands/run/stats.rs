@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tessera_engine::generate::Event;
+use tessera_engine::generate::{Answer, Event};
 
 /// Times of one answer.
 pub struct Stats {
@@ -11,6 +11,8 @@ pub struct Stats {
     last: Instant,
     prompt_tokens: usize,
     cached_tokens: usize,
+    drafted_tokens: usize,
+    accepted_tokens: usize,
     tokens: usize,
 }
 
@@ -18,7 +20,16 @@ impl Stats {
     /// The request is made now.
     pub fn start(prompt_tokens: usize) -> Stats {
         let now = Instant::now();
-        Stats { start: now, first: None, last: now, prompt_tokens, cached_tokens: 0, tokens: 0 }
+        Stats {
+            start: now,
+            first: None,
+            last: now,
+            prompt_tokens,
+            cached_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
+            tokens: 0,
+        }
     }
 
     /// Notes when a token came.
@@ -31,8 +42,9 @@ impl Stats {
     }
 
     /// The answer is there.
-    pub fn finish(&mut self, cached_tokens: usize) {
-        self.cached_tokens = cached_tokens;
+    pub fn finish(&mut self, answer: &Answer) {
+        self.cached_tokens = answer.cached_tokens;
+        (self.drafted_tokens, self.accepted_tokens) = (answer.drafted_tokens, answer.accepted_tokens);
     }
 
     fn ttft(&self) -> Option<Duration> {
@@ -56,14 +68,20 @@ impl Stats {
             "ttft_ms": self.ttft().map(ms),
             "prefill_tokens_per_s": self.prefill_rate(),
             "decode_tokens_per_s": self.decode_rate(),
+            "drafted_tokens": self.drafted_tokens,
+            "accepted_tokens": self.accepted_tokens,
         })
     }
 
     /// For people.
     pub fn line(&self) -> String {
         let number = |r: Option<f64>| r.map_or("-".to_owned(), |r| format!("{r:.1}"));
+        let drafts = match self.drafted_tokens {
+            0 => String::new(),
+            n => format!(" ({} of {n} drafted ones accepted)", self.accepted_tokens),
+        };
         format!(
-            "prompt {} tokens ({} from the cache), {} tokens/s; answer {} tokens, {} tokens/s; first token after {}",
+            "prompt {} tokens ({} from the cache), {} tokens/s; answer {} tokens{drafts}, {} tokens/s; first token after {}",
             self.prompt_tokens,
             self.cached_tokens,
             number(self.prefill_rate()),

@@ -1,0 +1,113 @@
+//! What instruction sets of one width do not share: the kernels of that width are written once, over
+//! [`Dots`] on 256 bits and over [`Wide`] on 512.
+//!
+//! The functions around these are compiled for the smaller set, into which an intrinsic of the larger
+//! one would not be inlined. So its one instruction is written as such.
+
+use std::arch::x86_64::*;
+
+/// How 32 codes below 16 meet 32 values of any i8.
+pub trait Dots: Copy + 'static {
+    /// Adds products to a sum that is not finished: up to 12 of them, if a code with 15 is in no more
+    /// than 8.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    unsafe fn step(sum: __m256i, codes: __m256i, values: __m256i) -> __m256i;
+
+    /// Lane `i` of eight i32 is the sum of bytes `4 i .. 4 i + 4` of all steps.
+    ///
+    /// # Safety
+    /// The machine has the instruction set.
+    unsafe fn finish(sum: __m256i) -> __m256i;
+}
+
+/// AVX2: `vpmaddubsw`, 16-bit sums of pairs, which cannot overflow: at most 8 * 2 * 15 * 127 or
+/// 12 * 2 * 7 * 127.
+#[derive(Clone, Copy)]
+pub struct Pairs;
+
+impl Dots for Pairs {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn step(sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+        _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes, values))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn finish(sum: __m256i) -> __m256i {
+        _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+    }
+}
+
+/// AVX-VNNI, or with `EVEX` the same instruction as AVX-512 VL and VNNI spell it: `vpdpbusd`.
+#[derive(Clone, Copy)]
+pub struct Vnni<const EVEX: bool>;
+
+impl<const EVEX: bool> Dots for Vnni<EVEX> {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn step(mut sum: __m256i, codes: __m256i, values: __m256i) -> __m256i {
+        // SAFETY: registers only; the machine has the instruction, as the caller promises.
+        unsafe {
+            if EVEX {
+                std::arch::asm!("{{evex}} vpdpbusd {s}, {c}, {v}",
+                    s = inout(ymm_reg) sum, c = in(ymm_reg) codes, v = in(ymm_reg) values,
+                    options(pure, nomem, nostack, preserves_flags));
+            } else {
+                std::arch::asm!("{{vex}} vpdpbusd {s}, {c}, {v}",
+                    s = inout(ymm_reg) sum, c = in(ymm_reg) codes, v = in(ymm_reg) values,
+                    options(pure, nomem, nostack, preserves_flags));
+            }
+        }
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: __m256i) -> __m256i {
+        sum
+    }
+}
+
+/// What an AVX-512 with VNNI may have besides.
+pub trait Wide: Copy + 'static {
+    /// Whether [`fields`] can be called.
+    const VBMI: bool;
+}
+
+/// AVX-512 F, BW, VL, DQ and VNNI.
+#[derive(Clone, Copy)]
+pub struct Vl;
+
+/// And VBMI.
+#[derive(Clone, Copy)]
+pub struct Vbmi;
+
+impl Wide for Vl {
+    const VBMI: bool = false;
+}
+
+impl Wide for Vbmi {
+    const VBMI: bool = true;
+}
+
+/// Each byte of each word is the 8 bits of that word which begin at the bit that the same byte of `at`
+/// names, as far as `mask` has ones. Past the word's end they are any bits.
+///
+/// # Safety
+/// The machine has AVX-512 VBMI.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub unsafe fn fields(words: __m512i, at: u32, mask: i32) -> __m512i {
+    // The instruction takes its bits from 64; the second word of those is 32 bits further.
+    let at = u64::from(at) | (u64::from(at) + 0x2020_2020) << 32;
+    let fields;
+    // SAFETY: registers only; the machine has the instruction, as the caller promises.
+    unsafe {
+        std::arch::asm!("vpmultishiftqb {f}, {a}, {w}",
+            f = lateout(zmm_reg) fields, a = in(zmm_reg) _mm512_set1_epi64(at as i64),
+            w = in(zmm_reg) words, options(pure, nomem, nostack, preserves_flags));
+    }
+    _mm512_and_si512(fields, _mm512_set1_epi32(mask))
+}
