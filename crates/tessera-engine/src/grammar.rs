@@ -125,8 +125,11 @@ impl GrammarEnv {
     /// `rows` is the size of the model's vocabulary, at least the tokenizer's; rows without a token are
     /// never allowed. `ends` are the tokens that end an answer.
     pub fn new(tokenizer: Arc<Tokenizer>, rows: usize, ends: &[u32]) -> Result<GrammarEnv, GrammarError> {
-        let vocabulary = Vocabulary::new(tokenizer.clone(), rows, ends).map_err(GrammarError::Vocabulary)?;
-        let env: TokEnv = Arc::new(vocabulary);
+        // The tree of tokens asserts what it needs of a vocabulary, and vocabularies are files.
+        let build = || Vocabulary::new(tokenizer.clone(), rows, ends);
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
+        let built = built.unwrap_or_else(|_| Err("its tokens do not fit llguidance's tree".to_owned()));
+        let env: TokEnv = Arc::new(built.map_err(GrammarError::Vocabulary)?);
         let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
         let slices = llguidance::earley::SlicedBiasComputer::json_slices();
         let mut factory = ParserFactory::new(&env, capabilities, &slices)
@@ -137,7 +140,8 @@ impl GrammarEnv {
             initial_lexer_fuel: 1_000_000,
             step_lexer_fuel: 150_000,
             step_max_items: 50_000,
-            max_items_in_row: 2_000,
+            // As many optional properties as a schema may have.
+            max_items_in_row: 20_000,
             max_lexer_states: 30_000,
             max_grammar_size: 200_000,
             precompute_large_lexemes: true,
@@ -169,22 +173,24 @@ impl GrammarEnv {
         if let Value::Object(root) = root {
             whole.extend(root);
         }
-        let schema = normalizer.finish(whole)?;
-        self.start(TopLevelGrammar::from_json_schema(schema), "JSON schema")
+        let (schema, places) = normalizer.finish(whole)?;
+        self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))
     }
 
     /// Text that a regular expression matches from its beginning to its end, in the syntax of Rust's
     /// `regex` crate, without look-around and word boundaries.
     pub fn regex(&self, regex: &str) -> Result<GrammarConstraint, GrammarError> {
         lark::check_regex(regex)?;
-        self.start(TopLevelGrammar::from_regex(regex), "regex")
+        let refused = |message| GrammarError::Invalid { what: "regex", message };
+        self.start(TopLevelGrammar::from_regex(regex), refused)
     }
 
     /// Text by a grammar in Lark's syntax, in the variant that llguidance reads. JSON schemas in it
     /// (`%json {...}`) are held to the same rules as others. What would not be honoured is refused:
     /// `temperature=`, `stop=` (use `suffix=`), `allow_invalid_utf8`.
     pub fn lark(&self, grammar: &str) -> Result<GrammarConstraint, GrammarError> {
-        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), "grammar")
+        let refused = |message| GrammarError::Invalid { what: "grammar", message };
+        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), refused)
     }
 
     /// Calls of tools; `around` writes the grammar around the JSON of one call.
@@ -208,18 +214,17 @@ impl GrammarEnv {
                 "additionalProperties": false,
             }));
         }
-        let object = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
-        self.start(TopLevelGrammar::from_lark(around(&object)), "JSON schema")
+        let (object, places) = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
+        self.start(TopLevelGrammar::from_lark(around(&object)), |message| places.explain(&message))
     }
 
-    fn start(&self, grammar: TopLevelGrammar, what: &'static str) -> Result<GrammarConstraint, GrammarError> {
-        let parser = self.factory.create_parser(grammar).map_err(|e| {
-            let message = first_lines(&format!("{e:#}"));
-            match what {
-                "JSON schema" => GrammarError::Unusable(message),
-                what => GrammarError::Invalid { what, message },
-            }
-        })?;
+    fn start(
+        &self,
+        grammar: TopLevelGrammar,
+        refused: impl FnOnce(String) -> GrammarError,
+    ) -> Result<GrammarConstraint, GrammarError> {
+        let parser = self.factory.create_parser(grammar);
+        let parser = parser.map_err(|e| refused(first_lines(&format!("{e:#}"))))?;
         let mut matcher = Matcher::new(Ok(parser));
         // A grammar that nothing satisfies, or that is too much work, shows at its first mask.
         let first = matcher.compute_mask_or_eos();

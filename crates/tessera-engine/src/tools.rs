@@ -140,19 +140,25 @@ impl ToolFormat {
         if forced {
             return format!("start: calls\n{rules}");
         }
+        let unmarked = |regex: &str| format!("{regex} & ~/(?s:.*){}(?s:.*)/", literal_regex(open));
         match self {
-            // Text up to the mark is one lexeme with it: a lexeme is only ended by what cannot be in it.
-            ToolFormat::Hermes if special(open).is_none() => {
-                let inner = format!("\"\\n\" object \"\\n\" {}", mark(end));
-                let again = if many { "(upto inner)*" } else { "(upto inner)?" };
-                let not_open = literal_regex(open);
-                format!(
-                    "start: {again} REST\nupto[lazy]: /(?s:.*){not_open}/\ninner: {inner}\nobject: %json {object}\n\
-                     REST: /(?s:.*)/ & ~/(?s:.*){not_open}(?s:.*)/\n"
-                )
+            ToolFormat::Hermes | ToolFormat::Mistral if special(open).is_some() => {
+                format!("start: TEXT (calls)?\nTEXT: {}\n{rules}", unmarked("/(?s:.*)/"))
             }
+            // Text up to the mark is one lexeme with it: what ends a lexeme is that nothing longer matches.
             ToolFormat::Hermes | ToolFormat::Mistral => {
-                format!("start: TEXT (calls)?\nTEXT: /(?s:.*)/\n{rules}")
+                let (inner, again) = match self {
+                    ToolFormat::Hermes => {
+                        (format!("\"\\n\" object \"\\n\" {}", mark(end)), if many { "*" } else { "?" })
+                    }
+                    _ => (format!("\"[\" object {} \"]\"", more(", ").replace("call", "object")), "?"),
+                };
+                format!(
+                    "start: (upto inner){again} REST\nupto[lazy]: /(?s:.*){}/\ninner: {inner}\n\
+                     object: %json {object}\nREST: {}\n",
+                    literal_regex(open),
+                    unmarked("/(?s:.*)/")
+                )
             }
             // Without a mark, an answer that begins with a brace is a call.
             ToolFormat::Llama3 | ToolFormat::Generic => {

@@ -73,7 +73,7 @@ fn cases() -> Vec<(ToolFormat, String, &'static str)> {
         (Hermes, format!("<tool_call>{CALL}"), r#"C0:weather {"city": "Köln"} ."#),
         (Hermes, format!("<tool_call>{CALL}</tool_"), r#"C0:weather {"city": "Köln"} ."#),
         (Hermes, format!("<tool_call>{CALL}</tool_call> after"), r#"C0:weather {"city": "Köln"} . T" after""#),
-        (Hermes, format!("<tool_call>{CALL}, what"), r#"C0:weather {"city": "Köln"} . M", what""#),
+        (Hermes, format!("<tool_call>{CALL}, what"), r#"C0:weather {"city": "Köln"} . M"," T" what""#),
         (Hermes, "<tool_call>\nno JSON".into(), r#"M"<tool_call>\nn" T"o JSON""#),
         (Hermes, "a <tool_call>{\"name\": \"nope\", \"arguments\": {}}</tool_call>".into(),
             r#"T"a" M" <tool_call>{\"name\": \"nope\"" T", \"arguments\": {}}</tool_call>""#),

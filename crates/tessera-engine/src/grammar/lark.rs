@@ -79,7 +79,8 @@ pub(super) fn checked(grammar: &str) -> Result<String, GrammarError> {
         let mut normalizer = schema::Normalizer::default();
         let root = normalizer.add(&value, "%json")?;
         out.push_str(&grammar[rest..start]);
-        out.push_str(&embedded(normalizer, root, JsonSpacing::Free)?);
+        // Errors of llguidance name its own line of the grammar.
+        out.push_str(&embedded(normalizer, root, JsonSpacing::Free)?.0);
         rest = end;
         from = end;
     }
@@ -92,13 +93,14 @@ pub(super) fn embedded(
     normalizer: schema::Normalizer,
     root: Value,
     spacing: JsonSpacing,
-) -> Result<String, GrammarError> {
+) -> Result<(String, schema::Places), GrammarError> {
     let mut whole = Map::new();
     whole.insert("x-guidance".to_owned(), spacing.options());
     if let Value::Object(root) = root {
         whole.extend(root);
     }
-    Ok(format!(" {} ", normalizer.finish(whole)?))
+    let (schema, places) = normalizer.finish(whole)?;
+    Ok((format!(" {schema} "), places))
 }
 
 /// Whether `word =` stands in the grammar's code.

@@ -5,6 +5,7 @@
 //! character classes); anything else ends the walk with the keyword and where it is. Nothing that this
 //! file does not know reaches llguidance, so none of its lenient ways can be switched on from outside.
 
+mod circles;
 mod values;
 
 use super::GrammarError;
@@ -64,11 +65,71 @@ enum Draft {
 #[derive(Default)]
 pub(super) struct Normalizer {
     definitions: Vec<Option<Value>>,
+    /// Where each of them comes from.
+    origins: Vec<String>,
     /// Definitions that a definition refers to without reading anything first: a circle of these would
     /// never end.
     in_place: Vec<Vec<usize>>,
+    /// Where the keywords are that llguidance may still refuse: the definition, the keyword, its place.
+    judged_later: Vec<(usize, &'static str, String)>,
     nodes: usize,
     text: usize,
+}
+
+/// Keywords that llguidance may refuse, with what it says then and what is said here.
+const JUDGED_LATER: [(&str, &str, &str); 6] = [
+    (
+        "oneOf",
+        "oneOf constraints",
+        "the alternatives cannot be told apart while text is generated; anyOf lets any of them through",
+    ),
+    ("patternProperties", "patternProperty regexes", "a name could match two patterns"),
+    (
+        "minProperties",
+        "min/maxProperties",
+        "is enforced only where all listed properties are required, or none besides them is allowed",
+    ),
+    (
+        "maxProperties",
+        "min/maxProperties",
+        "is enforced only where all listed properties are required, or none besides them is allowed",
+    ),
+    ("multipleOf", "multipleOf", "has too many digits"),
+    ("$ref", "circular references", "a circle of references with other keywords beside them"),
+];
+
+/// The definitions' places, to say in a request's terms what llguidance refuses.
+pub(super) struct Places(Vec<(usize, &'static str, String)>);
+
+impl Places {
+    /// The error for what llguidance says.
+    pub fn explain(&self, message: &str) -> GrammarError {
+        // It names the definition that it was in, if it was in one.
+        let within = message.rsplit_once("#/$defs/d").and_then(|(_, rest)| {
+            rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|id| id.parse::<usize>().ok())
+        });
+        let known = JUDGED_LATER.iter().filter(|(_, says, _)| message.contains(says));
+        let found = known.flat_map(|(keyword, _, why)| {
+            self.0
+                .iter()
+                .filter(move |(_, k, _)| k == keyword)
+                .map(move |(id, k, place)| (*id, *k, place, *why))
+        });
+        let found: Vec<_> = found.collect();
+        let exact = found.iter().find(|(id, ..)| Some(*id) == within).or(found.first());
+        match exact {
+            Some((_, keyword, place, why)) => GrammarError::Schema {
+                pointer: (*place).clone(),
+                keyword: (*keyword).to_owned(),
+                message: (*why).to_owned(),
+            },
+            None if message.contains("Unsatisfiable") => {
+                let what = message.rsplit("Unsatisfiable schema: ").next().unwrap_or_default();
+                GrammarError::Unusable(format!("nothing satisfies the schema: {}", what.trim()))
+            }
+            None => GrammarError::Unusable(message.lines().next().unwrap_or_default().to_owned()),
+        }
+    }
 }
 
 /// One document while it is walked.
@@ -85,7 +146,9 @@ struct Document<'a> {
 struct Place {
     pointer: String,
     depth: usize,
-    /// The definition that this is part of without anything being read first.
+    /// The definition that this is in.
+    home: usize,
+    /// The same, if nothing is read before this.
     owner: Option<usize>,
 }
 
@@ -94,6 +157,7 @@ impl Place {
         Place {
             pointer: format!("{}/{keyword}", self.pointer),
             depth: self.depth + 1,
+            home: self.home,
             owner: self.owner.filter(|_| in_place),
         }
     }
@@ -117,20 +181,21 @@ impl Normalizer {
         };
         let mut document = Document { root, base, draft, targets: HashMap::new() };
         // The root is a definition like any other: references to `#` are common.
-        let place = Place { pointer: String::new(), depth: 0, owner: None };
+        let place = Place { pointer: String::new(), depth: 0, home: 0, owner: None };
         let id = self.target(&mut document, "", root, &place)?;
         Ok(reference(id))
     }
 
     /// Puts the definitions under a schema made of what [`Normalizer::add`] gave.
-    pub fn finish(self, root: Map<String, Value>) -> Result<Value, GrammarError> {
+    pub fn finish(self, root: Map<String, Value>) -> Result<(Value, Places), GrammarError> {
         self.refuse_circles()?;
+        self.refuse_endless()?;
         let mut root = root;
         let definitions = self.definitions.into_iter().enumerate();
         let definitions: Map<String, Value> =
             definitions.filter_map(|(i, d)| Some((format!("d{i}"), d?))).collect();
         root.insert("$defs".to_owned(), Value::Object(definitions));
-        Ok(Value::Object(root))
+        Ok((Value::Object(root), Places(self.judged_later)))
     }
 
     /// The definition for a place in a document, made on first use.
@@ -147,8 +212,9 @@ impl Normalizer {
         let id = self.definitions.len();
         self.definitions.push(None);
         self.in_place.push(Vec::new());
+        self.origins.push(shown(document, pointer));
         document.targets.insert(pointer.to_owned(), id);
-        let place = Place { pointer: pointer.to_owned(), depth: from.depth + 1, owner: Some(id) };
+        let place = Place { pointer: pointer.to_owned(), depth: from.depth + 1, home: id, owner: Some(id) };
         let schema = self.schema(document, value, &place)?;
         self.definitions[id] = Some(schema);
         Ok(id)
@@ -197,29 +263,6 @@ impl Normalizer {
         }
         Ok(())
     }
-
-    /// A definition that leads back to itself before anything is read has no meaning.
-    fn refuse_circles(&self) -> Result<(), GrammarError> {
-        // 0: not seen, 1: on the path, 2: done.
-        let mut state = vec![0u8; self.in_place.len()];
-        for start in 0..self.in_place.len() {
-            let mut path = vec![(start, 0)];
-            while let Some((node, next)) = path.pop() {
-                state[node] = if state[node] == 2 { 2 } else { 1 };
-                let Some(to) = self.in_place[node].get(next) else {
-                    state[node] = 2;
-                    continue;
-                };
-                path.push((node, next + 1));
-                match state[*to] {
-                    0 => path.push((*to, 0)),
-                    1 => return Err(unsupported("", "$ref", "a circle of references that reads nothing")),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The walk over one schema object.
@@ -234,6 +277,10 @@ impl Walk<'_, '_, '_> {
     fn run(mut self) -> Result<Value, GrammarError> {
         for (keyword, value) in self.map {
             self.check(keyword, value)?;
+            if let Some((known, ..)) = JUDGED_LATER.iter().find(|(known, ..)| known == keyword) {
+                let place = format!("{}/{known}", shown(self.document, &self.place.pointer));
+                self.normalizer.judged_later.push((self.place.home, known, place));
+            }
         }
         let mut out = Map::new();
         // The order is fixed: llguidance reads keywords in order and looks at neighbours only.
@@ -335,6 +382,8 @@ impl Walk<'_, '_, '_> {
             | "unevaluatedItems"
             | "unevaluatedProperties" => false,
             "x-guidance" => false,
+            // Annotations since 2019-09; before, a validator may check them.
+            "contentEncoding" | "contentMediaType" if self.document.draft == Draft::Seven => false,
             _ if ANNOTATIONS.contains(&keyword) || keyword.starts_with("x-") => true,
             _ => return Err(self.error(keyword, "not a known keyword, so it cannot be enforced")),
         };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
 /// Depth of a literal object or list.
 const MAX_LITERAL_DEPTH: usize = 32;
-/// Numbers up to here are exact as f64 and small enough for the digit ranges that bounds turn into.
+/// Numbers below this are exact as f64 and small enough for the digit ranges that bounds turn into.
 const MAX_NUMBER: f64 = 9_007_199_254_740_992.0;
 /// Most digits after the point of a bound.
 const MAX_DECIMALS: usize = 15;
@@ -151,8 +151,8 @@ impl Walk<'_, '_, '_> {
 
 /// Whether a number of the schema means the same to everyone: numbers become ranges of digits.
 fn exact(number: f64) -> Result<(), String> {
-    if number.abs() > MAX_NUMBER {
-        return Err(format!("{number} is too large: numbers up to {MAX_NUMBER} are exact"));
+    if number.abs() >= MAX_NUMBER {
+        return Err(format!("{number} is too large: only numbers below {MAX_NUMBER} are exact"));
     }
     let text = number.to_string();
     let decimals = text.split_once('.').map_or(0, |(_, digits)| digits.len());
