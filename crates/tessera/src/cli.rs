@@ -180,7 +180,7 @@ pub struct SamplingArgs {
 /// `tessera run`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// A name from the store or the catalogue, or the path of a folder
+    /// A name from the store or the catalogue, or the path of a folder; with --server a model of the server
     pub model: String,
     /// The prompt; without one it is read from stdin, or a chat begins on a terminal
     pub prompt: Option<String>,
@@ -202,6 +202,9 @@ pub struct RunArgs {
     /// Which chat template: MLC's conv_template, else Hugging Face's (auto), or one of them
     #[arg(long, value_enum, default_value = "auto", value_name = "KIND", conflicts_with = "raw")]
     pub template: Template,
+    /// Ask a running server at this address instead (key: TESSERA_API_KEY)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["raw", "template", "ComputeArgs"])]
+    pub server: Option<String>,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: SamplingArgs,
@@ -446,8 +449,9 @@ pub struct PerplexityArgs {
 /// `tessera bench`
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// A name from the store or the path of a folder
-    pub model: String,
+    /// A name from the store or the path of a folder; with --server a model of the server [default: its only one]
+    #[arg(required_unless_present = "server")]
+    pub model: Option<String>,
     /// Tokens of the prompt
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub prompt_tokens: u32,
@@ -455,14 +459,33 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub gen_tokens: u32,
     /// Tokens that are in the cache before the measurement
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", conflicts_with = "server")]
     pub depth: u32,
     /// Sequences at once
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with = "server")]
     pub batch: u32,
     /// Runs; the median is reported
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with = "server")]
     pub repeat: u32,
+    /// Measure a running server at this address (key: TESSERA_API_KEY)
+    #[arg(long, value_name = "URL", conflicts_with = "ComputeArgs", help_heading = "Server")]
+    pub server: Option<String>,
+    /// Requests at once
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(requires = "server", help_heading = "Server")]
+    pub concurrency: u32,
+    /// Requests in all [default: four times --concurrency]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(requires = "server", help_heading = "Server")]
+    pub requests: Option<u32>,
+    /// Tokens at the start of the prompt that all requests share
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "server", help_heading = "Server")]
+    pub shared_prefix: u32,
+    /// Ask for JSON that fits the schema in this file
+    #[arg(long, value_name = "FILE", requires = "server", help_heading = "Server")]
+    pub schema: Option<PathBuf>,
     /// How the model is computed.
     #[command(flatten)]
     pub compute: ComputeArgs,
