@@ -92,7 +92,7 @@ async fn note(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
             tracing::warn!(request_id = id, %method, path, status, ms, why, "request")
         }
         Some(why) => tracing::info!(request_id = id, %method, path, status, ms, why, "request"),
-        None if route == "/metrics" || route == "/health" || route == "/ready" => {
+        None if ["/metrics", "/health", "/ready"].contains(&path.as_str()) => {
             tracing::debug!(request_id = id, %method, path, status, ms, "request");
         }
         None => tracing::info!(request_id = id, %method, path, status, ms, "request"),
@@ -157,6 +157,24 @@ pub async fn read(app: &App, request: Request) -> ApiResult<Asked> {
     let len = bytes.len();
     let body = offload(len, move || json::parse(&bytes)).await?;
     Ok(Asked { caller, body, len })
+}
+
+impl Asked {
+    /// How long it may take to make the body a job, in bytes: grammars and tools are compiled.
+    pub fn effort(&self) -> usize {
+        const COMPILED: [&str; 8] = [
+            "response_format",
+            "tools",
+            "text",
+            "structured_outputs",
+            "guided_json",
+            "guided_regex",
+            "guided_grammar",
+            "regex",
+        ];
+        let compiled = COMPILED.iter().any(|name| self.body.get(name).is_some_and(|v| !v.is_null()));
+        if compiled { usize::MAX } else { self.len }
+    }
 }
 
 /// Runs what takes long for long inputs where it holds nobody up.

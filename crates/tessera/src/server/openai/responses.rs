@@ -47,10 +47,11 @@ struct Plan {
 
 /// Answers a request.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let Asked { caller, body, len } = read(&app, request).await?;
+    let asked = read(&app, request).await?;
+    let (effort, Asked { caller, body, .. }) = (asked.effort(), asked);
     let model = Fields::check(&body, &responses::REQUEST, "")?.text("model").unwrap_or_default().to_owned();
     let lease = app.models.lease(&model).await?;
-    let (lease, plan) = offload(len, move || {
+    let (lease, plan) = offload(effort, move || {
         let plan = plan(&body, &lease)?;
         Ok((lease, plan))
     })
