@@ -45,6 +45,7 @@ pub fn run(args: ServeArgs, out: &Output) -> anyhow::Result<ExitCode> {
         write_timeout: args.write_timeout,
         read_timeout: args.read_timeout,
     };
+    descriptors(config.max_connections, out);
     let level = match (out.quiet, out.verbose) {
         (true, _) => tracing::Level::WARN,
         (_, 0) => tracing::Level::INFO,
@@ -69,6 +70,31 @@ pub fn run(args: ServeArgs, out: &Output) -> anyhow::Result<ExitCode> {
     })?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Raises the limit of open files to what the connections need, as far as the system lets a process do so.
+#[cfg(unix)]
+fn descriptors(connections: usize, out: &Output) {
+    const OTHERS: usize = 256;
+    let wanted = (connections + OTHERS) as libc::rlim_t;
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is ours and lives longer than the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 || limit.rlim_cur >= wanted {
+        return;
+    }
+    limit.rlim_cur = wanted.min(limit.rlim_max);
+    // SAFETY: as above; the call only reads it.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
+    if !raised || limit.rlim_cur < wanted {
+        let connections = connections.min((limit.rlim_cur as usize).saturating_sub(OTHERS));
+        out.note(format_args!(
+            "note: the system lets this process open {} files: connections beyond some {connections} have to wait",
+            limit.rlim_cur
+        ));
+    }
+}
+
+#[cfg(not(unix))]
+fn descriptors(_connections: usize, _out: &Output) {}
 
 /// `NAME=MODEL`, or a model whose name is that of the store, or of its folder.
 fn names(given: &[String]) -> anyhow::Result<Vec<(String, String)>> {
