@@ -77,6 +77,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Convert between Hugging Face, GGUF and MLC folders
     Convert(ConvertArgs),
+    /// Serve models over HTTP, as OpenAI does
+    #[cfg(feature = "server")]
+    Serve(ServeArgs),
     /// Show the token ids and pieces of a text
     Tokenize(TokenizeArgs),
     /// Write the raw logits of a prompt to a safetensors file
@@ -206,6 +209,86 @@ pub struct RunArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// What the server's log looks like.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `tessera serve`
+#[cfg(feature = "server")]
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The server speaks plain HTTP. Beyond this machine, put a proxy before it that has TLS.\n\
+    With API keys (--api-key-file, TESSERA_API_KEY), /v1/*, /tokenize and /detokenize need one of them;\n\
+    the page, /health, /ready, /version and /metrics do not."
+)]
+pub struct ServeArgs {
+    /// Names from the store or the catalogue, or paths of folders; NAME=MODEL serves it under NAME
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub host: std::net::IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080, value_name = "N")]
+    pub port: u16,
+    /// Requests that run at once, for each model
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_sequences: u32,
+    /// Tokens of one step, prompts and answers together
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_batch_tokens: u32,
+    /// Requests that may wait, for each model; one more is refused with 503
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(0..))]
+    pub queue: u32,
+    /// Compute every prompt anew
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+    /// File with API keys, one a line
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Origin whose pages may ask, such as https://example.org, or * (may be repeated) [default: none]
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors: Vec<String>,
+    /// Longest body of a request
+    #[arg(long, default_value = "4MiB", value_name = "SIZE", value_parser = byte_size)]
+    pub max_body: u64,
+    /// Requests a minute for each API key (each address, where there are no keys) [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_limit: Option<u32>,
+    /// Longest time for one request, in seconds
+    #[arg(long, default_value = "600", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: std::time::Duration,
+    /// Unload a model that was not used for so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub idle_unload: Option<std::time::Duration>,
+    /// How long running requests may go on after SIGTERM or Ctrl-C, in seconds
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub grace: std::time::Duration,
+    /// Connections at once
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// Close a connection whose client takes nothing for so many seconds
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub write_timeout: std::time::Duration,
+    /// Close a connection on which no request arrives for so many seconds
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    pub read_timeout: std::time::Duration,
+    /// What the log on stderr looks like
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log: LogFormat,
+    /// Which chat template: MLC's conv_template, else Hugging Face's (auto), or one of them
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
+    pub template: Template,
+    /// How the models are computed.
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
@@ -431,6 +514,14 @@ fn byte_size(text: &str) -> Result<u64, String> {
         Some(0) | None => Err("must be between 1 byte and 2^64 bytes".into()),
         Some(bytes) => Ok(bytes),
     }
+}
+
+#[cfg(feature = "server")]
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    const MOST: f64 = 1e6;
+    let number = text.parse().ok().filter(|&s: &f64| (0.0..=MOST).contains(&s));
+    let number = number.ok_or_else(|| format!("must be a number of seconds from 0 to {MOST}"))?;
+    Ok(std::time::Duration::from_secs_f64(number))
 }
 
 fn number(text: &str, fits: impl Fn(f32) -> bool, must: &str) -> Result<f32, String> {

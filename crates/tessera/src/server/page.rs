@@ -105,7 +105,8 @@ fn respond(file: &'static File, tag: [u8; 18], request: &HeaderMap) -> Response 
 
 /// Whether `If-None-Match` names this content (RFC 9110, 13.1.2: compared weakly).
 fn has_tag(request: &HeaderMap, tag: &[u8]) -> bool {
-    let mut listed = request.get_all(header::IF_NONE_MATCH).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    let mut listed =
+        request.get_all(header::IF_NONE_MATCH).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
     listed.any(|one| {
         let one = one.trim_ascii();
         one == b"*" || one.strip_prefix(b"W/").unwrap_or(one) == tag
@@ -132,7 +133,11 @@ mod tests {
                 let entry = entry.unwrap();
                 if entry.file_type().unwrap().is_file() {
                     let name = entry.file_name().into_string().unwrap();
-                    found.insert(if name == "index.html" { "/".into() } else { format!("/page/{prefix}{name}") });
+                    found.insert(if name == "index.html" {
+                        "/".into()
+                    } else {
+                        format!("/page/{prefix}{name}")
+                    });
                 }
             }
         }
@@ -147,9 +152,15 @@ mod tests {
             assert!(FILES.iter().any(|f| f.path == format!("/{name}")), "{name} is not served");
         }
         for file in FILES.iter().filter(|f| f.kind == JS) {
-            for import in std::str::from_utf8(file.bytes).unwrap().lines().filter(|l| l.starts_with("import ")) {
+            for import in
+                std::str::from_utf8(file.bytes).unwrap().lines().filter(|l| l.starts_with("import "))
+            {
                 let name = import.rsplit('"').nth(1).unwrap().trim_start_matches("./");
-                assert!(FILES.iter().any(|f| f.path == format!("/page/{name}")), "{}: {name} is not served", file.path);
+                assert!(
+                    FILES.iter().any(|f| f.path == format!("/page/{name}")),
+                    "{}: {name} is not served",
+                    file.path
+                );
             }
         }
     }
@@ -170,7 +181,9 @@ mod tests {
     #[test]
     fn a_tag_says_the_same() {
         let tag = tag(b"content");
-        assert!(tag.starts_with(b"\"") && tag.ends_with(b"\"") && tag.iter().filter(|b| **b == b'"').count() == 2);
+        assert!(
+            tag.starts_with(b"\"") && tag.ends_with(b"\"") && tag.iter().filter(|b| **b == b'"').count() == 2
+        );
         let asked = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
