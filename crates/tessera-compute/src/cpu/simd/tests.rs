@@ -154,6 +154,17 @@ fn every_instruction_set_has_the_scalar_lanes() {
     }
 }
 
+/// Here the processor is the judge.
+#[test]
+#[cfg(not(target_arch = "wasm32"))]
+fn fma_can_be_made_of_f64() {
+    for [a, b, c] in triples() {
+        let (found, expected) = (super::fma::exact(a, b, c), a.mul_add(b, c));
+        let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+        assert!(same, "{a:e} * {b:e} + {c:e}: {found:e} and not {expected:e}");
+    }
+}
+
 #[test]
 fn exp_is_close() {
     for i in -3480..3520 {
