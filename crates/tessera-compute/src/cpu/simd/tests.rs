@@ -50,7 +50,7 @@ fn triples() -> Vec<[f32; 3]> {
     for _ in 0..200_000 {
         all.push([r.bits(), r.bits(), r.bits()].map(f32::from_bits));
         // Near each other in size.
-        all.push([0; 3].map(|_| f32::from_bits(0x3f00_0000 + (r.bits() >> 7) | r.bits() & 0x8000_0000)));
+        all.push([0; 3].map(|_| f32::from_bits((0x3f00_0000 + (r.bits() >> 7)) | (r.bits() & 0x8000_0000))));
     }
     for _ in 0..200_000 {
         // Half a step of `c`, or of the smallest f32, times a product of 1 - k 2^-46.
