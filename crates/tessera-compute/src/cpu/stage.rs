@@ -40,6 +40,20 @@ pub struct Linear {
     pub out: Slot,
 }
 
+impl Stage {
+    /// The slots that it reads or writes.
+    pub fn slots(&self) -> [Option<Slot>; 2] {
+        match *self {
+            Stage::Embed { out, .. } => [None, Some(out)],
+            Stage::Linear(Linear { x, out, .. })
+            | Stage::Norm { x, out, .. }
+            | Stage::Gate { x, out, .. }
+            | Stage::Pick { x, out } => [Some(x), Some(out)],
+            Stage::Attend { qkv, out, .. } => [Some(qkv), Some(out)],
+        }
+    }
+}
+
 /// Fuses norm + linear and linear + gate where nobody else reads what lies between.
 pub fn compile(program: &Program) -> Vec<Stage> {
     let ops = &program.ops;

@@ -208,7 +208,10 @@ impl Step {
 impl Executor for Step {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.model.program.vocab, self.model.pages)?;
-        for (slot, shape) in self.slots.iter_mut().zip(&self.model.program.slots) {
+        // Slots between operations that became one stage need no memory.
+        let used = self.model.stages.iter().flat_map(Stage::slots).flatten();
+        for index in used.map(|slot| slot.0) {
+            let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
             if slot.len() < rows * shape.width {
                 slot.resize(rows * shape.width, 0.0);
@@ -288,7 +291,7 @@ impl Run<'_> {
     pub fn row(&self, slot: Slot, row: usize) -> &[f32] {
         let width = self.width(slot);
         assert!(row < self.rows(slot));
-        // SAFETY: the slot was made long enough in `step`; nobody writes it in a stage that reads it.
+        // SAFETY: slots of stages were made long enough in `step`; nobody writes it in a stage that reads it.
         unsafe { std::slice::from_raw_parts(self.slots[slot.0].add(row * width), width) }
     }
 
@@ -300,7 +303,7 @@ impl Run<'_> {
     pub unsafe fn part_mut(&self, slot: Slot, row: usize, from: usize, len: usize) -> &mut [f32] {
         let width = self.width(slot);
         assert!(row < self.rows(slot) && from + len <= width);
-        // SAFETY: the slot was made long enough in `step`; the rest is the caller's promise.
+        // SAFETY: slots of stages were made long enough in `step`; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.slots[slot.0].add(row * width + from), len) }
     }
 
