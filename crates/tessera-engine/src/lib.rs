@@ -7,10 +7,12 @@ pub mod detokenize;
 #[cfg(feature = "threads")]
 pub mod engine;
 pub mod generate;
+pub mod grammar;
 pub mod kv;
 pub mod lookup;
 pub mod model;
 pub mod open;
+pub mod reasoning;
 pub mod request;
 pub mod sampler;
 #[cfg(feature = "threads")]
@@ -19,3 +21,4 @@ pub mod slot;
 pub mod template;
 pub mod text;
 pub mod tokenizer;
+pub mod tools;

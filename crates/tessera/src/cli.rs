@@ -77,6 +77,9 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Convert between Hugging Face, GGUF and MLC folders
     Convert(ConvertArgs),
+    /// Serve models over HTTP, as OpenAI does
+    #[cfg(feature = "server")]
+    Serve(ServeArgs),
     /// Show the token ids and pieces of a text
     Tokenize(TokenizeArgs),
     /// Write the raw logits of a prompt to a safetensors file
@@ -177,7 +180,7 @@ pub struct SamplingArgs {
 /// `tessera run`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// A name from the store or the catalogue, or the path of a folder
+    /// A name from the store or the catalogue, or the path of a folder; with --server a model of the server
     pub model: String,
     /// The prompt; without one it is read from stdin, or a chat begins on a terminal
     pub prompt: Option<String>,
@@ -199,10 +202,93 @@ pub struct RunArgs {
     /// Which chat template: MLC's conv_template, else Hugging Face's (auto), or one of them
     #[arg(long, value_enum, default_value = "auto", value_name = "KIND", conflicts_with = "raw")]
     pub template: Template,
+    /// Ask a running server at this address instead (key: TESSERA_API_KEY)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["raw", "template", "ComputeArgs"])]
+    pub server: Option<String>,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: SamplingArgs,
     /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// What the server's log looks like.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `tessera serve`
+#[cfg(feature = "server")]
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "The server speaks plain HTTP. Beyond this machine, put a proxy before it that has TLS.\n\
+    With API keys (--api-key-file, TESSERA_API_KEY), /v1/*, /tokenize and /detokenize need one of them;\n\
+    the page, /health, /ready, /version and /metrics do not."
+)]
+pub struct ServeArgs {
+    /// Names from the store or the catalogue, or paths of folders; NAME=MODEL serves it under NAME
+    #[arg(required = true, value_name = "MODEL")]
+    pub models: Vec<String>,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    pub host: std::net::IpAddr,
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 8080, value_name = "N")]
+    pub port: u16,
+    /// Requests that run at once, for each model
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub max_sequences: u32,
+    /// Tokens of one step, prompts and answers together
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_batch_tokens: u32,
+    /// Requests that may wait, for each model; one more is refused with 503
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(0..))]
+    pub queue: u32,
+    /// Compute every prompt anew
+    #[arg(long)]
+    pub no_prefix_cache: bool,
+    /// File with API keys, one a line
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Origin whose pages may ask, such as https://example.org, or * (may be repeated) [default: none]
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors: Vec<String>,
+    /// Longest body of a request
+    #[arg(long, default_value = "4MiB", value_name = "SIZE", value_parser = byte_size)]
+    pub max_body: u64,
+    /// Requests a minute for each API key (each address, where there are no keys) [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate_limit: Option<u32>,
+    /// Longest time for one request, in seconds
+    #[arg(long, default_value = "600", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: std::time::Duration,
+    /// Unload a model that was not used for so many seconds [default: never]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub idle_unload: Option<std::time::Duration>,
+    /// How long running requests may go on after SIGTERM or Ctrl-C, in seconds
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub grace: std::time::Duration,
+    /// Connections at once
+    #[arg(long, default_value_t = 1024, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// Close a connection whose client takes nothing for so many seconds
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub write_timeout: std::time::Duration,
+    /// Close a connection on which no request arrives for so many seconds
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = seconds)]
+    pub read_timeout: std::time::Duration,
+    /// What the log on stderr looks like
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log: LogFormat,
+    /// Which chat template: MLC's conv_template, else Hugging Face's (auto), or one of them
+    #[arg(long, value_enum, default_value = "auto", value_name = "KIND")]
+    pub template: Template,
+    /// How the models are computed.
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
@@ -363,8 +449,9 @@ pub struct PerplexityArgs {
 /// `tessera bench`
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// A name from the store or the path of a folder
-    pub model: String,
+    /// A name from the store or the path of a folder; with --server a model of the server [default: its only one]
+    #[arg(required_unless_present = "server")]
+    pub model: Option<String>,
     /// Tokens of the prompt
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub prompt_tokens: u32,
@@ -372,14 +459,33 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 128, value_name = "N")]
     pub gen_tokens: u32,
     /// Tokens that are in the cache before the measurement
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", conflicts_with = "server")]
     pub depth: u32,
     /// Sequences at once
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with = "server")]
     pub batch: u32,
     /// Runs; the median is reported
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(conflicts_with = "server")]
     pub repeat: u32,
+    /// Measure a running server at this address (key: TESSERA_API_KEY)
+    #[arg(long, value_name = "URL", conflicts_with = "ComputeArgs", help_heading = "Server")]
+    pub server: Option<String>,
+    /// Requests at once
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(requires = "server", help_heading = "Server")]
+    pub concurrency: u32,
+    /// Requests in all [default: four times --concurrency]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(requires = "server", help_heading = "Server")]
+    pub requests: Option<u32>,
+    /// Tokens at the start of the prompt that all requests share
+    #[arg(long, default_value_t = 0, value_name = "N", requires = "server", help_heading = "Server")]
+    pub shared_prefix: u32,
+    /// Ask for JSON that fits the schema in this file
+    #[arg(long, value_name = "FILE", requires = "server", help_heading = "Server")]
+    pub schema: Option<PathBuf>,
     /// How the model is computed.
     #[command(flatten)]
     pub compute: ComputeArgs,
@@ -408,6 +514,14 @@ fn byte_size(text: &str) -> Result<u64, String> {
         Some(0) | None => Err("must be between 1 byte and 2^64 bytes".into()),
         Some(bytes) => Ok(bytes),
     }
+}
+
+#[cfg(feature = "server")]
+fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    const MOST: f64 = 1e6;
+    let number = text.parse().ok().filter(|&s: &f64| (0.0..=MOST).contains(&s));
+    let number = number.ok_or_else(|| format!("must be a number of seconds from 0 to {MOST}"))?;
+    Ok(std::time::Duration::from_secs_f64(number))
 }
 
 fn number(text: &str, fits: impl Fn(f32) -> bool, must: &str) -> Result<f32, String> {

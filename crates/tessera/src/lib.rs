@@ -60,6 +60,9 @@ pub use tessera_engine as engine;
 pub use tessera_hub as hub;
 pub use tessera_weights as weights;
 
+#[cfg(feature = "server")]
+pub mod server;
+
 // The examples of that page are compiled with the tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/api.md")]

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod cli;
+mod client;
 mod commands;
 mod conversion;
 mod hints;
@@ -52,6 +53,8 @@ fn dispatch(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
         Command::Logits(args) => commands::logits::run(args, out),
         Command::Perplexity(args) => commands::perplexity::run(args, out),
         Command::Tokenize(args) => commands::tokenize::run(args, out),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => commands::serve::run(args, out),
         Command::Bench(args) => commands::bench::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
     }

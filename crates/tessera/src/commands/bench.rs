@@ -1,8 +1,12 @@
-//! `tessera bench`: prefill and decode speed.
+//! `tessera bench`: prefill and decode speed, of a folder or of a server.
+
+mod server;
+mod spread;
 
 use crate::cli::BenchArgs;
 use crate::load::load;
 use crate::output::Output;
+use anyhow::Context;
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,13 +17,17 @@ use tessera_engine::model::{Feed, Model, Pick};
 
 /// Runs the command. Tokens are those of a fixed generator: what they are does not matter to the speed.
 pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
+    if let Some(address) = &args.server {
+        return server::run(&args, address, out);
+    }
+    let name = args.model.clone().context("no model was named")?;
     let (batch, depth) = (args.batch as usize, args.depth as usize);
     let (prompt, gen_tokens) = (args.prompt_tokens as usize, args.gen_tokens as usize);
     anyhow::ensure!(prompt + gen_tokens > 0, "nothing to measure: --prompt-tokens and --gen-tokens are 0");
     // Without a prompt one token must be there to continue from.
     let needed = (depth + prompt + gen_tokens).max(depth + 1 + gen_tokens);
     args.compute.context.get_or_insert(u32::try_from(needed)?);
-    let mut loaded = load(&args.model, &args.compute, batch, out)?;
+    let mut loaded = load(&name, &args.compute, batch, out)?;
     let vocab = loaded.files.config.vocab_size as u32;
     let token = |i: usize| (i as u32).wrapping_mul(2_654_435_761) % vocab;
     let model = &mut loaded.model;
@@ -61,7 +69,7 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
             .map(|(p, d)| json!({ "prefill_tokens_per_s": p, "decode_tokens_per_s": d }))
             .collect();
         out.print_json(&json!({
-            "model": args.model, "backend": model.describe(), "prompt_tokens": prompt,
+            "model": name, "backend": model.describe(), "prompt_tokens": prompt,
             "gen_tokens": gen_tokens, "depth": depth, "batch": batch, "repeat": args.repeat,
             "load_ms": loaded.took.as_secs_f64() * 1e3,
             "prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode, "runs": runs,

@@ -10,6 +10,8 @@ pub mod perplexity;
 pub mod pull;
 pub mod rm;
 pub mod run;
+#[cfg(feature = "server")]
+pub mod serve;
 pub mod show;
 pub mod tokenize;
 pub mod verify;

@@ -1,6 +1,7 @@
 //! `tessera run`: one answer, or a chat.
 
 mod chat;
+mod remote;
 mod stats;
 
 use crate::cli::{RunArgs, SamplingArgs, Template};
@@ -33,6 +34,9 @@ pub fn run(args: RunArgs, out: &Output) -> anyhow::Result<ExitCode> {
         None if piped => Some(read_stdin()?),
         None => None,
     };
+    if let Some(address) = &args.server {
+        return remote::run(&args, address, prompt, out);
+    }
     let mut loaded = load(&args.model, &args.compute, 1, out)?;
     let text = Text::open(&loaded.files, choice(args.template))?;
     for note in &text.notes {

@@ -7,6 +7,7 @@ use crate::interrupt;
 use crate::load::Loaded;
 use crate::output::{Bytes, Output};
 use rustyline::error::ReadlineError;
+use serde::Serialize;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 use tessera_engine::generate::{Event, FinishReason, generate};
@@ -44,6 +45,14 @@ pub fn chat(args: &RunArgs, loaded: Loaded, text: Text, out: &Output) -> anyhow:
     let system = args.system.clone();
     let (messages, sequence) = (Vec::new(), Sequence::default());
     let mut chat = Chat { args, loaded, text, out, system, messages, sequence, last: None };
+    read_lines(out, |line| chat.take(line))
+}
+
+/// Hands over each line that is typed, until one says that it is the last, or the input ends.
+pub fn read_lines(
+    out: &Output,
+    mut take: impl FnMut(&str) -> anyhow::Result<bool>,
+) -> anyhow::Result<ExitCode> {
     let mut editor = rustyline::DefaultEditor::new()?;
     let mut pending = String::new();
     loop {
@@ -61,7 +70,7 @@ pub fn chat(args: &RunArgs, loaded: Loaded, text: Text, out: &Output) -> anyhow:
                 }
                 // A history that cannot take a line is no reason to stop.
                 let _ = editor.add_history_entry(&line);
-                if !chat.take(&line)? {
+                if !take(&line)? {
                     return Ok(ExitCode::SUCCESS);
                 }
             }
@@ -72,6 +81,23 @@ pub fn chat(args: &RunArgs, loaded: Loaded, text: Text, out: &Output) -> anyhow:
             Err(ReadlineError::Eof) => return Ok(ExitCode::SUCCESS),
             Err(e) => return Err(e.into()),
         }
+    }
+}
+
+/// Writes a conversation to a file that is not there yet, and tells how that went.
+pub fn save(messages: &[impl Serialize], file: &str, out: &Output) -> anyhow::Result<()> {
+    if file.is_empty() {
+        return out.line("/save needs the name of a file");
+    }
+    let text = serde_json::to_string_pretty(messages)? + "\n";
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(file)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes()));
+    match written {
+        Ok(()) => out.line(format_args!("{} messages are in {file}", messages.len())),
+        Err(e) => out.line(format_args!("{file}: {e}")),
     }
 }
 
@@ -89,7 +115,7 @@ impl Chat<'_> {
                 self.reset()?;
             }
             "/stats" => self.stats()?,
-            "/save" => self.save(rest)?,
+            "/save" => save(&self.conversation(), rest, self.out)?,
             c if c.starts_with('/') => self.out.line(format_args!("no command {c}; /help lists them"))?,
             _ => self.answer(line)?,
         }
@@ -111,22 +137,6 @@ impl Chat<'_> {
             Bytes(self.loaded.model.kv_len() as u64),
             self.loaded.model.describe(),
         ))
-    }
-
-    fn save(&mut self, file: &str) -> anyhow::Result<()> {
-        if file.is_empty() {
-            return self.out.line("/save needs the name of a file");
-        }
-        let text = serde_json::to_string_pretty(&self.conversation())? + "\n";
-        let written = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(file)
-            .and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes()));
-        match written {
-            Ok(()) => self.out.line(format_args!("{} messages are in {file}", self.messages.len())),
-            Err(e) => self.out.line(format_args!("{file}: {e}")),
-        }
     }
 
     fn conversation(&self) -> Vec<Message> {

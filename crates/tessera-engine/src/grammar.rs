@@ -1,0 +1,330 @@
+//! Structured output: from a JSON Schema, a regular expression or a Lark grammar to the tokens that may
+//! come next.
+//!
+//! The masks are computed by llguidance. What is decided here is what it may be asked: it enforces some
+//! schemas only nearly, so a schema goes through [`schema`] first, and what cannot be enforced exactly is
+//! an error that names the keyword and its place. Whatever a mask lets through is valid; the reverse is
+//! not promised (properties come in the order of the schema, a number in a `const` in its shortest form,
+//! control characters other than `\b \f \n \r \t` are never written).
+
+mod formats;
+mod lark;
+mod pattern;
+mod schema;
+mod vocabulary;
+
+use crate::constraint::{Constraint, ConstraintError};
+use crate::tokenizer::Tokenizer;
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::{Matcher, ParserFactory};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
+use vocabulary::Vocabulary;
+
+/// Longest regular expression that is taken, in bytes.
+pub const MAX_REGEX: usize = 16 << 10;
+/// Longest Lark grammar that is taken, in bytes.
+pub const MAX_LARK: usize = 64 << 10;
+
+/// A grammar that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrammarError {
+    /// A schema that is wrong, or that a mask cannot enforce exactly.
+    #[error("JSON schema at {}: {message}", if pointer.is_empty() { "the root" } else { pointer })]
+    Schema {
+        /// JSON pointer to the keyword.
+        pointer: String,
+        /// The keyword; empty for a schema that is none at all.
+        keyword: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// More than is taken of something.
+    #[error("the grammar is too large: {what} is {found}, the limit is {limit}")]
+    TooLarge {
+        /// Of what.
+        what: String,
+        /// How much there is.
+        found: usize,
+        /// How much is taken.
+        limit: usize,
+    },
+    /// A regular expression or Lark grammar that is wrong.
+    #[error("{what}: {message}")]
+    Invalid {
+        /// `regex` or `grammar`.
+        what: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// Nothing satisfies the grammar, or it takes too much work.
+    #[error("the grammar cannot be used: {0}")]
+    Unusable(String),
+    /// The vocabulary cannot be used at all.
+    #[error("no grammar can be used with this tokenizer: {0}")]
+    Vocabulary(String),
+}
+
+/// Where white space may stand in JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JsonSpacing {
+    /// One space after each comma and colon, as Python writes it. The text between values is known, so it
+    /// is appended without asking the model.
+    #[default]
+    Spaced,
+    /// None.
+    Compact,
+    /// Anywhere that JSON allows, up to 40 characters at a time.
+    Free,
+}
+
+impl JsonSpacing {
+    /// Options of llguidance. `u` is missing from the escapes on purpose: with it, a property that is
+    /// excluded by name could be written in another spelling.
+    fn options(self) -> Value {
+        let escapes = "nrbtf\\\"";
+        match self {
+            JsonSpacing::Spaced => json!({
+                "item_separator": ", ", "key_separator": ": ", "whitespace_flexible": false,
+                "json_allowed_escapes": escapes,
+            }),
+            JsonSpacing::Compact => json!({ "whitespace_flexible": false, "json_allowed_escapes": escapes }),
+            // Without a bound a model can go on with white space for ever.
+            JsonSpacing::Free => json!({
+                "whitespace_pattern": "[\\x20\\x0A\\x0D\\x09]{1,40}", "json_allowed_escapes": escapes,
+            }),
+        }
+    }
+}
+
+/// Which calls of tools an answer may make.
+pub(crate) struct ToolGrammar<'a> {
+    /// Name, schema of the arguments and its JSON pointer in the request, for each tool.
+    pub calls: &'a [(&'a str, Value, String)],
+    /// The member that holds the arguments.
+    pub arguments_key: &'static str,
+    /// Whether there may be more than one call.
+    pub many: bool,
+}
+
+/// What all grammars of a model share: its vocabulary as a tree of bytes. Built once.
+pub struct GrammarEnv {
+    factory: ParserFactory,
+    tokenizer: Arc<Tokenizer>,
+    ends: Vec<u32>,
+}
+
+impl std::fmt::Debug for GrammarEnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GrammarEnv({:?})", self.tokenizer)
+    }
+}
+
+impl GrammarEnv {
+    /// `rows` is the size of the model's vocabulary, at least the tokenizer's; rows without a token are
+    /// never allowed. `ends` are the tokens that end an answer.
+    pub fn new(tokenizer: Arc<Tokenizer>, rows: usize, ends: &[u32]) -> Result<GrammarEnv, GrammarError> {
+        // The tree of tokens asserts what it needs of a vocabulary, and vocabularies are files.
+        let build = || Vocabulary::new(tokenizer.clone(), rows, ends);
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(build));
+        let built = built.unwrap_or_else(|_| Err("its tokens do not fit llguidance's tree".to_owned()));
+        let env: TokEnv = Arc::new(built.map_err(GrammarError::Vocabulary)?);
+        let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
+        let slices = llguidance::earley::SlicedBiasComputer::json_slices();
+        let mut factory = ParserFactory::new(&env, capabilities, &slices)
+            .map_err(|e| GrammarError::Vocabulary(e.to_string()))?;
+        factory.quiet();
+        *factory.limits_mut() = ParserLimits {
+            // About 20 ms to compile, 10 ms and 50 MB for a mask at worst.
+            initial_lexer_fuel: 1_000_000,
+            step_lexer_fuel: 150_000,
+            step_max_items: 50_000,
+            // As many optional properties as a schema may have.
+            max_items_in_row: 20_000,
+            max_lexer_states: 30_000,
+            max_grammar_size: 200_000,
+            precompute_large_lexemes: true,
+            verbose_errors: false,
+        };
+        Ok(GrammarEnv { factory, tokenizer, ends: ends.to_vec() })
+    }
+
+    /// The tokenizer that the environment was made from.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// Any JSON object, with white space where JSON allows it.
+    pub fn json_object(&self) -> Result<GrammarConstraint, GrammarError> {
+        self.json_schema(&json!({ "type": "object" }), JsonSpacing::Free)
+    }
+
+    /// JSON that is valid by a schema.
+    pub fn json_schema(
+        &self,
+        schema: &Value,
+        spacing: JsonSpacing,
+    ) -> Result<GrammarConstraint, GrammarError> {
+        let mut normalizer = schema::Normalizer::default();
+        let root = normalizer.add(schema, "")?;
+        let mut whole = Map::new();
+        whole.insert("x-guidance".to_owned(), spacing.options());
+        if let Value::Object(root) = root {
+            whole.extend(root);
+        }
+        let (schema, places) = normalizer.finish(whole)?;
+        self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))
+    }
+
+    /// Text that a regular expression matches from its beginning to its end, in the syntax of Rust's
+    /// `regex` crate, without look-around and word boundaries.
+    pub fn regex(&self, regex: &str) -> Result<GrammarConstraint, GrammarError> {
+        lark::check_regex(regex)?;
+        let refused = |message| GrammarError::Invalid { what: "regex", message };
+        self.start(TopLevelGrammar::from_regex(regex), refused)
+    }
+
+    /// Text by a grammar in Lark's syntax, in the variant that llguidance reads. JSON schemas in it
+    /// (`%json {...}`) are held to the same rules as others. What would not be honoured is refused:
+    /// `temperature=`, `stop=` (use `suffix=`), `allow_invalid_utf8`.
+    pub fn lark(&self, grammar: &str) -> Result<GrammarConstraint, GrammarError> {
+        let refused = |message| GrammarError::Invalid { what: "grammar", message };
+        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), refused)
+    }
+
+    /// Calls of tools; `around` writes the grammar around the JSON of one call.
+    pub(crate) fn tool_calls(
+        &self,
+        grammar: &ToolGrammar<'_>,
+        around: impl FnOnce(&str) -> String,
+    ) -> Result<GrammarConstraint, GrammarError> {
+        let mut normalizer = schema::Normalizer::default();
+        let mut objects = Vec::with_capacity(grammar.calls.len());
+        for (name, parameters, pointer) in grammar.calls {
+            let mut arguments = Map::new();
+            arguments.insert("type".to_owned(), "object".into());
+            if let Value::Object(reference) = normalizer.add(parameters, pointer)? {
+                arguments.extend(reference);
+            }
+            objects.push(json!({
+                "type": "object",
+                "properties": { "name": { "const": name }, grammar.arguments_key: arguments },
+                "required": ["name", grammar.arguments_key],
+                "additionalProperties": false,
+            }));
+        }
+        let (object, places) = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
+        self.start(TopLevelGrammar::from_lark(around(&object)), |message| places.explain(&message))
+    }
+
+    fn start(
+        &self,
+        grammar: TopLevelGrammar,
+        refused: impl FnOnce(String) -> GrammarError,
+    ) -> Result<GrammarConstraint, GrammarError> {
+        let parser = self.factory.create_parser(grammar);
+        let parser = parser.map_err(|e| refused(first_lines(&format!("{e:#}"))))?;
+        let mut matcher = Matcher::new(Ok(parser));
+        // A grammar that nothing satisfies, or that is too much work, shows at its first mask.
+        let first = matcher.compute_mask_or_eos();
+        let mask = first.map_err(|e| GrammarError::Unusable(first_lines(&e.to_string())))?;
+        Ok(GrammarConstraint {
+            matcher,
+            mask: Some(mask),
+            rows: self.factory.tok_env().tok_trie().vocab_size(),
+            ends: self.ends.clone(),
+            ended: false,
+        })
+    }
+}
+
+/// llguidance appends dumps of its state to its messages.
+fn first_lines(message: &str) -> String {
+    let end = ["<state>", "<non-verbose/>"].iter().filter_map(|m| message.find(m)).min();
+    let text = message[..end.unwrap_or(message.len())].trim();
+    match text.char_indices().nth(600) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None if text.is_empty() => "no token can follow".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> ConstraintError {
+    ConstraintError::Failed { what: first_lines(&error.to_string()) }
+}
+
+/// One answer that has to follow a grammar. A clone starts where this one is.
+pub struct GrammarConstraint {
+    matcher: Matcher,
+    /// The mask, if it was computed since the last token.
+    mask: Option<SimpleVob>,
+    rows: usize,
+    ends: Vec<u32>,
+    ended: bool,
+}
+
+impl Clone for GrammarConstraint {
+    fn clone(&self) -> GrammarConstraint {
+        GrammarConstraint {
+            // The shallow clone shares caches behind a lock; answers run on different threads.
+            matcher: self.matcher.deep_clone(),
+            mask: self.mask.clone(),
+            rows: self.rows,
+            ends: self.ends.clone(),
+            ended: self.ended,
+        }
+    }
+}
+
+impl std::fmt::Debug for GrammarConstraint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GrammarConstraint({})", self.matcher.stop_reason())
+    }
+}
+
+impl GrammarConstraint {
+    /// Whether the answer may end here.
+    pub fn can_stop(&mut self) -> bool {
+        self.ended || self.matcher.is_accepting().unwrap_or(false)
+    }
+}
+
+impl Constraint for GrammarConstraint {
+    fn mask(&mut self) -> Result<&[u32], ConstraintError> {
+        if self.mask.is_none() {
+            let mask = self.matcher.compute_mask_or_eos();
+            self.mask = Some(mask.map_err(failed)?);
+        }
+        let words = self.mask.as_ref().map(SimpleVob::as_slice).unwrap_or_default();
+        Ok(&words[..self.rows.div_ceil(32).min(words.len())])
+    }
+
+    fn forced(&mut self) -> Vec<u32> {
+        if self.ended || self.matcher.is_stopped() {
+            return Vec::new();
+        }
+        self.matcher.compute_ff_tokens()
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        let is_end = self.ends.contains(&token);
+        if self.ended || (self.finished() && !is_end) {
+            return Err(ConstraintError::NotAllowed { token });
+        }
+        if is_end && self.can_stop() {
+            self.ended = true;
+            return Ok(());
+        }
+        // Asked first: a token that does not fit would leave the parser broken.
+        if token as usize >= self.rows || self.matcher.validate_tokens(&[token]).map_err(failed)? == 0 {
+            return Err(ConstraintError::NotAllowed { token });
+        }
+        self.mask = None;
+        self.matcher.consume_token(token).map_err(failed)
+    }
+
+    fn finished(&self) -> bool {
+        self.ended || (self.matcher.is_stopped() && !self.matcher.is_error())
+    }
+}

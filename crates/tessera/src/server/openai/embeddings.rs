@@ -1,0 +1,97 @@
+//! `POST /v1/embeddings`: the mean of the last hidden states, at length 1.
+
+use super::prompts::{self, RawPrompt};
+use super::usage::Totals;
+use crate::server::App;
+use crate::server::error::{ApiError, ApiResult, json_response};
+use crate::server::fields::{Fields, other};
+use crate::server::generation::{Generation, Job};
+use crate::server::models::Served;
+use crate::server::routes::{Asked, offload, read};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tessera_engine::engine::{EngineEvent, EngineRequest};
+
+/// Most texts in one request, as OpenAI has it.
+const MAX_INPUTS: usize = 2048;
+
+/// Answers a request.
+pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
+    let Asked { caller, body, len } = read(&app, request).await?;
+    let model = Fields::check(&body, &other::EMBEDDINGS, "")?.text("model").unwrap_or_default().to_owned();
+    let lease = app.models.lease(&model).await?;
+    let (lease, inputs, base64) = offload(len, move || {
+        let (inputs, base64) = plan(&body, &lease)?;
+        Ok((lease, inputs, base64))
+    })
+    .await?;
+    let count = inputs.len();
+    let flow = caller.flow;
+    let jobs = inputs.into_iter().map(|input| {
+        let tokens = input.tokens;
+        let make =
+            move || EngineRequest { prompt: tokens.clone(), embed: true, flow, ..EngineRequest::default() };
+        Job { make: Box::new(make), after: None }
+    });
+    let mut generation = Generation::start(&app, &caller, lease, jobs.collect())?;
+    let mut vectors: Vec<Vec<f32>> = vec![Vec::new(); count];
+    let mut totals = Totals::default();
+    while let Some((i, event)) = generation.next().await? {
+        match event {
+            EngineEvent::Embedding(vector) => vectors[i] = vector,
+            EngineEvent::Done { usage, .. } => totals.add(&usage, true, 0),
+            _ => {}
+        }
+    }
+    let mut data = Vec::new();
+    for (i, mut vector) in vectors.into_iter().enumerate() {
+        normalise(&mut vector)?;
+        data.push(json!({"object": "embedding", "index": i, "embedding": encode(&vector, base64)}));
+    }
+    Ok(json_response(&json!({
+        "object": "list",
+        "data": data,
+        "model": model,
+        "usage": totals.embeddings(),
+    })))
+}
+
+fn plan(body: &Value, served: &Served) -> ApiResult<(Vec<RawPrompt>, bool)> {
+    let fields = Fields::check(body, &other::EMBEDDINGS, "")?;
+    if let Some(asked) = fields.size("dimensions").filter(|n| *n != served.hidden_size) {
+        let message =
+            format!("dimensions: {} makes vectors of {}, found {asked}", served.name, served.hidden_size);
+        return Err(ApiError::unsupported("dimensions", message));
+    }
+    let add_special = fields.bool("add_special_tokens") != Some(false);
+    let input = fields.get("input").unwrap_or(&Value::Null);
+    let inputs = prompts::parse(input, "input", MAX_INPUTS, add_special, served)?;
+    for input in &inputs {
+        prompts::fits(served, input.tokens.len(), 0, &input.param)?;
+    }
+    Ok((inputs, fields.text("encoding_format") == Some("base64")))
+}
+
+/// OpenAI's vectors have length 1, so that clients take the dot product for the cosine.
+fn normalise(vector: &mut [f32]) -> ApiResult<()> {
+    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    if !length.is_finite() || length == 0.0 {
+        return Err(ApiError::internal("the model gave a vector without a direction"));
+    }
+    for x in vector {
+        *x = (f64::from(*x) / length) as f32;
+    }
+    Ok(())
+}
+
+fn encode(vector: &[f32], base64: bool) -> Value {
+    if !base64 {
+        return json!(vector);
+    }
+    let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+    STANDARD.encode(bytes).into()
+}

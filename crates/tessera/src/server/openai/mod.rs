@@ -1,0 +1,61 @@
+//! The endpoints: from a checked body to jobs for the engine, and from its events to the answer.
+
+mod answer;
+pub mod chat;
+pub mod completions;
+mod constraint;
+pub mod embeddings;
+mod format;
+mod logprobs;
+mod messages;
+pub mod models;
+mod prompts;
+pub mod responses;
+mod sampling;
+pub mod tokenize;
+mod tools;
+mod usage;
+
+use super::error::{ApiError, ApiResult};
+use super::models::Served;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tessera_engine::engine::{EngineEvent, EngineRequest};
+use tessera_engine::sampler::SamplingParams;
+use tokio::sync::oneshot;
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Has a model make one token, to see that it can.
+pub async fn warm_up(served: &Served) -> ApiResult<()> {
+    let (sender, receiver) = oneshot::channel();
+    let sender = Mutex::new(Some(sender));
+    let seen = Arc::new(AtomicBool::new(false));
+    let sink = Box::new(move |event| {
+        let outcome = match event {
+            EngineEvent::Token { .. } => {
+                seen.store(true, Ordering::Relaxed);
+                return;
+            }
+            EngineEvent::Done { .. } if seen.load(Ordering::Relaxed) => Ok(()),
+            EngineEvent::Done { .. } => Err("the model made no token".to_owned()),
+            EngineEvent::Failed { error, .. } => Err(error),
+            _ => return,
+        };
+        if let Some(sender) = super::models::lock(&sender).take() {
+            let _ = sender.send(outcome);
+        }
+    });
+    let prompt = vec![served.text.tokenizer.bos().unwrap_or(0)];
+    let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
+    let request = EngineRequest { prompt, sampling, max_tokens: Some(1), ..EngineRequest::default() };
+    let failed = |why: String| ApiError::unavailable("model_not_loaded", format!("{}: {why}", served.name));
+    let ticket = served.engine.submit(request, sink).map_err(|e| failed(e.to_string()))?;
+    let outcome = receiver.await.unwrap_or_else(|_| Err("the engine ended".to_owned()));
+    drop(ticket);
+    outcome.map_err(failed)
+}

@@ -1,0 +1,136 @@
+//! `tools` and `tool_choice` of chat and responses.
+
+use super::format::grammar_error;
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::fields::{Fields, chat, responses, wrong_type};
+use crate::server::json::kind;
+use crate::server::models::Served;
+use serde_json::Value;
+use tessera_engine::grammar::GrammarConstraint;
+use tessera_engine::tools::{Tool, ToolChoice};
+
+/// Longest name of a function.
+const MAX_NAME: usize = 64;
+
+/// Functions and how they may be called.
+#[derive(Clone, Debug, Default)]
+pub struct Tools {
+    /// The functions.
+    pub list: Vec<Tool>,
+    /// Which is called.
+    pub choice: ToolChoice,
+    /// Whether several may be called in an answer.
+    pub parallel: bool,
+}
+
+impl Tools {
+    /// Of a chat request.
+    pub fn chat(fields: &Fields<'_>) -> ApiResult<Tools> {
+        let mut list = Vec::new();
+        for (i, value) in fields.list("tools").unwrap_or_default().iter().enumerate() {
+            let path = format!("tools[{i}]");
+            let tool = Fields::check(value, &chat::TOOL, &path)?;
+            let path = format!("{path}.function");
+            let function = tool.get("function").unwrap_or(&Value::Null);
+            list.push(read(&Fields::check(function, &chat::FUNCTION, &path)?)?);
+        }
+        let named = |value: &Value| {
+            let choice = Fields::check(value, &chat::TOOL_CHOICE, "tool_choice")?;
+            let function = choice.get("function").unwrap_or(&Value::Null);
+            let function = Fields::check(function, &chat::CHOSEN_FUNCTION, "tool_choice.function")?;
+            Ok(function.text("name").unwrap_or_default().to_owned())
+        };
+        finish(fields, list, named, "tool_choice.function.name")
+    }
+
+    /// Of a request for a response.
+    pub fn responses(fields: &Fields<'_>) -> ApiResult<Tools> {
+        let mut list = Vec::new();
+        for (i, value) in fields.list("tools").unwrap_or_default().iter().enumerate() {
+            list.push(read(&Fields::check(value, &responses::TOOL, &format!("tools[{i}]"))?)?);
+        }
+        let named = |value: &Value| {
+            let choice = Fields::check(value, &responses::TOOL_CHOICE, "tool_choice")?;
+            Ok(choice.text("name").unwrap_or_default().to_owned())
+        };
+        finish(fields, list, named, "tool_choice.name")
+    }
+
+    /// Whether the model is told of them.
+    pub fn active(&self) -> bool {
+        !self.list.is_empty() && self.choice != ToolChoice::None
+    }
+
+    /// Whether an answer may be text.
+    pub fn may_answer(&self) -> bool {
+        !self.active() || self.choice == ToolChoice::Auto
+    }
+
+    /// What holds for the calls, if anything does.
+    pub fn constraint(&self, served: &Served) -> ApiResult<Option<GrammarConstraint>> {
+        let free = self.parallel && !self.list.iter().any(|tool| tool.strict);
+        if !self.active() || (self.choice == ToolChoice::Auto && free) {
+            return Ok(None);
+        }
+        let env = served.grammar_env()?;
+        let constraint = served.tool_support.format.constraint(env, &self.list, &self.choice, self.parallel);
+        constraint.map_err(|error| grammar_error(&error, "tools"))
+    }
+}
+
+fn read(fields: &Fields<'_>) -> ApiResult<Tool> {
+    let name = fields.text("name").unwrap_or_default();
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
+        let param = fields.param("name");
+        let message =
+            format!("{param}: expected 1 to {MAX_NAME} of letters, digits, _ and -, found {name:?}");
+        return Err(ApiError::value(param, message));
+    }
+    Ok(Tool {
+        name: name.to_owned(),
+        description: fields.text("description").map(str::to_owned),
+        parameters: fields.get("parameters").cloned(),
+        strict: fields.bool("strict") == Some(true),
+    })
+}
+
+fn finish(
+    fields: &Fields<'_>,
+    list: Vec<Tool>,
+    named: impl Fn(&Value) -> ApiResult<String>,
+    name_param: &str,
+) -> ApiResult<Tools> {
+    for (i, tool) in list.iter().enumerate() {
+        if list[..i].iter().any(|other| other.name == tool.name) {
+            let message = format!("tools[{i}]: there are two functions of the name {:?}", tool.name);
+            return Err(ApiError::value(format!("tools[{i}]"), message));
+        }
+    }
+    const WORDS: &str = "\"none\", \"auto\", \"required\" or an object that names a function";
+    let choice = match fields.get("tool_choice") {
+        None => ToolChoice::Auto,
+        Some(Value::String(word)) => match word.as_str() {
+            "none" => ToolChoice::None,
+            "auto" => ToolChoice::Auto,
+            "required" => ToolChoice::Required,
+            other => {
+                let message = format!("tool_choice: expected {WORDS}, found {other:?}");
+                return Err(ApiError::value("tool_choice", message));
+            }
+        },
+        Some(value @ Value::Object(_)) => {
+            let name = named(value)?;
+            if !list.iter().any(|tool| tool.name == name) {
+                let message = format!("{name_param}: there is no tool {name:?}");
+                return Err(ApiError::value(name_param, message));
+            }
+            ToolChoice::Named(name)
+        }
+        Some(other) => return Err(wrong_type("tool_choice", WORDS, kind(other))),
+    };
+    if choice == ToolChoice::Required && list.is_empty() {
+        return Err(ApiError::value("tool_choice", "tool_choice: \"required\" without tools"));
+    }
+    Ok(Tools { list, choice, parallel: fields.bool("parallel_tool_calls") != Some(false) })
+}

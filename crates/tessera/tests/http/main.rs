@@ -1,0 +1,13 @@
+//! The server from outside: the real program on a free port, on a golden folder.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chat;
+mod completions;
+mod faults;
+mod fields;
+mod responses;
+mod running;
+mod server;
+mod structured;
