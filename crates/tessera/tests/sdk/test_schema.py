@@ -1,0 +1,89 @@
+"""schemathesis makes requests from OpenAI's own schema, good and bad; no answer is a 500 or has a wrong shape.
+
+`openai.json` is OpenAI's document (MIT licence), cut by `scripts/cut-openai-schema`.
+"""
+
+import collections
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from server import noise_model, serving
+
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
+MESSAGE = [{"role": "user", "content": "Hi"}]
+PLAIN = {"messages": MESSAGE, "input": "Hi", "prompt": "Hi"}
+"""What takes the place of a conversation that is refused."""
+
+schema = schemathesis.openapi.from_path(Path(__file__).with_name("openai.json"))
+answers = collections.defaultdict(collections.Counter)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with serving(f"noise={noise_model(tmp_path_factory.mktemp('m') / 'm')}", "--timeout", 60) as server:
+        yield server
+
+
+def tame(body):
+    """The served model, and answers that end soon; nothing else is changed."""
+    body["model"] = "noise"
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        if isinstance(body.get(name), int):
+            body[name] = min(body[name], 8)
+    if not isinstance(body.get("n"), (int, type(None))) or (body.get("n") or 0) > 4:
+        body.pop("n", None)
+    body.pop("stream", None), body.pop("stream_options", None)
+
+
+@schema.parametrize()
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_operation(case, served):
+    if case.operation.path == "/models/{model}" and len(answers[case.operation.path]) % 2:
+        case.path_parameters["model"] = "noise"
+    url = served.url + "/v1"
+    if not isinstance(case.body, dict):
+        reply = case.call_and_validate(base_url=url, checks=CHECKS)
+        answers[case.operation.path][reply.status_code] += 1
+        return
+    # As it was made, then mended: whatever `param` names is left out, or made plain, until the request is
+    # answered. A `param` that named the wrong field would not get there.
+    case.call_and_validate(base_url=url, checks=CHECKS)
+    tame(case.body)
+    for _ in range(60):
+        reply = case.call_and_validate(base_url=url, checks=CHECKS)
+        answers[case.operation.path][reply.status_code] += 1
+        if reply.status_code == 200:
+            return
+        error = reply.json()["error"]
+        assert reply.status_code == 400, error
+        assert error["param"], error
+        name = error["param"].split(".")[0].split("[")[0]
+        if name in PLAIN and name in ("messages", "input", "prompt") and case.body.get(name) != PLAIN[name]:
+            case.body[name] = PLAIN[name]
+        else:
+            assert name in case.body, error
+            del case.body[name]
+    pytest.fail(f"{case.body} is refused for ever: {error}")
+
+
+def test_there_were_answers_of_both_kinds():
+    for path in ("/chat/completions", "/completions", "/embeddings", "/responses"):
+        counts = answers[path]
+        assert counts[200] >= 20 and counts[400] >= 20, (path, counts)
+    assert answers["/models"][200] and answers["/models/{model}"][404] and answers["/models/{model}"][200]
