@@ -280,7 +280,7 @@ impl Slot {
         let left = self.most.saturating_sub(self.tokens.len() - self.prompt_len + 1);
         match most.min(left) {
             0 => Vec::new(),
-            most => lookup.draft(&self.tokens, most).to_vec(),
+            most => lookup.draft(&self.tokens, most),
         }
     }
 

@@ -8,7 +8,7 @@
 //! other queries are made, nor on whether one thread made all parts.
 
 use super::kv::Format;
-use super::simd::{LANES, Lanes, exp, tree_sum};
+use super::simd::{LANES, Lanes, exp, fma, tree_sum};
 use crate::batch::PAGE;
 
 /// Vectors of scores in a page.
@@ -96,7 +96,7 @@ pub unsafe fn merge<V: Lanes>(all: &mut [f32], part: &[f32]) {
             V::load(part.as_ptr().add(i)).fma(b, V::load(to).mul(a)).store(to);
         }
         let (a, b) = (a.to_array()[0], b.to_array()[0]);
-        all[width + 1] = part[width + 1].mul_add(b, all[width + 1] * a);
+        all[width + 1] = fma(part[width + 1], b, all[width + 1] * a);
         all[width] = max;
     }
 }
@@ -158,7 +158,7 @@ unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries:
                 for v in 0..SCORES {
                     sum = sum.add(V::load(weights[q].as_ptr().add(v * LANES)));
                 }
-                total[q] = total[q].mul_add(grown, tree_sum(sum.to_array()));
+                total[q] = fma(total[q], grown, tree_sum(sum.to_array()));
                 max[q] = here;
                 for i in (0..width).step_by(LANES) {
                     V::load(queries[q].part.add(i)).mul(V::splat(grown)).store(queries[q].part.add(i));

@@ -1,7 +1,7 @@
 //! What is computed in f32 whatever the weights are: norms, gates, dot products. Written once over
 //! [`Lanes`]; `kernels.rs` makes a copy for each instruction set.
 
-use super::simd::{LANES, Lanes, exp, tree_sum};
+use super::simd::{LANES, Lanes, exp, fma, tree_sum};
 
 /// `out = x / sqrt(mean(x²) + eps) * weight`, all of one length.
 ///
@@ -20,7 +20,7 @@ pub unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut 
         }
         let mut sums = sums.to_array();
         for (s, v) in sums.iter_mut().zip(&x[whole..]) {
-            *s = v.mul_add(*v, *s);
+            *s = fma(*v, *v, *s);
         }
         let scale = 1.0 / (tree_sum(sums) / x.len() as f32 + eps).sqrt();
         let factor = V::splat(scale);

@@ -54,7 +54,7 @@ type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 type TileFn = unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]);
 
 /// See [`Kernels::most_rows`].
-const AVX512_INT4_ROWS: usize = 2;
+const AVX512_ROWS: usize = 2;
 
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
@@ -192,18 +192,7 @@ impl Kernels {
                 && is_x86_feature_detected!("avx512vnni");
             if avx2 && avx512 {
                 let int4_panel = panel::int4_nk_avx512;
-                if is_x86_feature_detected!("avx512vbmi") {
-                    all.push(table!(
-                        "avx512-vbmi",
-                        avx512,
-                        rows_avx512,
-                        kn_avx512,
-                        tile_avx512<Vbmi>,
-                        avx512,
-                        int4_panel
-                    ));
-                }
-                all.push(table!(
+                let vnni = table!(
                     "avx512-vnni",
                     avx512,
                     rows_avx512,
@@ -211,7 +200,13 @@ impl Kernels {
                     tile_avx512<Vl>,
                     avx512,
                     int4_panel
-                ));
+                );
+                // Only words of 3-bit codes are split otherwise.
+                if is_x86_feature_detected!("avx512vbmi") {
+                    let (rows, kn) = (rows::rows_avx512::<Vbmi, Bits3>, kn::kn_avx512::<Vbmi, Bits3>);
+                    all.push(Kernels { name: "avx512-vbmi", int3: Coder { rows, kn, ..vnni.int3 }, ..vnni });
+                }
+                all.push(vnni);
             }
             if avx2 {
                 let int4_panel = panel::avx2::<Bits4, false>;
@@ -337,13 +332,9 @@ impl Kernels {
         unsafe { (self.coder(w).tile_row)(x, planes, order, t, values, scales, offsets) }
     }
 
-    /// Up to how many tokens [`Kernels::rows`] is quicker than unpacking panels, measured where there
-    /// are both.
+    /// Up to how many tokens [`Kernels::rows`] is quicker than unpacking panels.
     pub fn most_rows(&self, w: &Coded<'_>) -> usize {
-        match w {
-            Coded::Int4(_) if self.name.starts_with("avx512") => AVX512_INT4_ROWS,
-            _ => 4,
-        }
+        if w.is_nk() && self.name.starts_with("avx512") { AVX512_ROWS } else { 4 }
     }
 
     /// `y[t][i]` = row `rows.start + i` times token `t`, for a few tokens; see [`rows::rows_scalar`] and

@@ -8,7 +8,7 @@
 
 use super::codes::{Codes, Format, word_dot};
 use super::q8;
-use super::simd::LANES;
+use super::simd::{LANES, fma};
 use std::ops::Range;
 
 /// Rows that pass before the next group begins: their sums stay in the first cache.
@@ -43,7 +43,7 @@ fn rows_of<F: Format>(w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, t: usize,
             }
             let lane = block * LANES + q8::lane_of(j);
             let dot = (dot + x.offsets[lane]) as f32;
-            sum = dot.mul_add(w.scale(g * w.rows + row) * x.scales[lane], sum);
+            sum = fma(dot, w.scale(g * w.rows + row) * x.scales[lane], sum);
         }
         *y = sum + 0.0;
     }

@@ -8,7 +8,7 @@
 
 use super::codes::{Codes, Format, word_dot};
 use super::q8;
-use super::simd::{LANES, tree_sum};
+use super::simd::{LANES, fma, tree_sum};
 use std::ops::Range;
 
 /// `y[t][i]` = row `rows.start + i` times token `t`.
@@ -29,7 +29,7 @@ pub fn rows_scalar<F: Format>(w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n
                 let lane = q8::lane_of(j);
                 let a = block * LANES + lane;
                 let dot = (dot + x.offsets[a]) as f32;
-                sums[lane] = dot.mul_add(w.scale(row * w.groups + g) * x.scales[a], sums[lane]);
+                sums[lane] = fma(dot, w.scale(row * w.groups + g) * x.scales[a], sums[lane]);
             }
             y[t * count + i] = tree_sum(sums);
         }

@@ -161,7 +161,7 @@ impl Lanes for Scalar {
     }
     #[inline(always)]
     unsafe fn fma(self, b: Self, c: Self) -> Self {
-        each!(|i| self.0[i].mul_add(b.0[i], c.0[i]))
+        each!(|i| fma(self.0[i], b.0[i], c.0[i]))
     }
     #[inline(always)]
     unsafe fn max(self, b: Self) -> Self {
@@ -428,6 +428,7 @@ mod x86 {
 
 #[cfg(target_arch = "x86_64")]
 mod dots;
+mod fma;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
@@ -435,6 +436,7 @@ mod quad;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wasm;
 
+pub use fma::fma;
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, NeonBase, NeonDot};
 #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]

@@ -4,7 +4,7 @@
 use super::codes::Format;
 use super::panel::{PANEL, Panel};
 use super::q8::{self, TILE};
-use super::simd::{LANES, Lanes};
+use super::simd::{LANES, Lanes, fma};
 
 /// One tile of [`q8::Tiles`].
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ pub fn tile_scalar<F: Format>(
                         }
                     }
                     let scale = panel.scales[i * PANEL + r] * x.scales[slot];
-                    sum = ((dot + x.offsets[slot]) as f32).mul_add(scale, sum);
+                    sum = fma((dot + x.offsets[slot]) as f32, scale, sum);
                 }
                 from = end;
                 for _ in 0..(lane + 1).trailing_zeros() {

@@ -17,6 +17,7 @@ use tessera_compute::batch::Want;
 
 /// Serves until the engine is closed.
 pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>) {
+    let _ended = Ended(shared);
     model.keep_prefixes(shared.options.prefix_cache);
     let mut worker = Worker {
         shared,
@@ -34,6 +35,19 @@ pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>)
         worker.admit();
         worker.step();
         worker.publish();
+    }
+}
+
+/// However the thread ends, nobody waits for it: what is still in the inbox goes, and with it the sinks.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let mut inbox = self.0.inbox();
+        inbox.ended = true;
+        let submitted = std::mem::take(&mut inbox.submitted);
+        drop(inbox);
+        drop(submitted);
     }
 }
 

@@ -15,7 +15,7 @@ use tessera_engine::model::{Model, Room};
 use tessera_engine::open::ModelFiles;
 use tessera_engine::sampler::SamplingParams;
 use tessera_engine::tokenizer::Tokenizer;
-use tessera_weights::config::ModelConfig;
+use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::folder::Folder;
 use tessera_weights::scheme::Scheme;
 
@@ -54,6 +54,19 @@ pub fn cpu(threads: usize) -> Cpu {
 /// `sequences` times `context` positions of keys and values.
 pub fn model(backend: &dyn Backend, context: usize, sequences: usize) -> Model {
     Model::load(&files(context), backend, Room { context: None, sequences, memory: None }).unwrap()
+}
+
+/// The same with another RoPE.
+pub fn scaled_engine(
+    scaling: RopeScaling,
+    context: usize,
+    sequences: usize,
+    options: EngineOptions,
+) -> Engine {
+    let mut files = files(context);
+    files.config.rope_scaling = scaling;
+    let room = Room { context: None, sequences, memory: None };
+    Engine::start(Model::load(&files, &cpu(1), room).unwrap(), tokenizer(), options).unwrap()
 }
 
 pub fn engine(backend: &dyn Backend, context: usize, sequences: usize, options: EngineOptions) -> Engine {

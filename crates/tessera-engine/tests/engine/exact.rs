@@ -3,6 +3,7 @@
 use crate::common::*;
 use tessera_engine::engine::{Engine, EngineOptions, EngineRequest};
 use tessera_engine::sampler::SamplingParams;
+use tessera_weights::config::RopeScaling;
 
 /// Requests of all sorts; some share their beginning, within pages and across them.
 fn request(i: usize) -> EngineRequest {
@@ -97,6 +98,39 @@ fn a_preempted_sequence_goes_on_as_if_nothing_had_happened() {
         let stats = engine.stats();
         assert!(stats.preemptions > 0, "{stats:?}");
         assert_eq!((stats.finished, stats.failed), (9, 0));
+    }
+}
+
+#[test]
+fn a_rope_that_depends_on_the_length_sees_the_same_lengths() {
+    let long = |factor: f64| (0..8).map(|i| 1.0 + factor * f64::from(i)).collect();
+    for scaling in [
+        RopeScaling::Dynamic { factor: 3.0, original_context: 90 },
+        RopeScaling::LongRope {
+            short_factor: long(0.1),
+            long_factor: long(0.5),
+            original_context: 170,
+            factor: None,
+            attention_factor: None,
+        },
+    ] {
+        let engine = |sequences, options| scaled_engine(scaling.clone(), 512, sequences, options);
+        let alone = engine(1, plain());
+        let expected: Vec<Essence> =
+            requests().into_iter().map(|request| answer(&alone, request).essence()).collect();
+        // With room for all, and with preemptions.
+        for sequences in [8, 1] {
+            let options = EngineOptions { max_batch_tokens: 48, ..EngineOptions::default() };
+            let engine = engine(sequences, options);
+            for warm in [false, true] {
+                for (i, answer) in together(&engine).iter().enumerate() {
+                    assert_eq!(answer.essence(), expected[i], "request {i}, {scaling:?}, warm {warm}");
+                }
+            }
+            assert_idle(&engine);
+            assert_eq!(engine.stats().preemptions > 0, sequences == 1);
+            assert!(sequences == 1 || engine.stats().cached_tokens > 0, "{:?}", engine.stats());
+        }
     }
 }
 

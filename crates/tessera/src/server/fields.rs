@@ -178,7 +178,7 @@ impl<'a> Fields<'a> {
                 Some(field) => check_value(field, value, param)?,
             }
         }
-        for field in table.all().filter(|f| f.required && fields.get(f.name).is_none()) {
+        if let Some(field) = table.all().find(|f| f.required && fields.get(f.name).is_none()) {
             let param = fields.param(field.name);
             let message = format!("{param} is missing: expected {}", expected(field.kind));
             return Err(ApiError::field(param, "missing_required_parameter", message));

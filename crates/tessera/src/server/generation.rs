@@ -32,6 +32,8 @@ pub struct Generation {
     sender: mpsc::UnboundedSender<(usize, EngineEvent)>,
     /// Most jobs in the engine at once.
     window: usize,
+    /// Jobs in it now.
+    in_engine: usize,
     deadline: Instant,
     limit: Duration,
     phase: watch::Receiver<Phase>,
@@ -65,6 +67,7 @@ impl Generation {
             events,
             sender,
             window: app.config.engine.max_sequences.max(1),
+            in_engine: 0,
             deadline: caller.arrived + app.config.timeout,
             limit: app.config.timeout,
             phase: app.shutdown.phase(),
@@ -74,7 +77,7 @@ impl Generation {
         };
         match generation.submit() {
             // Part of a list is in the queue; the rest follows.
-            Err(SubmitError::QueueFull { .. }) if generation.in_engine() > 0 => {}
+            Err(SubmitError::QueueFull { .. }) if generation.in_engine > 0 => {}
             Err(error) => {
                 if error == SubmitError::Closed {
                     app.models.slot(&generation.lease.name)?.forget(&generation.lease);
@@ -93,27 +96,22 @@ impl Generation {
 
     /// Hands jobs to the engine while there is room.
     fn submit(&mut self) -> Result<(), SubmitError> {
-        let mut waiting = VecDeque::new();
-        let mut outcome = Ok(());
-        while let Some((index, mut job)) = self.pending.pop_front() {
-            let ready = job.after.is_none_or(|i| self.states[i].has_token || self.states[i].ended);
-            if self.in_engine() >= self.window || !ready || outcome.is_err() {
-                waiting.push_back((index, job));
+        let mut next = 0;
+        while self.in_engine < self.window
+            && let Some((index, job)) = self.pending.get_mut(next)
+        {
+            if job.after.is_some_and(|i| !self.states[i].has_token && !self.states[i].ended) {
+                next += 1;
                 continue;
             }
-            let sender = self.sender.clone();
+            let (index, sender) = (*index, self.sender.clone());
             // A receiver that is gone has dropped the ticket too.
             let sink = Box::new(move |event| drop(sender.send((index, event))));
-            match self.lease.engine.submit((job.make)(), sink) {
-                Ok(ticket) => self.states[index].ticket = Some(ticket),
-                Err(error) => {
-                    outcome = Err(error);
-                    waiting.push_back((index, job));
-                }
-            }
+            self.states[index].ticket = Some(self.lease.engine.submit((job.make)(), sink)?);
+            self.in_engine += 1;
+            self.pending.remove(next);
         }
-        self.pending = waiting;
-        outcome
+        Ok(())
     }
 
     /// The rest of a list: a queue that is full now is asked again later.
@@ -124,23 +122,19 @@ impl Generation {
         }
     }
 
-    fn in_engine(&self) -> usize {
-        self.states.iter().filter(|s| s.ticket.is_some()).count()
-    }
-
     /// The next event, with the number of its job; `None` when all have ended.
     pub async fn next(&mut self) -> ApiResult<Option<(usize, EngineEvent)>> {
         let (index, event) = loop {
-            if self.states.iter().all(|s| s.ended) {
+            if self.pending.is_empty() && self.in_engine == 0 {
                 return Ok(None);
             }
-            let again = self.in_engine() == 0;
+            let again = self.in_engine == 0;
             let happened = tokio::select! {
                 biased;
-                // The sender is ours, so the channel does not end.
-                Some(event) = self.events.recv() => Happened::Event(event),
                 _ = self.phase.wait_for(|phase| *phase == Phase::Ending) => Happened::Ending,
                 () = tokio::time::sleep_until(self.deadline.into()) => Happened::TooLong,
+                // The sender is ours, so the channel does not end.
+                Some(event) = self.events.recv() => Happened::Event(event),
                 () = tokio::time::sleep(QUEUE_AGAIN), if again => Happened::QueueAgain,
             };
             match happened {
@@ -154,16 +148,19 @@ impl Generation {
             }
         };
         self.meter.note(&event);
-        match &event {
-            EngineEvent::Token { .. } => self.states[index].has_token = true,
-            EngineEvent::Done { .. } => self.end(index),
+        let makes_room = match &event {
+            EngineEvent::Token { .. } => !std::mem::replace(&mut self.states[index].has_token, true),
+            EngineEvent::Done { .. } => {
+                self.end(index);
+                true
+            }
             EngineEvent::Failed { error, kind } => {
                 self.end(index);
                 return Err(failure(error, *kind));
             }
-            _ => {}
-        }
-        if !self.pending.is_empty() {
+            _ => false,
+        };
+        if makes_room && !self.pending.is_empty() {
             self.submit_rest()?;
         }
         Ok(Some((index, event)))
@@ -172,6 +169,7 @@ impl Generation {
     fn end(&mut self, index: usize) {
         self.states[index].ended = true;
         self.states[index].ticket = None;
+        self.in_engine -= 1;
     }
 
     fn too_long(&self) -> ApiError {

@@ -260,14 +260,23 @@ impl Served {
         })
     }
 
-    /// Whether the chat template is one of Jinja that mentions a word. A field for a template that has
-    /// no use for it is refused.
-    pub fn template_mentions(&self, words: &[&str]) -> bool {
+    /// Whether the chat template is one of Jinja that mentions one of these names. A field for a template
+    /// that has no use for it is refused.
+    pub fn template_mentions(&self, names: &[&str]) -> bool {
         match &self.text.template {
-            Ok(ChatTemplate::Jinja(template)) => words.iter().any(|w| template.source().contains(w)),
+            Ok(ChatTemplate::Jinja(template)) => names.iter().any(|name| mentions(template.source(), name)),
             _ => false,
         }
     }
+}
+
+/// Whether a name occurs in a text, and not only as a part of a longer one.
+fn mentions(text: &str, name: &str) -> bool {
+    let goes_on = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    !name.is_empty()
+        && text.match_indices(name).any(|(at, _)| {
+            !goes_on(text[..at].chars().next_back()) && !goes_on(text[at + name.len()..].chars().next())
+        })
 }
 
 /// The value, also after a panic elsewhere: every change is a single step.

@@ -207,6 +207,31 @@ fn a_thousand_requests_over_a_queue_of_64() {
 }
 
 #[test]
+fn memory_does_not_grow_with_requests() {
+    let server = Server::of(home(512), &["m"], &[]);
+    let (mut at_10, mut last) = (0.0, 0.0);
+    for i in 1..=500 {
+        let mut body = endless();
+        body["max_completion_tokens"] = json!(2);
+        match i % 5 {
+            0 => body["stream"] = json!(true),
+            1 => body["guided_regex"] = json!("[ab]{2}"),
+            2 => body["no_such_field"] = json!(1),
+            3 => body["messages"] = json!([{"role": "user", "content": format!("Hi {i}")}]),
+            _ => body["n"] = json!(2),
+        }
+        let expected = if i % 5 == 2 { 400 } else { 200 };
+        assert_eq!(server.post(CHAT, &body).status, expected);
+        if i == 10 || i == 500 {
+            server.until_idle();
+            last = server.metric("tessera_resident_memory_bytes");
+            at_10 = if i == 10 { last } else { at_10 };
+        }
+    }
+    assert!(last < at_10 * 1.02 + 2e6, "{at_10} bytes after 10 requests, {last} after 500");
+}
+
+#[test]
 fn too_many_connections_are_told_so() {
     let server = Server::start(&["--max-connections", "3"]);
     server.until("the connections of the start are closed", |s| s.get("/health").status == 200);

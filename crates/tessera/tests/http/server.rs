@@ -121,7 +121,9 @@ impl Server {
     pub fn send(&self, path: &str, body: &Value) -> TcpStream {
         let mut stream = self.raw();
         let body = body.to_string();
-        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+        );
         write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         stream
     }

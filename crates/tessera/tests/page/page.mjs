@@ -122,6 +122,9 @@ await test("a question is answered, with figures, and is there after a reload", 
 });
 
 await test("an answer appears while it is made, and Escape stops it", async (page) => {
+  // A model of random weights says at temperature 0 the same for ever, and otherwise may end at once.
+  await page.click("#toggle-settings");
+  await page.fill("#set-temperature", "0");
   await say(page, "Tell me a very long story about everything.");
   await page.waitForFunction(() => document.querySelector(".message.assistant .markdown")?.textContent.length > 3);
   const early = (await last(page, ".markdown").textContent()).length;
@@ -319,6 +322,26 @@ await test("hostile Markdown is text, and asks nothing of anyone", async (page, 
   await page.reload();
   await page.waitForSelector("[data-ready]");
   assert.equal(await page.evaluate(() => window.pwned), undefined);
+});
+
+await test("Markdown that nobody can read in time is shown as it is", async (page) => {
+  const hard = { nested: "> ".repeat(20_000), emphasis: "a*_".repeat(20_000), list: "1. ".repeat(10_000), lines: "*a**b_c\n".repeat(2_000), line: "a.".repeat(30_000) + "@" };
+  for (const text of Object.values(hard)) {
+    const half = text.length / 2;
+    await answers(page, () => whole({ content: text.slice(0, half) }, { content: text.slice(half) }));
+    await page.click("#new-chat");
+    await say(page, "be hard");
+    await page.waitForFunction((n) => document.querySelector(".assistant[aria-busy=false] .plain")?.textContent.length === n, text.length, { timeout: 20_000 });
+    assert.match(await last(page, ".markdown .note").textContent(), /plain text/);
+  }
+  // Much of what is easy is no reason: long code, a long table, a long list.
+  const easy = `\`\`\`text\n${"a*_b\n".repeat(3_000)}\`\`\`\n\n${"| a | b |\n".repeat(2)}\n\n${"- an item\n".repeat(400)}`;
+  await answers(page, () => whole({ content: easy }));
+  await page.click("#new-chat");
+  await say(page, "be easy");
+  await finished(page);
+  assert.equal(await last(page, ".plain").count(), 0);
+  assert.equal(await last(page, "li").count(), 400);
 });
 
 await test("an answer that was cut goes on in place", async (page) => {

@@ -6,7 +6,7 @@ use super::super::simd::Wide;
 use super::*;
 use std::arch::x86_64::*;
 
-/// See [`rows_scalar`]; up to 4 tokens share one unpacking.
+/// See [`rows_scalar`]; up to 2 tokens share one unpacking.
 ///
 /// # Safety
 /// The machine has AVX-512 F, BW, VL, DQ, VNNI and what `W` says.
@@ -25,16 +25,12 @@ pub unsafe fn rows_avx512<W: Wide, F: Format>(
         unsafe {
             match (x.planes, n - t) {
                 (1, 1) => in_step::<W, F, 1, 4, 1>(w, &rows, x, t, y),
-                (1, 2) => in_step::<W, F, 1, 2, 2>(w, &rows, x, t, y),
-                (1, 3) => in_step::<W, F, 1, 1, 3>(w, &rows, x, t, y),
-                (1, _) => in_step::<W, F, 1, 1, 4>(w, &rows, x, t, y),
+                (1, _) => in_step::<W, F, 1, 2, 2>(w, &rows, x, t, y),
                 (_, 1) => in_step::<W, F, 2, 4, 1>(w, &rows, x, t, y),
-                (_, 2) => in_step::<W, F, 2, 2, 2>(w, &rows, x, t, y),
-                (_, 3) => in_step::<W, F, 2, 1, 3>(w, &rows, x, t, y),
-                (_, _) => in_step::<W, F, 2, 1, 4>(w, &rows, x, t, y),
+                (_, _) => in_step::<W, F, 2, 2, 2>(w, &rows, x, t, y),
             }
         }
-        t += (n - t).min(4);
+        t += (n - t).min(2);
     }
 }
 

@@ -50,7 +50,7 @@ fn triples() -> Vec<[f32; 3]> {
     for _ in 0..200_000 {
         all.push([r.bits(), r.bits(), r.bits()].map(f32::from_bits));
         // Near each other in size.
-        all.push([0; 3].map(|_| f32::from_bits(0x3f00_0000 + (r.bits() >> 7) | r.bits() & 0x8000_0000)));
+        all.push([0; 3].map(|_| f32::from_bits((0x3f00_0000 + (r.bits() >> 7)) | (r.bits() & 0x8000_0000))));
     }
     for _ in 0..200_000 {
         // Half a step of `c`, or of the smallest f32, times a product of 1 - k 2^-46.
@@ -151,6 +151,17 @@ fn every_instruction_set_has_the_scalar_lanes() {
         agrees::<Neon>();
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
         agrees::<Simd128>();
+    }
+}
+
+/// Here the processor is the judge.
+#[test]
+#[cfg(not(target_arch = "wasm32"))]
+fn fma_can_be_made_of_f64() {
+    for [a, b, c] in triples() {
+        let (found, expected) = (super::fma::exact(a, b, c), a.mul_add(b, c));
+        let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+        assert!(same, "{a:e} * {b:e} + {c:e}: {found:e} and not {expected:e}");
     }
 }
 

@@ -10,13 +10,9 @@ use tessera_weights::dtype::DType;
 #[derive(Clone, Copy)]
 pub struct Simd128([v128; 4]);
 
-/// `a * b + c`, rounded once.
-///
-/// A product of two f32 is exact in f64. The sum is not, and rounding it to f64 and then to f32 is
-/// wrong when the f64 lies half-way between two f32 and the exact value does not. So the sum is rounded
-/// to odd: an inexact one is cut off and its last bit set, which keeps it off every half-way point.
+/// Four of [`super::fma`], in the same way.
 #[inline(always)]
-pub(super) fn fma(a: v128, b: v128, c: v128) -> v128 {
+fn fma(a: v128, b: v128, c: v128) -> v128 {
     let high = |v| i32x4_shuffle::<2, 3, 2, 3>(v, v);
     let low = to_odd(f64x2_promote_low_f32x4(a), f64x2_promote_low_f32x4(b), f64x2_promote_low_f32x4(c));
     let high = to_odd(

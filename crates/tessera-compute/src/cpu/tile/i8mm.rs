@@ -22,7 +22,7 @@ pub unsafe fn tile_i8mm<Q: Quad, F: Format>(
 ) {
     check::<F>(panel, x, ends);
     for row in (0..PANEL).step_by(2 * ROW_PAIRS) {
-        for token in (0..TILE).step_by(2 * TOKEN_PAIRS) {
+        for token in (0..x.count).step_by(2 * TOKEN_PAIRS) {
             // SAFETY: `check` made the lengths right; the rest is the caller's promise.
             unsafe {
                 match x.planes {

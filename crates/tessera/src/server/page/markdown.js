@@ -70,23 +70,68 @@ function elements(tokens) {
   return fragment;
 }
 
+// Markdown has no bound on the work that a text can ask for: thousands of unpaired `*_` in one paragraph take minutes, and
+// deep nesting overflows the stack. Such a text is shown as it is.
+const MAX_LINE = 10_000;
+const MAX_MARKS = 1_000;
+const MAX_MS = 1_000;
+
+/** Whether a paragraph has so long a line, or so many marks of emphasis, as no reader would want. */
+function tooHard(text) {
+  let fence = null;
+  let marks = 0;
+  for (const line of text.split("\n")) {
+    const found = line.match(/^ {0,3}(`{3,}|~{3,})/)?.[1];
+    if (fence ? found?.startsWith(fence) : found) fence = fence ? null : found;
+    else if (fence) continue;
+    else if (line.trim() === "") marks = 0;
+    else if (line.length > MAX_LINE || (marks += line.match(/[*_]+/g)?.length ?? 0) > MAX_MARKS) return true;
+  }
+  return false;
+}
+
 /** Shows a text that grows. Only blocks that changed are rendered again. */
 export class Markdown {
   constructor() {
     this.node = el("div", { class: "markdown", dir: "auto" });
     this.blocks = []; // { raw, node }
+    this.plain = null;
+    this.nextAt = 0; // rendering before then would leave the page no time for anything else
   }
 
   /** Shows `text`. */
   update(text) {
+    const begun = performance.now();
+    try {
+      if (!this.plain && !tooHard(text)) this.#render(text);
+      else this.#showPlain(text);
+    } catch {
+      this.#showPlain(text); // nested too deep
+    }
+    const took = performance.now() - begun;
+    if (took > MAX_MS) this.#showPlain(text);
+    this.nextAt = begun + 5 * took;
+  }
+
+  /** Once and for all: what made it hard is still there in all that follows. */
+  #showPlain(text) {
+    if (!this.plain) {
+      this.plain = el("div", { class: "plain" });
+      this.node.replaceChildren(el("p", { class: "note" }, "Shown as plain text: reading its Markdown would take too long."), this.plain);
+      this.blocks = [];
+    }
+    this.plain.textContent = text;
+  }
+
+  #render(text) {
     const tokens = marked.lexer(text);
     // Link definitions change blocks elsewhere: then all are rendered.
     const links = JSON.stringify(tokens.links);
-    if (links !== this.links) this.truncate(0);
+    if (links !== this.links) this.#truncate(0);
     this.links = links;
     let same = 0;
     while (same < tokens.length && this.blocks[same]?.raw === tokens[same].raw) same += 1;
-    this.truncate(same);
+    this.#truncate(same);
     for (const token of tokens.slice(same)) {
       const node = el("div", { class: "block" });
       const one = [token];
@@ -97,7 +142,7 @@ export class Markdown {
     }
   }
 
-  truncate(length) {
+  #truncate(length) {
     for (const { node } of this.blocks.splice(length)) node.remove();
   }
 }

@@ -76,7 +76,8 @@ class View {
     } else {
       this.#thought(message, running);
       if (!this.markdown) this.parts.body.append((this.markdown = new Markdown()).node);
-      if (this.text !== message.content) this.markdown.update((this.text = message.content));
+      const due = !running || performance.now() >= this.markdown.nextAt;
+      if (this.text !== message.content && due) this.markdown.update((this.text = message.content));
       this.node.classList.toggle("waiting", running && !message.content);
     }
     this.#notes(message, running);
