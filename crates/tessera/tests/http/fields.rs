@@ -29,8 +29,8 @@ fn companions(field: &Field, body: &mut Value) {
         "stream_options" => body["stream"] = json!(true),
         "top_logprobs" if body.get("input").is_none() => body["logprobs"] = json!(true),
         "max_tokens" => drop(body.as_object_mut().unwrap().remove("max_completion_tokens")),
-        // One of the two has to be there.
-        "prompt" if body["prompt"].is_null() && body.get("max_tokens").is_none() => {
+        // Of what is tokenized one of the two has to be there.
+        "prompt" if body["prompt"].is_null() && body.as_object().unwrap().len() == 2 => {
             body["messages"] = json!([{"role": "user", "content": "Hi"}]);
         }
         "add_generation_prompt" if body.get("prompt").is_some() => {
