@@ -97,7 +97,8 @@ impl Gate {
         let bucket = buckets.entry(flow).or_insert(Bucket { left: most, at: now });
         *bucket = Bucket { left: filled(bucket), at: now };
         if bucket.left < 1.0 {
-            let wait = ((1.0 - bucket.left) / per_second).ceil() as u64;
+            // A wait that is whole but for rounding is not a second longer.
+            let wait = ((1.0 - bucket.left) / per_second - 1e-6).ceil() as u64;
             let message = format!("at most {per_minute} requests a minute; try again in {wait} s");
             return Err(ApiError::rate_limit(message, wait));
         }
