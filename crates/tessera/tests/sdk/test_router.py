@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import httpx2 as httpx
@@ -63,10 +64,14 @@ def answered(server):
 
 def spread(servers, client, requests):
     """How many of the requests each server answered."""
-    before = [answered(server) for server in servers]
+    # A generation is counted a moment after its answer: those of the start may not be there yet.
+    before = None
+    while before != (before := [answered(server) for server in servers]):
+        time.sleep(0.2)
     for request in requests:
         reply = client.post(CHAT, json=request)
         assert reply.status_code == 200, reply.text
+    until("all are counted", lambda: sum(map(answered, servers)) >= sum(before) + len(requests))
     return [int(answered(server) - was) for server, was in zip(servers, before)]
 
 

@@ -57,13 +57,13 @@ def test_every_operation(case, served):
     if case.operation.path == "/models/{model}" and len(answers[case.operation.path]) % 2:
         case.path_parameters["model"] = "noise"
     url = served.url + "/v1"
-    if not isinstance(case.body, dict):
-        reply = case.call_and_validate(base_url=url, checks=CHECKS)
-        answers[case.operation.path][reply.status_code] += 1
+    reply = case.call_and_validate(base_url=url, checks=CHECKS)
+    answers[case.operation.path][reply.status_code] += 1
+    # Another method, another type of content: there is nothing to mend.
+    if not isinstance(case.body, dict) or reply.status_code in (405, 415):
         return
-    # As it was made, then mended: whatever `param` names is left out, or made plain, until the request is
-    # answered. A `param` that named the wrong field would not get there.
-    case.call_and_validate(base_url=url, checks=CHECKS)
+    # Whatever `param` names is left out, or made plain, until the request is answered. A `param` that named the
+    # wrong field would not get there.
     tame(case.body)
     for _ in range(60):
         reply = case.call_and_validate(base_url=url, checks=CHECKS)

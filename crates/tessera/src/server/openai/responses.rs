@@ -92,7 +92,7 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let base = if temperature == 0.0 { SamplingParams::default() } else { defaults.clone() };
     let sampling =
         SamplingParams { temperature, top_p: top_p(&fields, defaults), seed: ids::random(), ..base };
-    let head = json!({
+    let mut head = json!({
         "id": ids::unique("resp_"),
         "object": "response",
         "created_at": now(),
@@ -118,8 +118,11 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
         "top_p": shortest(sampling.top_p),
         "truncation": "disabled",
         "usage": null,
-        "user": fields.text("user"),
     });
+    // The one field that OpenAI's schema leaves out rather than gives as null.
+    if let Some(user) = fields.text("user") {
+        head["user"] = json!(user);
+    }
     let max_tokens = fields.size("max_output_tokens");
     let (stop, stop_token_ids) = (served.text.stop_strings(), served.text.stop_token_ids.clone());
     let keep_special = reading.keeps_special(served);
