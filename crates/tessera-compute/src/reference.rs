@@ -80,13 +80,24 @@ impl Executor for Interpreter {
     }
 }
 
+/// The largest value; -inf of none. NaN are passed over. Many maxima side by side, since one would wait for
+/// itself at every value.
+pub fn max(row: &[f32]) -> f32 {
+    let larger = |m: f32, x: f32| if x > m { x } else { m };
+    let (lanes, rest) = row.as_chunks::<32>();
+    let mut most = [f32::NEG_INFINITY; 32];
+    for lane in lanes {
+        most.iter_mut().zip(lane).for_each(|(m, x)| *m = larger(*m, *x));
+    }
+    most.iter().chain(rest).fold(f32::NEG_INFINITY, |m, x| larger(m, *x))
+}
+
 /// The id of the largest value, the lowest among equals; `None` if any value is NaN or infinite.
 pub fn argmax(row: &[f32]) -> Option<u32> {
-    let max = row.iter().fold(f32::NEG_INFINITY, |m, x| if *x > m { *x } else { m });
-    // Zero, unless some value is NaN or infinite.
-    let broken: f32 = row.iter().map(|x| x * 0.0).sum();
-    let at = row.iter().position(|x| *x == max)?;
-    (broken == 0.0).then_some(at as u32)
+    let finite = row.chunks(256).all(|part| part.iter().fold(true, |all, x| all & (x.abs() < f32::INFINITY)));
+    let largest = max(row);
+    let at = row.iter().position(|x| *x == largest)?;
+    finite.then_some(at as u32)
 }
 
 /// The value of an activation.

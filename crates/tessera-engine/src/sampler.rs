@@ -14,8 +14,9 @@
 //! 7. `min_p` drops tokens less probable than `min_p` times the most probable one;
 //! 8. one uniform number in [0, 1) from PCG64 picks among the rest.
 //!
-//! Probabilities are summed in f64 in a fixed order, by an `exp` that is the same code everywhere, so a seed gives the same tokens for the same
-//! logits everywhere.
+//! Weights come from an `exp` that is the same code everywhere and are summed in f64 in a fixed order, so a
+//! seed gives the same tokens for the same logits everywhere. The loops over a vocabulary have no call, no
+//! early end and no sum that waits for itself, so that they become vector code on every machine.
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ mod tests;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use std::collections::BTreeMap;
+use tessera_compute::reference;
 
 /// How a token is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,7 +160,7 @@ pub struct Sampler {
     /// on how a hash map is laid out.
     seen: BTreeMap<u32, u32>,
     work: Vec<f32>,
-    weights: Vec<f64>,
+    weights: Vec<f32>,
     keys: Vec<u64>,
 }
 
@@ -266,33 +268,34 @@ impl Sampler {
     /// Steps 4 to 8.
     fn draw(&mut self, work: &[f32]) -> Option<u32> {
         let p = &self.params;
-        let largest = f64::from(work[argmax(work)? as usize]);
-        let inverse = 1.0 / f64::from(p.temperature);
+        let largest = work[argmax(work)? as usize];
+        // A temperature that is hardly more than zero has no finite inverse.
+        let inverse = (1.0 / p.temperature).min(f32::MAX);
         self.weights.clear();
-        self.weights.extend(work.iter().map(|logit| exp_negative((f64::from(*logit) - largest) * inverse)));
-        let weights = &self.weights;
+        self.weights.extend(work.iter().map(|logit| exp_negative((*logit - largest) * inverse)));
+        let weights = &mut self.weights[..];
         // 53 random bits make a number in [0, 1).
         let uniform = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let floor = f64::from(p.min_p);
 
         if p.top_k == 0 && p.top_p == 1.0 {
-            let tokens = || weights.iter().zip(0u32..).filter(|(weight, _)| **weight >= floor);
-            return pick(tokens().map(|(weight, token)| (*weight, token)), uniform);
+            weights.iter_mut().for_each(|w| *w = if *w >= p.min_p { *w } else { 0.0 });
+            return pick_any(weights, uniform);
         }
 
         // Keys sort by probability, then by id. Only the head of the order is needed, so it is sorted
         // in growing portions.
         let keys = &mut self.keys;
         keys.clear();
-        let all: f64 = weights.iter().sum();
+        let all: f64 = weights.chunks(BLOCK).map(sum).sum();
         // Tokens rarer than this add up to less than what top-p leaves out.
         let rare = match p.top_k {
-            0 => 0.999 * (1.0 - f64::from(p.top_p)) * all / weights.len() as f64,
+            0 => (0.999 * (1.0 - f64::from(p.top_p)) * all / weights.len() as f64) as f32,
             _ => 0.0,
         };
-        let candidates = work.iter().zip(weights).zip(0u32..).filter(|((_, w), _)| **w > 0.0 && **w >= rare);
+        let candidates =
+            work.iter().zip(&*weights).zip(0u32..).filter(|((_, w), _)| **w > 0.0 && **w >= rare);
         keys.extend(candidates.map(|((logit, _), token)| key(*logit, token)));
-        let weight = |key: u64| weights[token_of(key) as usize];
+        let weight = |key: u64| f64::from(weights[token_of(key) as usize]);
         let mut sorted = 0;
         let mut goal = f64::from(p.top_p) * all;
         if p.top_k > 0 {
@@ -321,7 +324,7 @@ impl Sampler {
             }
             keys.truncate(kept);
         }
-        keys.retain(|k| weight(*k) >= floor);
+        keys.retain(|k| weight(*k) >= f64::from(p.min_p));
         pick(keys.iter().map(|k| (weight(*k), token_of(*k))), uniform)
     }
 }
@@ -339,10 +342,49 @@ fn token_of(key: u64) -> u32 {
     !(key as u32)
 }
 
+/// Weights that are summed together.
+const BLOCK: usize = 256;
+/// Sums side by side.
+const LANES: usize = 8;
+
+/// The sum of some weights.
+fn sum(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let whole = weights.chunks_exact(LANES);
+    let rest: f64 = whole.remainder().iter().map(|w| f64::from(*w)).sum();
+    for weights in whole {
+        lanes.iter_mut().zip(weights).for_each(|(lane, w)| *lane += f64::from(*w));
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// [`pick`] among all tokens: first the block, then the token in it.
+fn pick_any(weights: &[f32], uniform: f64) -> Option<u32> {
+    let goal = uniform * weights.chunks(BLOCK).map(sum).sum::<f64>();
+    let (mut mass, mut found) = (0.0, None);
+    for (i, block) in weights.chunks(BLOCK).enumerate() {
+        let own = sum(block);
+        if own > 0.0 {
+            found = Some((i, mass));
+        }
+        mass += own;
+        if mass > goal && own > 0.0 {
+            break;
+        }
+    }
+    let (block, before) = found?;
+    let weights = weights.chunks(BLOCK).nth(block)?.iter().zip((block * BLOCK) as u32..);
+    pick_from(weights.map(|(w, token)| (f64::from(*w), token)), before, goal)
+}
+
 /// The token at which the running sum of the weights passes `uniform` times the whole.
 fn pick(tokens: impl Iterator<Item = (f64, u32)> + Clone, uniform: f64) -> Option<u32> {
     let goal = uniform * tokens.clone().map(|(weight, _)| weight).sum::<f64>();
-    let mut mass = 0.0;
+    pick_from(tokens, 0.0, goal)
+}
+
+/// The token at which the running sum, `mass` at first, passes `goal`; the last one if rounding leaves it below.
+fn pick_from(tokens: impl Iterator<Item = (f64, u32)>, mut mass: f64, goal: f64) -> Option<u32> {
     let mut last = None;
     for (weight, token) in tokens.filter(|(weight, _)| *weight > 0.0) {
         mass += weight;
@@ -354,26 +396,23 @@ fn pick(tokens: impl Iterator<Item = (f64, u32)> + Clone, uniform: f64) -> Optio
     last
 }
 
-/// `exp` of a number that is not positive, to about 1e-13. Only operations that IEEE 754 defines to
-/// the last bit, so every platform gets the same weights; and without a call, so that a loop over a
-/// vocabulary is vectorised.
-fn exp_negative(x: f64) -> f64 {
-    // Below this the result is less than 1e-304: no uniform number is small enough to find it.
-    let live = x > -700.0;
+/// `exp` of a number that is not positive, to 2e-7 of itself. Only operations that IEEE 754 defines to
+/// the last bit, so every platform gets the same weights.
+fn exp_negative(x: f32) -> f32 {
+    // Below this the result is less than 2e-38: the next to nothing that no draw finds among 53 bits.
+    let live = x > -87.0;
     let x = if live { x } else { 0.0 };
-    // 1.5 * 2^52: adding it leaves the nearest whole number in the lowest bits.
-    const SHIFT: f64 = 6_755_399_441_055_744.0;
-    let shifted = x * std::f64::consts::LOG2_E + SHIFT;
+    // 1.5 * 2^23: adding it leaves the nearest whole number in the lowest bits.
+    const SHIFT: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + SHIFT;
     let k = shifted - SHIFT;
     // ln 2 in two parts; the first has bits to spare, so that k times it is exact.
-    let r = (x - k * 0.693_147_180_369_123_8) - k * 1.908_214_929_270_587_7e-10;
-    let mut sum = 1.0 / 479_001_600.0;
-    for factorial in
-        [39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0]
-    {
+    let r = (x - k * 0.693_359_4) - k * -2.121_944_4e-4;
+    let mut sum = 1.0 / 5_040.0;
+    for factorial in [720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
         sum = sum * r + 1.0 / factorial;
     }
-    let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
     if live { sum * power } else { 0.0 }
 }
 
@@ -382,9 +421,14 @@ fn exp_negative(x: f64) -> f64 {
 pub fn logprobs(logits: &[f32], k: usize, token: u32) -> Result<(Vec<LogProb>, LogProb), SampleError> {
     check(logits)?;
     let none = SampleError::NoToken { allowed: logits.len(), vocab_size: logits.len() };
-    let largest = f64::from(logits[argmax(logits).ok_or(none.clone())? as usize]);
-    let sum: f64 = logits.iter().map(|l| exp_negative(f64::from(*l) - largest)).sum();
-    let norm = largest + sum.ln();
+    let largest = logits[argmax(logits).ok_or(none.clone())? as usize];
+    let mut weights = [0.0; BLOCK];
+    let mut all = 0.0;
+    for block in logits.chunks(BLOCK) {
+        weights.iter_mut().zip(block).for_each(|(w, logit)| *w = exp_negative(*logit - largest));
+        all += sum(&weights[..block.len()]);
+    }
+    let norm = f64::from(largest) + all.ln();
     let of = |t: u32| LogProb { token: t, logprob: (f64::from(logits[t as usize]) - norm) as f32 };
     let mut order: Vec<u32> = (0..logits.len() as u32).collect();
     let better = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
@@ -401,21 +445,21 @@ pub fn logprobs(logits: &[f32], k: usize, token: u32) -> Result<(Vec<LogProb>, L
 }
 
 /// The largest logit, the lowest id among equals. `None` if all are -inf.
-pub fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best = None;
-    let mut largest = f32::NEG_INFINITY;
-    for (token, logit) in logits.iter().enumerate() {
-        if *logit > largest {
-            largest = *logit;
-            best = Some(token as u32);
-        }
-    }
-    best
+fn argmax(logits: &[f32]) -> Option<u32> {
+    let largest = reference::max(logits);
+    (largest > f32::NEG_INFINITY)
+        .then(|| logits.iter().position(|l| *l == largest))?
+        .map(|token| token as u32)
 }
 
 /// -inf is how a model rules a token out; NaN and +inf are defects.
 fn check(logits: &[f32]) -> Result<(), SampleError> {
-    match logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
+    let fine = |l: &f32| *l < f32::INFINITY;
+    let broken = |block: &[f32]| !block.iter().fold(true, |all, l| all & fine(l));
+    if !logits.chunks(BLOCK).any(broken) {
+        return Ok(());
+    }
+    match logits.iter().position(|l| !fine(l)) {
         Some(token) => Err(SampleError::NotANumber { token, value: logits[token] }),
         None => Ok(()),
     }

@@ -209,7 +209,7 @@ impl Kernels {
                 all.push(vnni);
             }
             if avx2 {
-                let int4_panel = panel::avx2::<Bits4, false>;
+                let int4_panel = panel::int4_nk_avx2;
                 if is_x86_feature_detected!("avxvnni") {
                     all.push(table!(
                         "avx-vnni",

@@ -4,6 +4,7 @@ use super::Activations;
 use super::codes::Coded;
 use super::dense::Dense;
 use super::kernels::Kernels;
+use super::lined::Lined;
 use super::panel::{PANEL, Panel};
 use super::pool::Worker;
 use super::q8::{TILE, grow};
@@ -174,7 +175,7 @@ impl Run<'_> {
         n: usize,
         y: &mut Vec<f32>,
         panels: &mut Vec<Panel>,
-        weights: &mut Vec<f32>,
+        weights: &mut Lined<f32>,
         next: usize,
     ) {
         let kernels = &self.model.kernels;
@@ -215,7 +216,7 @@ impl Run<'_> {
                 }
             }
             Form::Floats(width) => {
-                weights.resize(count * width, 0.0);
+                weights.grow(count * width);
                 for (i, row) in rows.enumerate() {
                     let out = &mut weights[i * width..(i + 1) * width];
                     decode_row(matrix, row, &mut out[..matrix.cols]);
@@ -274,6 +275,5 @@ fn reset(x: &mut Prepared, form: &Form<'_>, n: usize, planes: usize) {
     x.rows.reset(rows, groups, bytes.0, planes);
     x.tiles.reset(tiles, if tiles > 0 { groups } else { 0 }, bytes.1, planes);
     // What lies behind a row's end must be zero.
-    x.floats.clear();
-    x.floats.resize(floats, 0.0);
+    x.floats.zeroed(floats);
 }

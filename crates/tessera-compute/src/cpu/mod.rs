@@ -7,6 +7,7 @@ pub mod dense;
 pub mod kernels;
 pub mod kn;
 pub mod kv;
+pub mod lined;
 pub mod panel;
 pub mod q8;
 pub mod rows;

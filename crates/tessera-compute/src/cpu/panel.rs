@@ -1,6 +1,7 @@
 //! Unpacking a panel of 16 rows once for many tokens.
 
 use super::codes::{Codes, Format, GROUP_BYTES};
+use super::lined::Lined;
 #[cfg(target_arch = "x86_64")]
 use super::simd::LANES;
 
@@ -11,9 +12,9 @@ pub const PANEL: usize = 16;
 #[derive(Default)]
 pub struct Panel {
     /// `[group in visiting order][step][16 rows][4 inputs]`.
-    pub codes: Vec<u8>,
+    pub codes: Lined<u8>,
     /// `[group in visiting order][16 rows]`.
-    pub scales: Vec<f32>,
+    pub scales: Lined<f32>,
     /// Where each group stands in the visiting order.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     place: Vec<u32>,
@@ -30,8 +31,8 @@ fn unpack<F: Format, const KN: bool>(w: &Codes<'_>, row: usize, order: &[u32], p
     w.check_len();
     let width = PANEL.min(w.rows - row);
     let step_bytes = F::STEPS * 4 * PANEL;
-    panel.codes.resize(order.len() * step_bytes, 0);
-    panel.scales.resize(order.len() * PANEL, 0.0);
+    panel.codes.grow(order.len() * step_bytes);
+    panel.scales.grow(order.len() * PANEL);
     let outs = panel.codes.chunks_exact_mut(step_bytes).zip(panel.scales.chunks_exact_mut(PANEL));
     for (&g, (codes, scales)) in order.iter().zip(outs) {
         let g = g as usize;
@@ -70,7 +71,7 @@ fn unpack<F: Format, const KN: bool>(w: &Codes<'_>, row: usize, order: &[u32], p
 #[cfg(target_arch = "aarch64")]
 pub fn i8mm<F: Format, const KN: bool>(w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
     unpack::<F, KN>(w, row, order, panel);
-    for steps in panel.codes.chunks_exact_mut(8 * PANEL) {
+    for steps in panel.codes[..order.len() * F::STEPS * 4 * PANEL].chunks_exact_mut(8 * PANEL) {
         let mut pairs = [0u8; 8 * PANEL];
         let (first, second) = steps.split_at(4 * PANEL);
         for ((out, a), b) in pairs.chunks_exact_mut(8).zip(first.chunks_exact(4)).zip(second.chunks_exact(4))
@@ -119,6 +120,38 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
+impl Panel {
+    /// Makes room for a panel of 4-bit rows that are streams, and says where the words of each row begin: the
+    /// last row stands for those behind it.
+    fn prepare_int4(&mut self, w: &Codes<'_>, row: usize, order: &[u32]) -> [*const u8; PANEL] {
+        w.check_len();
+        assert!(w.rows > 0 && order.len() == w.groups && order.iter().all(|g| (*g as usize) < w.groups));
+        self.codes.grow(order.len() * 512);
+        self.scales.grow(order.len() * PANEL);
+        self.place.resize(w.groups, 0);
+        for (i, &g) in order.iter().enumerate() {
+            self.place[g as usize] = i as u32;
+        }
+        std::array::from_fn(|r| {
+            let row = (row + r).min(w.rows - 1);
+            w.words[row * w.groups * GROUP_BYTES..].as_ptr()
+        })
+    }
+
+    /// The scales of groups from `first` on, which do not fill a vector.
+    fn scales_from(&mut self, first: usize, w: &Codes<'_>, row: usize) {
+        for g in first..w.groups {
+            let at = self.place[g] as usize * PANEL;
+            for (r, scale) in self.scales[at..at + PANEL].iter_mut().enumerate() {
+                *scale = w.scale((row + r).min(w.rows - 1) * w.groups + g);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
 mod int4;
 #[cfg(target_arch = "x86_64")]
-pub use int4::int4_nk_avx512;
+mod int4_avx2;
+#[cfg(target_arch = "x86_64")]
+pub use {int4::int4_nk_avx512, int4_avx2::int4_nk_avx2};

@@ -16,6 +16,7 @@
 //! scale and an offset, the groups in the order of [`visit`].
 
 use super::codes::Format;
+use super::lined::Lined;
 use super::simd::{LANES, Lanes, tree_sum};
 
 /// Tokens of a tile.
@@ -62,11 +63,11 @@ pub fn visit(groups: usize) -> (Vec<u32>, [usize; LANES]) {
 #[derive(Default)]
 pub struct Rows {
     /// `[token][block]`.
-    pub values: Vec<i8>,
+    pub values: Lined<i8>,
     /// `[token][blocks * 16]`.
-    pub scales: Vec<f32>,
+    pub scales: Lined<f32>,
     /// `[token][blocks * 16]`.
-    pub offsets: Vec<i32>,
+    pub offsets: Lined<i32>,
     /// Blocks of a row.
     pub blocks: usize,
     /// Bytes of a group in one plane.
@@ -79,11 +80,11 @@ pub struct Rows {
 #[derive(Default)]
 pub struct Tiles {
     /// `[tile][group in visiting order][TILE][plane][group]`.
-    pub values: Vec<i8>,
+    pub values: Lined<i8>,
     /// `[tile][group in visiting order][TILE]`.
-    pub scales: Vec<f32>,
+    pub scales: Lined<f32>,
     /// `[tile][group in visiting order][TILE]`.
-    pub offsets: Vec<i32>,
+    pub offsets: Lined<i32>,
     /// Groups of a row.
     pub groups: usize,
     /// Bytes of a group in one plane.
@@ -97,9 +98,9 @@ impl Rows {
     pub fn reset(&mut self, n: usize, groups: usize, group_bytes: usize, planes: usize) {
         self.blocks = groups.div_ceil(LANES);
         (self.group_bytes, self.planes) = (group_bytes, planes);
-        resize(&mut self.values, n * self.blocks * LANES * group_bytes * planes);
-        resize(&mut self.scales, n * self.blocks * LANES);
-        resize(&mut self.offsets, n * self.blocks * LANES);
+        self.values.zeroed(n * self.blocks * LANES * group_bytes * planes);
+        self.scales.zeroed(n * self.blocks * LANES);
+        self.offsets.zeroed(n * self.blocks * LANES);
     }
 }
 
@@ -109,9 +110,9 @@ impl Tiles {
     pub fn reset(&mut self, n: usize, groups: usize, group_bytes: usize, planes: usize) {
         (self.groups, self.group_bytes, self.planes) = (groups, group_bytes, planes);
         let slots = n.div_ceil(TILE) * TILE * self.groups;
-        grow(&mut self.values, slots * group_bytes * planes);
-        grow(&mut self.scales, slots);
-        grow(&mut self.offsets, slots);
+        self.values.grow(slots * group_bytes * planes);
+        self.scales.grow(slots);
+        self.offsets.grow(slots);
     }
 }
 
@@ -120,11 +121,6 @@ pub fn grow<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
     if v.len() < len {
         v.resize(len, T::default());
     }
-}
-
-fn resize<T: Copy + Default>(v: &mut Vec<T>, len: usize) {
-    v.clear();
-    v.resize(len, T::default());
 }
 
 /// The largest value that a scale makes, by the number of planes.

@@ -2,6 +2,7 @@
 
 use super::attention::parts_len;
 use super::kernels::Kernels;
+use super::lined::Lined;
 use super::memory::Zeroed;
 use super::page_len;
 use super::panel::Panel;
@@ -54,7 +55,7 @@ pub(super) struct Scratch {
     pub up: Vec<f32>,
     pub panels: Vec<Panel>,
     /// Weights of a claim in f32.
-    pub weights: Vec<f32>,
+    pub weights: Lined<f32>,
     /// Rotated queries, their results and those of one part.
     pub queries: Vec<f32>,
     pub results: Vec<f32>,
@@ -67,7 +68,7 @@ pub(super) struct Prepared {
     pub rows: q8::Rows,
     pub tiles: q8::Tiles,
     /// f32 rows padded to whole vectors.
-    pub floats: Vec<f32>,
+    pub floats: Lined<f32>,
 }
 
 /// What all threads share during a step. Slots and pages are written through pointers: stages give

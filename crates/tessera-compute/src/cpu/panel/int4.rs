@@ -11,18 +11,7 @@ use std::arch::x86_64::*;
 /// The machine has AVX-512 F and BW.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub unsafe fn int4_nk_avx512(w: &Codes<'_>, row: usize, order: &[u32], panel: &mut Panel) {
-    assert!(w.words.len() == w.rows * w.groups * 16 && order.len() == w.groups);
-    assert!(w.rows > 0 && order.iter().all(|g| (*g as usize) < w.groups));
-    panel.codes.resize(order.len() * 512, 0);
-    panel.scales.resize(order.len() * PANEL, 0.0);
-    panel.place.resize(w.groups, 0);
-    for (i, &g) in order.iter().enumerate() {
-        panel.place[g as usize] = i as u32;
-    }
-    let base: [*const u8; PANEL] = std::array::from_fn(|r| {
-        let row = (row + r).min(w.rows - 1);
-        w.words[row * w.groups * 16..].as_ptr()
-    });
+    let base = panel.prepare_int4(w, row, order);
     let whole = w.groups / 4 * 4;
     // Groups are read as they lie, four to a cache line, and written where they are visited.
     for g in (0..whole).step_by(4) {
@@ -105,7 +94,6 @@ fn columns(v: [__m512i; 4]) -> [__m512i; 4] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn panel_scales(w: &Codes<'_>, row: usize, panel: &mut Panel) {
-    assert!(w.scales.len() == w.rows * w.groups * w.scale_dtype.size());
     let size = w.scale_dtype.size();
     let whole = w.groups / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
@@ -123,12 +111,7 @@ fn panel_scales(w: &Codes<'_>, row: usize, panel: &mut Panel) {
             unsafe { _mm512_storeu_ps(out, v) };
         }
     }
-    for g in whole..w.groups {
-        let at = panel.place[g] as usize * PANEL;
-        for r in 0..PANEL {
-            panel.scales[at + r] = w.scale((row + r).min(w.rows - 1) * w.groups + g);
-        }
-    }
+    panel.scales_from(whole, w, row);
 }
 
 /// 16 rows of 16 values to 16 columns.

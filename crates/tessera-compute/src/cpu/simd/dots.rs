@@ -4,6 +4,7 @@
 //! The functions around these are compiled for the smaller set, into which an intrinsic of the larger
 //! one would not be inlined. So its one instruction is written as such.
 
+use super::super::codes::Format;
 use std::arch::x86_64::*;
 
 /// How 32 codes below 16 meet 32 values of any i8.
@@ -20,6 +21,65 @@ pub trait Dots: Copy + 'static {
     /// # Safety
     /// The machine has the instruction set.
     unsafe fn finish(sum: __m256i) -> __m256i;
+
+    /// A group of 16 rows of codes, `[step][row][4]`, against four rows of values: the steps' sums, not
+    /// finished, `[row of values][half of the rows]`.
+    ///
+    /// # Safety
+    /// The machine has the instruction set; `F::STEPS * 64` bytes at `codes`, `4 * F::GROUP` at `values`.
+    unsafe fn four<F: Format>(codes: *const u8, values: *const i8) -> [[__m256i; 2]; 4];
+}
+
+/// [`Dots::four`]: every code is read once and every value once, as the registers allow. The compiler would
+/// take the eight sums one after the other and keep all codes meanwhile, in more registers than there are.
+/// `$step` names the macro of one step: it adds the products of codes with `{v}` to a sum; `{t}` is free.
+macro_rules! four {
+    ($F:ty, $codes:ident, $values:ident, $step:ident) => {{
+        let mut sums = [_mm256_setzero_si256(); 8];
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = &mut sums;
+        std::arch::asm!(
+            ".rept {steps}",
+            "vmovdqu {c0}, ymmword ptr [{codes}]",
+            "vmovdqu {c1}, ymmword ptr [{codes} + 32]",
+            "vpbroadcastd {v}, dword ptr [{values}]",
+            $step!("c0", "s0"), $step!("c1", "s1"),
+            "vpbroadcastd {v}, dword ptr [{values} + {g}]",
+            $step!("c0", "s2"), $step!("c1", "s3"),
+            "vpbroadcastd {v}, dword ptr [{values} + 2 * {g}]",
+            $step!("c0", "s4"), $step!("c1", "s5"),
+            "vpbroadcastd {v}, dword ptr [{values} + 3 * {g}]",
+            $step!("c0", "s6"), $step!("c1", "s7"),
+            "add {codes}, 64",
+            "add {values}, 4",
+            ".endr /* {t} */",
+            steps = const <$F>::STEPS, g = const <$F>::GROUP,
+            codes = inout(reg) $codes => _, values = inout(reg) $values => _,
+            c0 = out(ymm_reg) _, c1 = out(ymm_reg) _, v = out(ymm_reg) _, t = out(ymm_reg) _,
+            s0 = inout(ymm_reg) *s0, s1 = inout(ymm_reg) *s1, s2 = inout(ymm_reg) *s2, s3 = inout(ymm_reg) *s3,
+            s4 = inout(ymm_reg) *s4, s5 = inout(ymm_reg) *s5, s6 = inout(ymm_reg) *s6, s7 = inout(ymm_reg) *s7,
+            options(pure, readonly, nostack),
+        );
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
+        [[s0, s1], [s2, s3], [s4, s5], [s6, s7]]
+    }};
+}
+
+macro_rules! pairs {
+    ($codes:literal, $sum:literal) => {
+        concat!("vpmaddubsw {t}, {", $codes, "}, {v}\nvpaddw {", $sum, "}, {", $sum, "}, {t}")
+    };
+}
+
+macro_rules! vex {
+    ($codes:literal, $sum:literal) => {
+        concat!("{{vex}} vpdpbusd {", $sum, "}, {", $codes, "}, {v}")
+    };
+}
+
+macro_rules! evex {
+    ($codes:literal, $sum:literal) => {
+        concat!("{{evex}} vpdpbusd {", $sum, "}, {", $codes, "}, {v}")
+    };
 }
 
 /// AVX2: `vpmaddubsw`, 16-bit sums of pairs, which cannot overflow: at most 8 * 2 * 15 * 127 or
@@ -38,6 +98,13 @@ impl Dots for Pairs {
     #[target_feature(enable = "avx2")]
     unsafe fn finish(sum: __m256i) -> __m256i {
         _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn four<F: Format>(codes: *const u8, values: *const i8) -> [[__m256i; 2]; 4] {
+        // SAFETY: reads what the caller promises is there.
+        unsafe { four!(F, codes, values, pairs) }
     }
 }
 
@@ -67,6 +134,13 @@ impl<const EVEX: bool> Dots for Vnni<EVEX> {
     #[inline(always)]
     unsafe fn finish(sum: __m256i) -> __m256i {
         sum
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn four<F: Format>(codes: *const u8, values: *const i8) -> [[__m256i; 2]; 4] {
+        // SAFETY: reads what the caller promises is there; the machine has the instruction.
+        unsafe { if EVEX { four!(F, codes, values, evex) } else { four!(F, codes, values, vex) } }
     }
 }
 
