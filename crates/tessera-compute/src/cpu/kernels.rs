@@ -55,6 +55,7 @@ type TileFn = unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE 
 
 /// See [`Kernels::most_rows`].
 const AVX512_ROWS: usize = 2;
+const AVX2_ROWS: usize = 3;
 
 /// Copies of the functions that are generic over lanes, compiled for one instruction set.
 macro_rules! lanes_for {
@@ -334,7 +335,11 @@ impl Kernels {
 
     /// Up to how many tokens [`Kernels::rows`] is quicker than unpacking panels.
     pub fn most_rows(&self, w: &Coded<'_>) -> usize {
-        if w.is_nk() && self.name.starts_with("avx512") { AVX512_ROWS } else { 4 }
+        match (w.is_nk(), self.name) {
+            (true, "avx2") => AVX2_ROWS,
+            (true, name) if name.starts_with("avx512") => AVX512_ROWS,
+            _ => 4,
+        }
     }
 
     /// `y[t][i]` = row `rows.start + i` times token `t`, for a few tokens; see [`rows::rows_scalar`] and
