@@ -132,7 +132,7 @@ impl Engine {
         let id = inbox.last_id;
         let cancelled = Arc::new(AtomicBool::new(false));
         let ticket = Ticket { id, cancelled: cancelled.clone(), shared: shared.clone() };
-        let outlet = running::Outlet { sink, cancelled };
+        let outlet = running::Outlet::new(sink, cancelled);
         inbox.submitted.push_back(Submission { request, outlet, at: Instant::now() });
         shared.wake.notify_one();
         Ok(ticket)

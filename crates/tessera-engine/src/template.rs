@@ -177,6 +177,14 @@ impl ChatTemplate {
         }
     }
 
+    /// The text of a Jinja template.
+    pub fn jinja_source(&self) -> Option<&str> {
+        match self {
+            ChatTemplate::Conv(_) => None,
+            ChatTemplate::Jinja(template) => Some(template.source()),
+        }
+    }
+
     /// Name for display.
     pub fn name(&self) -> &str {
         match self {

@@ -18,6 +18,8 @@ pub struct Text {
     pub tokenizer: Arc<Tokenizer>,
     /// The chat template; the error says why there is none.
     pub template: Result<ChatTemplate, TemplateError>,
+    /// Hugging Face's, where the folder has both and [`Text::template`] is MLC's: that one never knows tools.
+    pub tool_template: Option<ChatTemplate>,
     /// Ids that end an answer.
     pub stop_token_ids: Vec<u32>,
     /// The folder's own sampling defaults.
@@ -58,8 +60,11 @@ impl Text {
             return Err(TextError::Vocabulary { largest: tokenizer.vocab_size() - 1, rows });
         }
         let chat_config = files.chat_config.as_ref();
-        let template = ChatTemplates::from_files(chat_config, |name| files.file(name))
-            .and_then(|templates| templates.choose(choice));
+        let mut templates = ChatTemplates::from_files(chat_config, |name| files.file(name));
+        let both = templates.as_mut().ok().filter(|t| choice == TemplateChoice::Auto && t.conv.is_some());
+        let tool_template =
+            both.and_then(|t| t.jinja.take()).map(|jinja| ChatTemplate::Jinja(Box::new(jinja)));
+        let template = templates.and_then(|templates| templates.choose(choice));
         let mut notes = tokenizer.notes().to_vec();
         let generation_config: Option<Value> = files.file("generation_config.json").and_then(|bytes| {
             let parsed = serde_json::from_slice(&bytes);
@@ -81,7 +86,7 @@ impl Text {
             presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),
             ..plain
         };
-        Ok(Text { tokenizer, template, stop_token_ids, defaults, notes })
+        Ok(Text { tokenizer, template, tool_template, stop_token_ids, defaults, notes })
     }
 
     /// The ids of a conversation that the assistant is to answer.

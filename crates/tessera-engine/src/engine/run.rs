@@ -185,6 +185,8 @@ impl Worker<'_> {
         let (drafted, accepted) = one.slot.drafts();
         self.stats.drafted_tokens += drafted as u64;
         self.stats.accepted_tokens += accepted as u64;
+        // Who has the last event finds it counted.
+        self.publish();
         one.done(reason);
     }
 
@@ -192,6 +194,7 @@ impl Worker<'_> {
         self.model.release(std::mem::take(&mut one.sequence));
         self.leave();
         self.stats.failed += 1;
+        self.publish();
         one.fail(failure.error, failure.kind);
     }
 

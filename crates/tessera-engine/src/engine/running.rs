@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// Where a request's events go.
+/// Where a request's events go. If it is dropped before the last event, because the engine's thread
+/// panicked, that is the last event: nobody waits for one that cannot come.
 pub(super) struct Outlet {
-    pub sink: Sink,
-    pub cancelled: Arc<AtomicBool>,
+    sink: Sink,
+    cancelled: Arc<AtomicBool>,
+    ended: bool,
 }
 
 /// A request that has left the queue.
@@ -32,12 +34,17 @@ pub(super) struct Running {
 }
 
 impl Outlet {
+    pub fn new(sink: Sink, cancelled: Arc<AtomicBool>) -> Outlet {
+        Outlet { sink, cancelled, ended: false }
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
 
     /// A sink that panics wants no more.
     pub fn emit(&mut self, event: EngineEvent) {
+        self.ended |= matches!(event, EngineEvent::Done { .. } | EngineEvent::Failed { .. });
         if catch_unwind(AssertUnwindSafe(|| (self.sink)(event))).is_err() {
             self.cancelled.store(true, Ordering::Release);
         }
@@ -45,6 +52,14 @@ impl Outlet {
 
     pub fn fail(&mut self, error: String, kind: FailureKind) {
         self.emit(EngineEvent::Failed { error, kind });
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.fail("the engine's thread has failed".to_owned(), FailureKind::Internal);
+        }
     }
 }
 

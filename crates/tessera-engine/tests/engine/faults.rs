@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tessera_compute::backend::{Backend, Executor, LoadError};
 use tessera_compute::batch::{Batch, BatchError, Output, PAGE, Want};
 use tessera_compute::program::Program;
-use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason};
+use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason, SubmitError};
 use tessera_engine::sampler::SamplingParams;
 
 /// A step that sees this token panics.
@@ -13,7 +13,10 @@ const PANIC: u32 = 250;
 /// After this token a logit is NaN.
 const NAN: u32 = 251;
 
-/// Tokens without those two.
+/// A page that holds this token cannot be copied: a panic that no step catches.
+const TORN: u32 = 252;
+
+/// Tokens without those.
 fn harmless(seed: u64, len: usize) -> Vec<u32> {
     tokens(seed, len).into_iter().map(|t| 3 + t % 200).collect()
 }
@@ -77,6 +80,7 @@ impl Executor for Pages {
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
+        assert!(self.pages[from as usize].iter().all(|(token, _)| *token != TORN), "on purpose");
         self.pages[to as usize] = self.pages[from as usize];
     }
 
@@ -110,6 +114,23 @@ fn a_broken_logit_fails_its_request_only() {
     assert_eq!(other.finish().tokens.len(), 100);
     assert_idle(&engine);
     assert_eq!(engine.stats().failed, 4);
+}
+
+#[test]
+fn a_panic_of_the_engine_itself_leaves_nobody_waiting() {
+    let engine = engine(&Hashing, 256, 4, EngineOptions::default());
+    let prompt = [harmless(3, 5), vec![TORN], harmless(4, 5)].concat();
+    assert_eq!(answer(&engine, greedy(prompt.clone(), 3)).tokens.len(), 3);
+    let others: Vec<Stream> = (5..8).map(|i| Stream::start(&engine, greedy(harmless(i, 20), 200))).collect();
+    // The second of its kind begins with a copy of the first one's page.
+    let (_, kind) = answer(&engine, greedy(prompt, 3)).failed.unwrap();
+    assert_eq!(kind, FailureKind::Internal);
+    for other in others {
+        let other = other.finish();
+        assert!(other.failed.is_some() || other.tokens.len() == 200);
+    }
+    let closed = engine.submit(greedy(harmless(9, 5), 1), Box::new(|_| {}));
+    assert_eq!(closed.err(), Some(SubmitError::Closed));
 }
 
 #[test]

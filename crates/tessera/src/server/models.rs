@@ -142,19 +142,18 @@ impl Models {
 impl Slot {
     fn start(&self, load: &Load, options: EngineOptions) -> Result<Lease, String> {
         let begun = Instant::now();
-        let LoadedModel { model, text } = load(&self.source)?;
+        let LoadedModel { model, mut text } = load(&self.source)?;
         for note in text.notes.iter().chain(model.notes()) {
             tracing::warn!(model = self.name, "{note}");
         }
         let (hidden_size, vocab_size) = (model.config.hidden_size, model.config.vocab_size);
         let context = model.context();
-        let jinja = match &text.template {
-            Ok(ChatTemplate::Jinja(template)) => Some(template.source()),
-            _ => None,
-        };
-        let tool_support = ToolSupport::detect(jinja, &text.tokenizer);
+        let jinja = text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
         let knows_reasoning =
             jinja.is_some_and(reasoning::is_known) || text.tokenizer.id_of(reasoning::OPEN).is_some();
+        let for_tools = text.tool_template.as_ref().and_then(ChatTemplate::jinja_source);
+        let tool_support = ToolSupport::detect(for_tools.or(jinja), &text.tokenizer);
+        text.tool_template = text.tool_template.filter(|_| tool_support.template_knows);
         let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
         tracing::info!(model = self.name, context, ms = begun.elapsed().as_millis() as u64, "loaded");
         let served = Arc::new(Served {
@@ -263,10 +262,8 @@ impl Served {
     /// Whether the chat template is one of Jinja that mentions one of these names. A field for a template
     /// that has no use for it is refused.
     pub fn template_mentions(&self, names: &[&str]) -> bool {
-        match &self.text.template {
-            Ok(ChatTemplate::Jinja(template)) => names.iter().any(|name| mentions(template.source(), name)),
-            _ => false,
-        }
+        let jinja = self.text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
+        jinja.is_some_and(|source| names.iter().any(|name| mentions(source, name)))
     }
 }
 

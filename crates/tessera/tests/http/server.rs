@@ -46,6 +46,11 @@ pub fn edit(home: &Home, change: impl FnOnce(&mut Value)) {
 /// Gives the folder a Jinja template instead of MLC's.
 pub fn jinja(home: &Home, template: &str) {
     edit(home, |config| drop(config.as_object_mut().unwrap().remove("conv_template")));
+    jinja_beside(home, template);
+}
+
+/// Gives the folder a Jinja template beside MLC's.
+pub fn jinja_beside(home: &Home, template: &str) {
     let path = home.path("m/tokenizer_config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config["chat_template"] = json!(template);

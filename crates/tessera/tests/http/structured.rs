@@ -1,6 +1,6 @@
 //! Structured output, tools and reasoning. The model's weights are random, so whatever fits was enforced.
 
-use super::server::{Server, home, jinja};
+use super::server::{Server, home, jinja, jinja_beside};
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/chat/completions";
@@ -225,6 +225,32 @@ fn tools_are_in_the_prompt_unless_none_is_to_be_called() {
     ] {
         server.post(PATH, &request(extra)).refused(400, Some(param));
     }
+}
+
+#[test]
+fn a_template_that_knows_tools_is_used_for_them_beside_one_that_does_not() {
+    let home = home(2048);
+    jinja_beside(
+        &home,
+        "{% for t in tools %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}({{ m.content }}){% endfor %}\
+         {% if false %}<tool_call>{% endif %}",
+    );
+    let server = Server::of(home, &["m"], &[]);
+    let count = |extra: Value| {
+        let mut body = request(extra);
+        body["max_completion_tokens"] = json!(1);
+        server.post(PATH, &body).ok()["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let user = json!([{"role": "user", "content": "Hi"}]);
+    let names: String = tools()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| format!("[{}]", t["function"]["name"].as_str().unwrap()))
+        .collect();
+    assert_eq!(count(json!({"messages": user, "tools": tools()})), format!("{names}(Hi)").len() as u64);
+    // Without tools it is MLC's, which has more to say.
+    assert!(count(json!({"messages": user})) > "(Hi)".len() as u64 + 10);
 }
 
 #[test]

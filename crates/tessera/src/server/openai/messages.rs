@@ -285,7 +285,9 @@ pub fn prompt(
     let (with_tools, mut options) = (called_tools.active(), rendering.options.clone());
     let as_given =
         Conversation { messages: conversation.messages.clone(), places: conversation.places.clone() };
-    let conversation = if with_tools || conversation.messages.iter().any(has_calls) {
+    let about_tools = with_tools || conversation.messages.iter().any(has_calls);
+    let template = served.text.tool_template.as_ref().filter(|_| about_tools).unwrap_or(template);
+    let conversation = if about_tools {
         let list = if with_tools { &called_tools.list[..] } else { &[] };
         let (messages, shown) = tools::conversation(served.tool_support, &conversation.messages, list)
             .map_err(|e| ApiError::value(place, e.to_string()))?;
