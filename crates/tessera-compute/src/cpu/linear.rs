@@ -206,10 +206,13 @@ impl Run<'_> {
                             }
                             kernels.tile(w, panel, &view, ends, &mut tile);
                             let at = from + i * PANEL;
-                            let width = PANEL.min(count - at);
-                            for t in first..n.min(first + TILE) {
-                                let sums = &tile[(t - first) * PANEL..][..width];
-                                y[t * count + at..][..width].copy_from_slice(sums);
+                            for (sums, t) in tile.chunks_exact(PANEL).zip(first..n.min(first + TILE)) {
+                                let y = &mut y[t * count + at..];
+                                // A length that the compiler knows needs no call.
+                                match y.first_chunk_mut::<PANEL>() {
+                                    Some(y) if at + PANEL <= count => y.copy_from_slice(sums),
+                                    _ => y[..count - at].copy_from_slice(&sums[..count - at]),
+                                }
                             }
                         }
                     }

@@ -53,9 +53,9 @@ pub enum ServeError {
 
 /// Serves until the process is told to end (Ctrl-C, SIGTERM). `listening` is told the address.
 pub fn serve(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
-    // Requests wait for the engine almost all the time: two threads carry thousands of them.
+    // Requests wait for the engine almost all the time: one thread carries thousands of them, and two wake each other.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .max_blocking_threads(16)
         .thread_name("tessera-http")
         .enable_all()
