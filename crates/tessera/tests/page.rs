@@ -25,7 +25,18 @@ fn the_page_in_chromium() {
             );
             return;
         }
-        install(chromium.is_none() || node.is_none());
+        // Only what is not there: Debian's Node cannot stand beside one from elsewhere.
+        let mut packages = Vec::new();
+        if chromium.is_none() {
+            packages.extend(["chromium", "fonts-dejavu-core"]);
+        }
+        if node.is_none() {
+            packages.push("nodejs");
+        }
+        if program(&["npm"]).is_none() {
+            packages.push("npm");
+        }
+        install(&packages);
     }
     let chromium = chromium.or_else(|| program(&["chromium"])).expect("chromium was installed");
     let node = node.or_else(|| program(&["node"])).expect("node was installed");
@@ -79,7 +90,7 @@ fn program(names: &[&str]) -> Option<PathBuf> {
     names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|file| file.is_file())
 }
 
-fn install(packages: bool) {
+fn install(packages: &[&str]) {
     let run = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
         let output = command.env("DEBIAN_FRONTEND", "noninteractive").args(args).output();
@@ -88,21 +99,10 @@ fn install(packages: bool) {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{program} {}: {text}", args.join(" "));
     };
-    if packages {
+    if !packages.is_empty() {
         run("apt-get", &["update", "-qq"]);
-        run(
-            "apt-get",
-            &[
-                "install",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-                "chromium",
-                "fonts-dejavu-core",
-                "nodejs",
-                "npm",
-            ],
-        );
+        let install = ["install", "-y", "-qq", "--no-install-recommends"];
+        run("apt-get", &[&install, packages].concat());
     }
     let folder = tools();
     std::fs::create_dir_all(&folder).unwrap();

@@ -222,8 +222,8 @@ unsafe fn block<D: Dots, F: Format, const P: usize, const R: usize, const T: usi
         }
         for r in 0..R {
             for t in 0..T {
-                let [a, b1, c, d] = dots[r][t];
-                let (p, q) = (pairs(a, b1), pairs(c, d));
+                let [v0, v1, v2, v3] = dots[r][t];
+                let (p, q) = (pairs(v0, v1), pairs(v2, v3));
                 let sum = _mm256_add_epi32(_mm256_unpacklo_epi64(p, q), _mm256_unpackhi_epi64(p, q));
                 // SAFETY: the caller promises the token's block.
                 unsafe {
