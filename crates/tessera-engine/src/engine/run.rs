@@ -100,6 +100,7 @@ impl Worker<'_> {
         for mut submission in self.waiting.take_if(|_| true) {
             self.leave();
             self.stats.failed += 1;
+            self.count();
             let Failure { error, kind } = failure();
             submission.outlet.fail(error, kind);
         }
@@ -114,6 +115,7 @@ impl Worker<'_> {
         for submission in self.waiting.take_if(|s| s.outlet.is_cancelled()) {
             self.leave();
             self.stats.cancelled += 1;
+            self.count();
             submission.cancel();
         }
         let (gone, stay): (VecDeque<_>, VecDeque<_>) =
@@ -163,6 +165,7 @@ impl Worker<'_> {
                 let Failure { error, kind } = SlotError::from(error).into();
                 self.leave();
                 self.stats.failed += 1;
+                self.count();
                 return outlet.fail(error, kind);
             }
         };
@@ -185,8 +188,7 @@ impl Worker<'_> {
         let (drafted, accepted) = one.slot.drafts();
         self.stats.drafted_tokens += drafted as u64;
         self.stats.accepted_tokens += accepted as u64;
-        // Who has the last event finds it counted.
-        self.publish();
+        self.count();
         one.done(reason);
     }
 
@@ -194,7 +196,7 @@ impl Worker<'_> {
         self.model.release(std::mem::take(&mut one.sequence));
         self.leave();
         self.stats.failed += 1;
-        self.publish();
+        self.count();
         one.fail(failure.error, failure.kind);
     }
 
@@ -204,11 +206,17 @@ impl Worker<'_> {
     }
 
     fn publish(&mut self) {
+        self.count();
+        self.shared.inbox().running = self.running.len();
+    }
+
+    /// Publishes all numbers but that of the running ones: before a request's last event, so that whoever has
+    /// it finds it counted.
+    fn count(&mut self) {
         let pool = self.model.kv().pool();
         self.stats.pages_total = pool.total();
         self.stats.pages_cached = pool.idle();
         self.stats.pages_used = pool.total() - pool.idle() - pool.free();
-        self.shared.inbox().running = self.running.len();
         *lock(&self.shared.stats) = self.stats;
     }
 
