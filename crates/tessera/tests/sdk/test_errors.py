@@ -79,6 +79,8 @@ def test_a_full_queue_is_an_error_that_the_client_may_repeat(noise):
         endless = {"model": "noise", "stream": True, "max_completion_tokens": 8000, "extra_body": {"ignore_eos": True}}
         running = ask(client, **endless)
         next(iter(running))
+        # The first chunk names the role: it is sent before the engine has taken the request up.
+        server.until_metric("tessera_requests_running", "noise", 1)
         waiting = threading.Thread(target=lambda: ask(server.client(), model="noise"))
         waiting.start()
         server.until_metric("tessera_requests_waiting", "noise", 1)
