@@ -15,14 +15,18 @@ use std::ops::Range;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::{Matrix, MatrixData};
 
-/// Up to this many rows every thread prepares the input for itself, which saves a barrier.
-const FEW: usize = 4;
+/// Up to this many rows, no more than a tile, every thread prepares the input for itself: one thread would prepare
+/// them all and the others wait for it.
+const FEW: usize = TILE;
 /// Bytes of weights in one claim of the row kernel: its rows are read in step, a part of the claim apart.
 const CLAIM: usize = 256 << 10;
 /// Panels that are unpacked together: a tile of inputs stays in cache while they pass.
 const PANELS: usize = 4;
 /// Panels in one claim of the tile kernel.
 const CLAIM_PANELS: usize = 8;
+/// Bytes of weights in one claim of it where only one tile multiplies them: at the end of a product a thread waits
+/// for the claims of the others.
+const CLAIM_TILE: usize = 32 << 10;
 /// Matrix rows in one claim of the f32 kernel.
 const FLOAT_ROWS: usize = 16;
 /// Matrix rows in one claim of the dense kernel, when many tokens reuse them from cache.
@@ -99,7 +103,12 @@ impl Run<'_> {
             Form::Dense(..) if own => claim_of(matrix, rows, worker),
             Form::Dense(..) => DENSE_ROWS,
             Form::Tiles(..) => {
-                (CLAIM_PANELS * PANEL).min(rows.div_ceil(4 * worker.threads() * PANEL) * PANEL)
+                let (most, shares) = match n <= TILE {
+                    true => (CLAIM_TILE * matrix.rows / (PANEL * matrix.stored_len().max(1)), 16),
+                    false => (CLAIM_PANELS, 4),
+                };
+                let fair = rows.div_ceil(shares * worker.threads() * PANEL);
+                fair.min(most.clamp(1, CLAIM_PANELS)) * PANEL
             }
             Form::Floats(_) => FLOAT_ROWS,
         };

@@ -24,20 +24,37 @@ pub struct TileView<'a> {
     pub ahead: [&'a [u8]; 2],
 }
 
-impl TileView<'_> {
-    /// Fetches the part of [`TileView::ahead`] that belongs to group `i` of `groups`.
+/// Fetches [`TileView::ahead`] on the way, spread evenly over the groups of a tile.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+struct Fetch<'a> {
+    ahead: [&'a [u8]; 2],
+    groups: usize,
+    /// Of each part: the lines that were fetched, and what is left over of the groups' shares.
+    done: [usize; 2],
+    share: [usize; 2],
+}
+
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+impl<'a> Fetch<'a> {
+    const LINE: usize = 64;
+
+    fn new(ahead: [&'a [u8]; 2], groups: usize) -> Fetch<'a> {
+        Fetch { ahead, groups, done: [0; 2], share: [0; 2] }
+    }
+
+    /// The share of one group.
     ///
     /// # Safety
     /// As for [`Lanes`].
     #[inline(always)]
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    unsafe fn fetch<V: Lanes>(&self, i: usize, groups: usize) {
-        const LINE: usize = 64;
-        for bytes in self.ahead {
-            let lines = bytes.len() / LINE;
-            for line in i * lines / groups..(i + 1) * lines / groups {
+    unsafe fn next<V: Lanes>(&mut self) {
+        for (i, bytes) in self.ahead.iter().enumerate() {
+            self.share[i] += bytes.len() / Self::LINE;
+            while self.share[i] >= self.groups {
+                self.share[i] -= self.groups;
                 // SAFETY: a prefetch may name any address; the rest is the caller's promise.
-                unsafe { V::prefetch_far(bytes.as_ptr().wrapping_add(line * LINE)) };
+                unsafe { V::prefetch_far(bytes.as_ptr().wrapping_add(self.done[i] * Self::LINE)) };
+                self.done[i] += 1;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Panels of 4-bit rows that are streams, with AVX-512: groups are read four to a cache line and
 //! transposed in registers.
 
-use super::super::codes::x86::scales16;
+use super::super::codes::x86::{scales16, some_scales16};
 use super::*;
 use std::arch::x86_64::*;
 
@@ -95,23 +95,29 @@ fn columns(v: [__m512i; 4]) -> [__m512i; 4] {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn panel_scales(w: &Codes<'_>, row: usize, panel: &mut Panel) {
     let size = w.scale_dtype.size();
-    let whole = w.groups / LANES * LANES;
-    for first in (0..whole).step_by(LANES) {
-        let rows: [__m512; PANEL] = std::array::from_fn(|r| {
+    for first in (0..w.groups).step_by(LANES) {
+        let count = LANES.min(w.groups - first);
+        let mut rows = [_mm512_setzero_ps(); PANEL];
+        // A closure would be called for each row.
+        for (r, scales) in rows.iter_mut().enumerate() {
             let row = (row + r).min(w.rows - 1);
             let at = (row * w.groups + first) * size;
-            let s = w.scales[at..at + LANES * size].as_ptr();
-            // SAFETY: 16 scales from `s` are inside, as just sliced.
-            unsafe { scales16(w.scale_dtype, s) }
-        });
-        for (g, v) in transpose(rows).into_iter().enumerate() {
+            let s = w.scales[at..at + count * size].as_ptr();
+            // SAFETY: `count` scales from `s` are inside, as just sliced.
+            unsafe {
+                *scales = match count {
+                    LANES => scales16(w.scale_dtype, s),
+                    _ => some_scales16(w.scale_dtype, s, count),
+                };
+            }
+        }
+        for (g, v) in transpose(rows).into_iter().take(count).enumerate() {
             let at = panel.place[first + g] as usize * PANEL;
             let out = panel.scales[at..at + PANEL].as_mut_ptr();
             // SAFETY: room for 16 values, as just sliced.
             unsafe { _mm512_storeu_ps(out, v) };
         }
     }
-    panel.scales_from(whole, w, row);
 }
 
 /// 16 rows of 16 values to 16 columns.

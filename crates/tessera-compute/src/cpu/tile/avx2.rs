@@ -41,14 +41,13 @@ unsafe fn some<D: Dots, F: Format, const P: usize, const T: usize>(
     let zero = _mm256_setzero_ps();
     let mut stack = [[[zero; 2]; TILE]; 5];
     let (mut depth, mut from) = (0, 0);
+    let mut fetch = Fetch::new(x.ahead, ends[LANES - 1]);
     for (lane, &end) in ends.iter().enumerate() {
         let mut acc = [[zero; 2]; TILE];
         for i in from..end {
             // SAFETY: group `i` is inside every slice; a tile has room for all its tokens.
             unsafe {
-                if !x.ahead[0].is_empty() {
-                    x.fetch::<Avx2>(i, ends[LANES - 1]);
-                }
+                fetch.next::<Avx2>();
                 for first in (0..x.count).step_by(T) {
                     let dots = group::<D, F, P, T>(panel, x, i, first);
                     for half in 0..2 {

@@ -45,20 +45,22 @@ unsafe fn some<F: Format, const P: usize, const T: usize>(
 ) {
     let mut stack = [[_mm512_setzero_ps(); T]; 5];
     let (mut depth, mut from) = (0, 0);
+    let mut fetch = Fetch::new(x.ahead, ends[LANES - 1]);
     for (lane, &end) in ends.iter().enumerate() {
         let mut acc = [_mm512_setzero_ps(); T];
         for i in from..end {
             // SAFETY: group `i` is inside every slice.
             unsafe {
-                if !x.ahead[0].is_empty() {
-                    x.fetch::<Avx512>(i, ends[LANES - 1]);
-                }
+                fetch.next::<Avx512>();
                 let codes = panel.codes.as_ptr().add(i * F::STEPS * 64);
                 let slot = i * TILE;
                 let values = x.values.as_ptr().add(slot * P * F::GROUP);
                 let offsets = x.offsets.as_ptr().add(slot);
-                // Many sums at once hide the latency of each.
+                // Many sums at once hide the latency of each. Those of the last plane begin with the offsets.
                 let mut dots = [[_mm512_setzero_si512(); T]; P];
+                for (t, dot) in dots[P - 1].iter_mut().enumerate() {
+                    *dot = _mm512_set1_epi32(*offsets.add(t));
+                }
                 for (p, dots) in dots.iter_mut().enumerate() {
                     for s in 0..F::STEPS {
                         let c = _mm512_loadu_si512(codes.add(s * 64).cast());
@@ -70,7 +72,7 @@ unsafe fn some<F: Format, const P: usize, const T: usize>(
                 }
                 let ws = _mm512_loadu_ps(panel.scales.as_ptr().add(i * PANEL));
                 for (t, acc) in acc.iter_mut().enumerate() {
-                    let mut dot = _mm512_add_epi32(dots[P - 1][t], _mm512_set1_epi32(*offsets.add(t)));
+                    let mut dot = dots[P - 1][t];
                     if P == 2 {
                         dot = _mm512_add_epi32(dot, _mm512_slli_epi32::<7>(dots[0][t]));
                     }
