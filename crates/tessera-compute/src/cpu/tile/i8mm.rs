@@ -51,13 +51,14 @@ unsafe fn part<F: Format, const P: usize>(
     let zero = [[vdupq_n_f32(0.0); TOKEN_PAIRS]; ROW_PAIRS];
     let mut stack = [zero; 5];
     let (mut depth, mut from) = (0, 0);
+    let mut fetch = Fetch::new(x.ahead, ends[LANES - 1]);
     for (lane, &end) in ends.iter().enumerate() {
         let mut acc = zero;
         for i in from..end {
             // SAFETY: group `i` is inside every slice.
             unsafe {
-                if row + token == 0 && !x.ahead[0].is_empty() {
-                    x.fetch::<Neon>(i, ends[LANES - 1]);
+                if row + token == 0 {
+                    fetch.next::<Neon>();
                 }
                 let dots = dots::<F, P>(panel, x, i, row, token);
                 let scales = panel.scales.as_ptr().add(i * PANEL + row);

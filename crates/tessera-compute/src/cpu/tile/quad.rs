@@ -33,6 +33,7 @@ unsafe fn some_planes<Q: Quad, F: Format, const P: usize>(
     ends: &[usize; LANES],
     y: &mut [f32; TILE * PANEL],
 ) {
+    let mut fetch = Fetch::new(x.ahead, ends[LANES - 1]);
     for quarter in 0..4 {
         // SAFETY: group `i` is inside every slice; `y` holds TILE rows of 16.
         unsafe {
@@ -41,8 +42,8 @@ unsafe fn some_planes<Q: Quad, F: Format, const P: usize>(
             for (lane, &end) in ends.iter().enumerate() {
                 let mut acc = [Q::splat_f32(0.0); TILE];
                 for i in from..end {
-                    if quarter == 0 && !x.ahead[0].is_empty() {
-                        x.fetch::<Q::Lanes>(i, ends[LANES - 1]);
+                    if quarter == 0 {
+                        fetch.next::<Q::Lanes>();
                     }
                     let codes = panel.codes.as_ptr().add(i * F::STEPS * 64 + quarter * 16);
                     let mut c = [Q::splat(0); 10];
