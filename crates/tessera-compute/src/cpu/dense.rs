@@ -30,7 +30,7 @@ impl Dense<'_> {
 }
 
 /// Up to this many tokens weights come from memory, each row once; with more they come from cache.
-const FEW: usize = 4;
+pub(super) const FEW: usize = 4;
 /// Rows and columns that pass between two visits of the same sums, with many tokens: four tokens' inputs
 /// take half of a first cache of 32 KiB, and rows a power of two apart do not push them out.
 const BLOCK_ROWS: usize = 32;

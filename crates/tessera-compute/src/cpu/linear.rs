@@ -2,7 +2,7 @@
 
 use super::Activations;
 use super::codes::Coded;
-use super::dense::Dense;
+use super::dense::{self, Dense};
 use super::kernels::Kernels;
 use super::lined::Lined;
 use super::panel::{PANEL, Panel};
@@ -15,9 +15,6 @@ use std::ops::Range;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::{Matrix, MatrixData};
 
-/// Up to this many rows, no more than a tile, every thread prepares the input for itself: one thread would prepare
-/// them all and the others wait for it.
-const FEW: usize = TILE;
 /// Bytes of weights in one claim of the row kernel: its rows are read in step, a part of the claim apart.
 const CLAIM: usize = 256 << 10;
 /// Panels that are unpacked together: a tile of inputs stays in cache while they pass.
@@ -65,7 +62,8 @@ impl Run<'_> {
         let matrix = &self.model.program.matrices[l.weight.0];
         let form = Form::of(matrix, self.model.activations, &self.model.kernels, n);
         let planes = self.model.activations.planes();
-        let own = n <= FEW;
+        // Of one tile every thread prepares all: one would prepare it and the others wait.
+        let own = n <= TILE;
         if own {
             let Scratch { own, row, .. } = scratch;
             reset(own, &form, n, planes);
@@ -100,13 +98,11 @@ impl Run<'_> {
         let step = match &form {
             Form::Rows(w) if w.is_nk() => claim_of(matrix, rows, worker),
             Form::Rows(_) => rows.div_ceil(2 * worker.threads() * LANES).clamp(1, WIDE / LANES) * LANES,
-            Form::Dense(..) if own => claim_of(matrix, rows, worker),
+            Form::Dense(..) if n <= dense::FEW => claim_of(matrix, rows, worker),
             Form::Dense(..) => DENSE_ROWS,
             Form::Tiles(..) => {
-                let (most, shares) = match n <= TILE {
-                    true => (CLAIM_TILE * matrix.rows / (PANEL * matrix.stored_len().max(1)), 16),
-                    false => (CLAIM_PANELS, 4),
-                };
+                let (most, shares) =
+                    if n <= TILE { (CLAIM_TILE / (PANEL * row_len(matrix)), 16) } else { (CLAIM_PANELS, 4) };
                 let fair = rows.div_ceil(shares * worker.threads() * PANEL);
                 fair.min(most.clamp(1, CLAIM_PANELS)) * PANEL
             }
@@ -268,9 +264,13 @@ impl Run<'_> {
 
 /// Rows of one claim: [`CLAIM`] bytes, fewer where threads would otherwise wait for each other.
 fn claim_of(matrix: &Matrix, rows: usize, worker: &Worker<'_>) -> usize {
-    let row_len = matrix.stored_len() / matrix.rows.max(1);
     let fair = rows.div_ceil(4 * worker.threads());
-    (CLAIM / row_len.max(1)).clamp(4, fair.max(4))
+    (CLAIM / row_len(matrix)).clamp(4, fair.max(4))
+}
+
+/// Stored bytes of a row, at least one.
+fn row_len(matrix: &Matrix) -> usize {
+    (matrix.stored_len() / matrix.rows.max(1)).max(1)
 }
 
 /// Makes room for `n` rows in the one form, and empties the others.

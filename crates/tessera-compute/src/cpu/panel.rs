@@ -137,16 +137,6 @@ impl Panel {
             w.words[row * w.groups * GROUP_BYTES..].as_ptr()
         })
     }
-
-    /// The scales of groups from `first` on, which do not fill a vector.
-    fn scales_from(&mut self, first: usize, w: &Codes<'_>, row: usize) {
-        for g in first..w.groups {
-            let at = self.place[g] as usize * PANEL;
-            for (r, scale) in self.scales[at..at + PANEL].iter_mut().enumerate() {
-                *scale = w.scale((row + r).min(w.rows - 1) * w.groups + g);
-            }
-        }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]

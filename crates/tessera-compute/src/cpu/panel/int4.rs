@@ -1,7 +1,7 @@
 //! Panels of 4-bit rows that are streams, with AVX-512: groups are read four to a cache line and
 //! transposed in registers.
 
-use super::super::codes::x86::{scales16, some_scales16};
+use super::super::codes::x86::some_scales16;
 use super::*;
 use std::arch::x86_64::*;
 
@@ -104,12 +104,7 @@ fn panel_scales(w: &Codes<'_>, row: usize, panel: &mut Panel) {
             let at = (row * w.groups + first) * size;
             let s = w.scales[at..at + count * size].as_ptr();
             // SAFETY: `count` scales from `s` are inside, as just sliced.
-            unsafe {
-                *scales = match count {
-                    LANES => scales16(w.scale_dtype, s),
-                    _ => some_scales16(w.scale_dtype, s, count),
-                };
-            }
+            *scales = unsafe { some_scales16(w.scale_dtype, s, count) };
         }
         for (g, v) in transpose(rows).into_iter().take(count).enumerate() {
             let at = panel.place[first + g] as usize * PANEL;

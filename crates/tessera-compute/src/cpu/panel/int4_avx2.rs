@@ -86,7 +86,12 @@ fn panel_scales(w: &Codes<'_>, row: usize, panel: &mut Panel) {
             }
         }
     }
-    panel.scales_from(whole, w, row);
+    for g in whole..w.groups {
+        let at = panel.place[g] as usize * PANEL;
+        for (r, scale) in panel.scales[at..at + PANEL].iter_mut().enumerate() {
+            *scale = w.scale((row + r).min(w.rows - 1) * w.groups + g);
+        }
+    }
 }
 
 /// 8 rows of 8 values to 8 columns.
