@@ -100,7 +100,9 @@ impl Gate {
             // Those that have asked least lose least when they are forgotten.
             let mut all: Vec<(u64, f64)> = buckets.iter().map(|(flow, b)| (*flow, filled(b))).collect();
             all.sort_by(|a, b| b.1.total_cmp(&a.1));
-            all[..MAX_BUCKETS / 2].iter().for_each(|(flow, _)| drop(buckets.remove(flow)));
+            for (flow, _) in &all[..MAX_BUCKETS / 2] {
+                buckets.remove(flow);
+            }
         }
         let bucket = buckets.entry(flow).or_insert(Bucket { left: most, at: now });
         *bucket = Bucket { left: filled(bucket), at: now };

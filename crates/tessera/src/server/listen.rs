@@ -166,7 +166,7 @@ async fn connection(
         async move {
             tokio::select! {
                 biased;
-                response = answer => response.or_else(|never| match never {}),
+                response = answer => response.map_err(|never| match never {}),
                 error = gone(&stream, interim) => Err(error),
             }
         }
