@@ -136,10 +136,19 @@ pub enum TemplateError {
     Missing(&'static str),
 }
 
+impl TemplateError {
+    /// Whether the template is fine and has no place for the conversation: another may have one.
+    pub fn is_about_place(&self) -> bool {
+        use TemplateError::{NoPlace, Raised, Role, SystemPlace};
+        matches!(self, Role { .. } | SystemPlace { .. } | NoPlace { .. } | Raised(_))
+    }
+}
+
 /// Which of a folder's templates is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// `conv_template` as MLC does, Hugging Face's where there is none.
+    /// `conv_template` as MLC does, Hugging Face's where there is none, or where only that one has a place for
+    /// the conversation.
     #[default]
     Auto,
     /// MLC's `conv_template`.
