@@ -7,6 +7,7 @@ mod chat;
 mod completions;
 mod faults;
 mod fields;
+mod hosts;
 mod responses;
 mod running;
 mod server;
