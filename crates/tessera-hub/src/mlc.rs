@@ -247,6 +247,9 @@ pub(crate) fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
     }
     let label = "mlc-chat-config.json";
     let bad = |why: String| HubError::BadManifest { file: label.to_string(), why };
+    if std::fs::metadata(config).map_err(HubError::io(config))?.len() > SIDE_FILE_LIMIT {
+        return Err(HubError::TooLarge { file: config.display().to_string(), limit: SIDE_FILE_LIMIT });
+    }
     let bytes = std::fs::read(config).map_err(HubError::io(config))?;
     let config: Config = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     for name in &config.tokenizer_files {
