@@ -1,7 +1,12 @@
 //! From a conversation to a prompt: MLC's `conv_template`, and Hugging Face's Jinja `chat_template`.
 
+mod arguments;
 mod conv;
+mod filters;
 mod jinja;
+mod json;
+mod python;
+mod source;
 mod strftime;
 
 pub use conv::render as render_conv;
