@@ -45,6 +45,10 @@ fuzz_target!(|data: &[u8]| {
         let Some(text) = walk(constraint.clone(), &mut stream) else { continue };
         // Numbers may be beyond f64.
         let Ok(value) = serde_json::from_str::<Value>(&text) else { continue };
+        // Read as a float, which is no integer in draft-04.
+        if text.contains("-0") {
+            continue;
+        }
         assert!(validator.is_valid(&value), "{schema} lets {text} through");
     }
 });
