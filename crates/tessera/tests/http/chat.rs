@@ -232,7 +232,6 @@ fn messages_reach_the_template_as_they_are() {
             json!({"messages": [user, said], "continue_final_message": true, "add_generation_prompt": true}),
             "continue_final_message",
         ),
-        (json!({"messages": [{"role": "user", "content": "Hi", "name": "Ann"}]}), "messages[0].name"),
     ] {
         server.post(PATH, &request(extra)).refused(400, Some(param));
     }

@@ -4,6 +4,7 @@
 mod common;
 
 mod chat;
+mod clients;
 mod completions;
 mod faults;
 mod fields;
