@@ -634,13 +634,10 @@ fn what_must_come_is_forced() {
 }
 
 #[test]
+#[ignore = "needs ../shared/data/chinese-llama-2, which is too large for the repository"]
 fn forced_tokens_are_those_that_the_tokenizer_gives() {
     let folder =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/chinese-llama-2");
-    if !folder.join("tokenizer.model").exists() {
-        eprintln!("SKIPPED: no ../shared/data/chinese-llama-2/tokenizer.model");
-        return;
-    }
     let tokenizer = Arc::new(Tokenizer::from_folder(&folder).unwrap());
     let env = GrammarEnv::new(tokenizer.clone(), tokenizer.vocab_size(), &[2]).unwrap();
     let text = "{\"temperature_in_celsius\": \"今天天气很好\", \"unit\": 0}";

@@ -1,7 +1,7 @@
 //! From a JSON Schema as people write it to one that llguidance enforces exactly.
 //!
 //! 1. [`resources`] reads where references lead, [`dialect`] in which edition a schema is written.
-//! 2. [`read`], [`objects`] and [`logic`] turn each schema, and the opposite of each, into a union of
+//! 2. [`read`], [`objects`], [`logic`] and [`opposite`] turn each schema, and the opposite of each, into a union of
 //!    [`forms`]; [`algebra`] makes the forms of several schemas that hold together, [`judge`] says which
 //!    cannot be.
 //! 3. [`finish`] brings what is left to what a grammar can say, or refuses it by keyword and place.
@@ -19,6 +19,7 @@ mod forms;
 mod judge;
 mod logic;
 mod objects;
+mod opposite;
 mod patterns;
 mod read;
 mod resources;

@@ -6,7 +6,7 @@ use super::resources::Document;
 use super::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mode, unsupported};
 use crate::grammar::GrammarError;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// Work that meetings of forms may take: about a microsecond each.
@@ -71,6 +71,11 @@ pub(super) struct Algebra<'a> {
     of_terms: HashMap<Term, Rc<Forms<'a>>>,
     of_sets: HashMap<Set, Rc<Forms<'a>>>,
     lives: HashMap<Set, bool>,
+    /// Schemas whose forms may be fewer than what satisfies them, so that no meeting with them proves that
+    /// there is nothing in common.
+    loose: HashSet<u32>,
+    /// Whether such a thing was met since the schema that is being read began.
+    pub loosened: bool,
     path: Vec<u32>,
     /// Where the part of the path begins on which nothing of the value is read.
     here: usize,
@@ -93,6 +98,8 @@ impl<'a> Algebra<'a> {
             of_terms: HashMap::new(),
             of_sets: HashMap::new(),
             lives: HashMap::new(),
+            loose: HashSet::new(),
+            loosened: false,
             path: Vec::new(),
             here: 0,
             patterns: Patterns::default(),
@@ -183,6 +190,7 @@ impl<'a> Algebra<'a> {
             return Ok(Rc::new(Vec::new()));
         }
         if let Some(forms) = self.of_sets.get(set) {
+            self.loosened |= self.is_loose(set);
             return Ok(forms.clone());
         }
         let mut all: Option<Rc<Forms<'a>>> = None;
@@ -200,6 +208,7 @@ impl<'a> Algebra<'a> {
 
     fn of_term(&mut self, term: Term) -> Found<Rc<Forms<'a>>> {
         if let Some(forms) = self.of_terms.get(&term) {
+            self.loosened |= self.loose.contains(&term.source);
             return Ok(forms.clone());
         }
         let source = &self.sources[term.source as usize];
@@ -216,6 +225,7 @@ impl<'a> Algebra<'a> {
             return Err(GrammarError::TooLarge { what, found: self.path.len(), limit: MAX_DEPTH }.into());
         }
         self.path.push(term.source);
+        let loosened = std::mem::take(&mut self.loosened);
         let forms = match (kind, term.holds) {
             (Kind::Never, true) => Ok(Vec::new()),
             (Kind::Never, false) => Ok(everything()),
@@ -225,6 +235,10 @@ impl<'a> Algebra<'a> {
             (Kind::Literal(value), false) => self.other_than(&[value], home, term.source),
         };
         self.path.pop();
+        if self.loosened {
+            self.loose.insert(term.source);
+        }
+        self.loosened |= loosened;
         let forms = Rc::new(forms?);
         if forms.len() > MAX_FORMS {
             let what = "number of alternatives of a schema".to_owned();
@@ -309,15 +323,22 @@ impl<'a> Algebra<'a> {
         for form in forms.iter() {
             lives = lives || self.can_be(form, look - 1)?;
         }
+        let lives = lives || self.is_loose(set);
         self.lives.insert(set.clone(), lives);
         Ok(lives)
+    }
+
+    /// Whether more may satisfy a set than its forms say.
+    pub fn is_loose(&self, set: &Set) -> bool {
+        set.terms().iter().any(|term| self.loose.contains(&term.source))
     }
 
     /// Looks at a part of the value while the whole is being read.
     pub fn aside<T>(&mut self, look: impl FnOnce(&mut Algebra<'a>) -> Found<T>) -> Found<T> {
         let here = std::mem::replace(&mut self.here, self.path.len());
+        let loosened = self.loosened;
         let found = look(self);
-        self.here = here;
+        (self.here, self.loosened) = (here, loosened);
         found
     }
 }

@@ -3,6 +3,7 @@
 
 use super::algebra::{Algebra, Found};
 use super::forms::{Contains, Form, Forms, List, Number, Object, Set, Text};
+use super::objects::require;
 use super::patterns::{all_but, of_length};
 use super::read::MAX_NUMBER;
 use super::unsupported;
@@ -169,9 +170,9 @@ impl<'a> Algebra<'a> {
         if let Some(doubt) = object.doubts.first() {
             return Err(doubt.error().into());
         }
-        let known: BTreeSet<String> = object.props.iter().map(|(name, _)| name.clone()).collect();
+        let mut known: BTreeSet<String> = object.props.iter().map(|(name, _)| name.clone()).collect();
         for name in object.required.clone() {
-            if !known.contains(&name) {
+            if known.insert(name.clone()) {
                 let set = self.member(&object, &name)?;
                 object.props.push((name, set));
             }
@@ -351,12 +352,6 @@ impl<'a> Algebra<'a> {
     }
 }
 
-fn require(object: &mut Object, name: &str) {
-    if !object.required.iter().any(|known| known == name) {
-        object.required.push(name.to_owned());
-    }
-}
-
 fn form_is_plain(form: &Form<'_>) -> bool {
     matches!(form, Form::Number(number) if number.multiples.is_empty() && number.doubts.is_empty())
 }
@@ -370,7 +365,12 @@ fn finished_number(number: &Number, origin: &str) -> Found<Vec<Number>> {
             return Err(unsupported(origin, keyword, "only numbers below 2^53 are exact").into());
         }
     }
-    let plain = Number { excluded: Vec::new(), ..number.clone() };
+    let mut plain = Number { excluded: Vec::new(), ..number.clone() };
+    if !plain.multiples.is_empty() {
+        // Beyond f64's whole numbers a validator cannot tell multiples from others.
+        plain.least.get_or_insert((1.0 - MAX_NUMBER, false));
+        plain.most.get_or_insert((MAX_NUMBER - 1.0, false));
+    }
     let mut holes: Vec<f64> = number.excluded.iter().copied().filter(|n| plain.takes(*n)).collect();
     holes.sort_unstable_by(f64::total_cmp);
     holes.dedup();

@@ -266,6 +266,11 @@ impl<'a> Algebra<'a> {
                 return Ok(true);
             }
         }
+        if self.is_loose(set) {
+            let message =
+                format!("it cannot be said for certain whether {value} satisfies a part of the schema");
+            return Err(unsupported(&self.origin, "enum", message).into());
+        }
         Ok(false)
     }
 

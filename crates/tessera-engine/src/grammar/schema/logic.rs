@@ -1,19 +1,15 @@
-//! What satisfies a schema and what violates it.
+//! What satisfies a schema.
 
 use super::algebra::{Algebra, Found, Home};
-use super::forms::{Among, DoubtKind, Form, Forms, List, Need, Number, Object, Seen, Set, Text, everything};
-use super::objects::Dependent;
+use super::forms::{Form, Forms, List, Object, Seen, Set, everything};
+use super::objects::{Dependent, require};
 use super::read::Reader;
 use super::{MAX_ENUM, kind, unsupported};
 use crate::grammar::GrammarError;
 use serde_json::Value;
-use std::collections::BTreeSet;
-
-/// Most alternatives of a `oneOf` whose opposite is made.
-const MAX_PAIRS: usize = 16;
 
 /// Adds a form to a union, unless it is there already.
-fn unite<'a>(out: &mut Forms<'a>, form: Form<'a>) {
+pub(super) fn unite<'a>(out: &mut Forms<'a>, form: Form<'a>) {
     let whole = everything();
     let is_whole = whole.contains(&form);
     let same_type = |a: &Form, b: &Form| std::mem::discriminant(a) == std::mem::discriminant(b);
@@ -25,7 +21,7 @@ fn unite<'a>(out: &mut Forms<'a>, form: Form<'a>) {
     out.push(form);
 }
 
-fn unite_all<'a>(out: &mut Forms<'a>, forms: impl IntoIterator<Item = Form<'a>>) {
+pub(super) fn unite_all<'a>(out: &mut Forms<'a>, forms: impl IntoIterator<Item = Form<'a>>) {
     forms.into_iter().for_each(|form| unite(out, form));
 }
 
@@ -34,13 +30,13 @@ fn no_objects<'a>() -> Forms<'a> {
     everything().into_iter().filter(|form| !matches!(form, Form::Object(_))).collect()
 }
 
-fn with_member<'a>(name: &str, set: Set, present: bool) -> Form<'a> {
+pub(super) fn with_member<'a>(name: &str, set: Set, present: bool) -> Form<'a> {
     let required = if present { vec![name.to_owned()] } else { Vec::new() };
     Form::Object(Object { props: vec![(name.to_owned(), set)], required, ..Object::default() })
 }
 
 impl<'a> Algebra<'a> {
-    fn reader<'r>(&self, value: &'a Value, home: Home, pointer: &'r str) -> Found<Reader<'r, 'a>> {
+    pub(super) fn reader<'r>(&self, value: &'a Value, home: Home, pointer: &'r str) -> Found<Reader<'r, 'a>> {
         match value {
             Value::Object(map) => Ok(Reader { map, home, pointer }),
             other => {
@@ -54,6 +50,7 @@ impl<'a> Algebra<'a> {
         let pointer = self.sources[source as usize].pointer.clone();
         let reader = self.reader(value, home, &pointer)?;
         reader.check_words()?;
+        self.loosened |= reader.says_less();
         let mut all = Vec::new();
         let types = reader.types()?;
         let takes = |name: &str| types.as_ref().is_none_or(|types| types.contains(&name));
@@ -83,7 +80,7 @@ impl<'a> Algebra<'a> {
             match dependent {
                 Dependent::Names(names) => {
                     let mut object = Object { required: vec![name.to_owned()], ..Object::default() };
-                    object.required.extend(names.iter().map(|name| (*name).to_owned()));
+                    names.iter().for_each(|name| require(&mut object, name));
                     ways.push(Form::Object(object));
                 }
                 Dependent::Schema(set) => {
@@ -94,7 +91,17 @@ impl<'a> Algebra<'a> {
             all = self.meet(&all, &ways)?;
         }
         for literals in self.literals(&reader)? {
-            all = self.meet(&all, &vec![Form::Literals(literals)])?;
+            // Lists and objects are written out: what has looked at their parts must stay known.
+            let (parts, scalars): (Vec<_>, Vec<_>) =
+                literals.into_iter().partition(|value| value.is_array() || value.is_object());
+            let mut ways = Vec::new();
+            if !scalars.is_empty() {
+                ways.push(Form::Literals(scalars));
+            }
+            for value in parts {
+                ways.extend(self.equal(value, home)?);
+            }
+            all = self.meet(&all, &ways)?;
         }
         for set in self.references(&reader)? {
             all = self.meet_set(all, &set)?;
@@ -126,7 +133,7 @@ impl<'a> Algebra<'a> {
         self.unevaluated(&reader, all)
     }
 
-    fn meet_set(&mut self, forms: Forms<'a>, set: &Set) -> Found<Forms<'a>> {
+    pub(super) fn meet_set(&mut self, forms: Forms<'a>, set: &Set) -> Found<Forms<'a>> {
         if set.is_any() {
             return Ok(forms);
         }
@@ -135,7 +142,7 @@ impl<'a> Algebra<'a> {
     }
 
     /// The values of `const` and `enum`, each as a union.
-    fn literals(&mut self, reader: &Reader<'_, 'a>) -> Found<Vec<Vec<&'a Value>>> {
+    pub(super) fn literals(&mut self, reader: &Reader<'_, 'a>) -> Found<Vec<Vec<&'a Value>>> {
         let mut out = Vec::new();
         if let Some(value) = reader.get("const") {
             self.literal_fits(reader, "const", value, 0)?;
@@ -158,7 +165,7 @@ impl<'a> Algebra<'a> {
     }
 
     /// What `$ref` and its kin lead to.
-    fn references(&mut self, reader: &Reader<'_, 'a>) -> Found<Vec<Set>> {
+    pub(super) fn references(&mut self, reader: &Reader<'_, 'a>) -> Found<Vec<Set>> {
         let mut out = Vec::new();
         for keyword in ["$ref", "$dynamicRef", "$recursiveRef"] {
             let Some(value) = reader.get(keyword) else { continue };
@@ -182,7 +189,7 @@ impl<'a> Algebra<'a> {
     }
 
     /// `if`, `then` and `else`, where they say something.
-    fn conditions(&mut self, reader: &Reader<'_, 'a>) -> Found<Option<(Set, Set, Set)>> {
+    pub(super) fn conditions(&mut self, reader: &Reader<'_, 'a>) -> Found<Option<(Set, Set, Set)>> {
         let mut part = |keyword: &str| match reader.get(keyword) {
             Some(value) => reader.part(self, keyword, value),
             None => Ok(Set::default()),
@@ -209,7 +216,7 @@ impl<'a> Algebra<'a> {
                 let mut next = Vec::new();
                 for form in left {
                     let one = vec![form];
-                    if self.meet(&one, other)?.is_empty() {
+                    if !self.is_loose(&sets[j]) && self.meet(&one, other)?.is_empty() {
                         next.extend(one);
                     } else {
                         next.extend(self.meet_set(one, &Algebra::not(&sets[j]))?);
@@ -263,254 +270,5 @@ impl<'a> Algebra<'a> {
             all = out;
         }
         Ok(all)
-    }
-
-    /// What violates one keyword or another.
-    pub fn violating(&mut self, value: &'a Value, source: u32, home: Home) -> Found<Forms<'a>> {
-        let pointer = self.sources[source as usize].pointer.clone();
-        let reader = self.reader(value, home, &pointer)?;
-        reader.check_words()?;
-        reader.check_edition()?;
-        let mut out = Vec::new();
-        for set in self.references(&reader)? {
-            unite_all(&mut out, self.forms(&Algebra::not(&set))?.iter().cloned());
-        }
-        if home.draft.only_ref() && reader.map.contains_key("$ref") {
-            return Ok(out);
-        }
-        for keyword in ["unevaluatedProperties", "unevaluatedItems", "contentEncoding"] {
-            if reader.map.contains_key(keyword)
-                && (keyword != "contentEncoding" || home.draft == super::dialect::Draft::Seven)
-            {
-                return Err(reader
-                    .error(keyword, "cannot be enforced under \"not\", \"if\" and the like")
-                    .into());
-            }
-        }
-        if let Some(types) = reader.types()? {
-            for form in everything() {
-                let name = match form {
-                    Form::Null => "null",
-                    Form::Bool(_) => "boolean",
-                    Form::Number(_) if types.contains(&"integer") && !types.contains(&"number") => {
-                        let doubt = reader.doubt(
-                            DoubtKind::NotWhole,
-                            "type",
-                            "numbers that are not whole cannot be told from others",
-                        );
-                        unite(&mut out, Form::Number(Number { doubts: vec![doubt], ..Number::default() }));
-                        continue;
-                    }
-                    Form::Number(_) => "number",
-                    Form::Text(_) => "string",
-                    Form::List(_) => "array",
-                    _ => "object",
-                };
-                if !types.contains(&name) {
-                    unite(&mut out, form);
-                }
-            }
-        }
-        unite_all(&mut out, self.not_numbers(&reader)?);
-        unite_all(&mut out, self.not_texts(&reader)?);
-        unite_all(&mut out, self.not_lists(&reader)?);
-        unite_all(&mut out, self.not_objects(&reader)?);
-        for literals in self.literals(&reader)? {
-            unite_all(&mut out, self.other_than(&literals, home, source)?);
-        }
-        for set in reader.sets(self, "allOf")?.unwrap_or_default() {
-            unite_all(&mut out, self.forms(&Algebra::not(&set))?.iter().cloned());
-        }
-        if let Some(sets) = reader.sets(self, "anyOf")? {
-            unite_all(&mut out, self.none_of(&sets)?);
-        }
-        if let Some(sets) = reader.sets(self, "oneOf")? {
-            unite_all(&mut out, self.none_of(&sets)?);
-            if sets.len() > MAX_PAIRS {
-                return Err(reader
-                    .error("oneOf", format!("the opposite of more than {MAX_PAIRS} alternatives"))
-                    .into());
-            }
-            for (i, one) in sets.iter().enumerate() {
-                for other in &sets[i + 1..] {
-                    unite_all(&mut out, self.forms(&one.and(other))?.iter().cloned());
-                }
-            }
-        }
-        if let Some(value) = reader.get("not") {
-            let set = reader.part(self, "not", value)?;
-            unite_all(&mut out, self.forms(&set)?.iter().cloned());
-        }
-        if let Some((first, then, otherwise)) = self.conditions(&reader)? {
-            unite_all(&mut out, self.forms(&first.and(&Algebra::not(&then)))?.iter().cloned());
-            unite_all(
-                &mut out,
-                self.forms(&Algebra::not(&first).and(&Algebra::not(&otherwise)))?.iter().cloned(),
-            );
-        }
-        // What a violated schema has looked at counts for nothing.
-        for form in &mut out {
-            match form {
-                Form::List(list) => list.seen = Seen::default(),
-                Form::Object(object) => object.seen = Seen::default(),
-                _ => {}
-            }
-        }
-        Ok(out)
-    }
-
-    fn none_of(&mut self, sets: &[Set]) -> Found<Forms<'a>> {
-        let mut all = everything();
-        for set in sets {
-            all = self.meet_set(all, &Algebra::not(set))?;
-        }
-        Ok(all)
-    }
-
-    fn not_numbers(&mut self, reader: &Reader<'_, 'a>) -> Found<Forms<'a>> {
-        let number = reader.numbers()?;
-        let mut out = Vec::new();
-        let mut other = |number: Number| out.push(Form::Number(number));
-        if let Some((least, open)) = number.least {
-            other(Number { most: Some((least, !open)), ..Number::default() });
-        }
-        if let Some((most, end)) = number.most {
-            other(Number { least: Some((most, !end)), ..Number::default() });
-        }
-        for multiple in number.multiples {
-            let message = "numbers that are no multiple cannot be told from others";
-            let doubt = reader.doubt(DoubtKind::NotMultiple(multiple), "multipleOf", message);
-            other(Number { doubts: vec![doubt], ..Number::default() });
-        }
-        Ok(out)
-    }
-
-    fn not_texts(&mut self, reader: &Reader<'_, 'a>) -> Found<Forms<'a>> {
-        let text = reader.texts(self)?;
-        let mut out = Vec::new();
-        let mut other = |text: Text| out.push(Form::Text(text));
-        if text.min > 0 {
-            other(Text { max: Some(text.min - 1), ..Text::default() });
-        }
-        if let Some(max) = text.max {
-            other(Text { min: max + 1, ..Text::default() });
-        }
-        if reader.map.contains_key("format") && !text.patterns.is_empty() {
-            let doubt = reader.doubt(
-                DoubtKind::Unknown,
-                "format",
-                "cannot be enforced under \"not\", \"if\" and the like",
-            );
-            other(Text { doubts: vec![doubt], ..Text::default() });
-        } else {
-            for pattern in &text.patterns {
-                let message = "strings that the pattern does not match cannot be told from others";
-                let doubt = reader.doubt(DoubtKind::NotPattern(pattern.clone()), "pattern", message);
-                other(Text { doubts: vec![doubt], ..Text::default() });
-            }
-        }
-        for doubt in text.doubts {
-            other(Text { doubts: vec![doubt], ..Text::default() });
-        }
-        Ok(out)
-    }
-
-    fn not_lists(&mut self, reader: &Reader<'_, 'a>) -> Found<Forms<'a>> {
-        let list = reader.lists(self)?;
-        let mut out = Vec::new();
-        let mut other = |list: List| out.push(Form::List(list));
-        if list.min > 0 {
-            other(List { max: Some(list.min - 1), ..List::default() });
-        }
-        if let Some(max) = list.max {
-            other(List { min: max + 1, ..List::default() });
-        }
-        // One item is wrong: one of the first ones, or, of the others, the first.
-        let len = list.first.len() + usize::from(!list.rest.is_any());
-        for i in (0..len).filter(|i| !list.item(*i).is_any()) {
-            let mut first = vec![Set::default(); i];
-            first.push(Algebra::not(list.item(i)));
-            other(List { first, min: i as u64 + 1, ..List::default() });
-        }
-        if list.unique {
-            let doubt = reader.doubt(DoubtKind::NotUnique, "uniqueItems", "equal items cannot be asked for");
-            other(List { min: 2, doubts: vec![doubt], ..List::default() });
-        }
-        for contains in list.contains {
-            if contains.min == 1 {
-                other(List { rest: contains.without.clone(), ..List::default() });
-            } else if contains.min > 1 {
-                let (min, max) = (0, Some(contains.min - 1));
-                other(List {
-                    contains: vec![super::forms::Contains { min, max, ..contains.clone() }],
-                    ..List::default()
-                });
-            }
-            if let Some(max) = contains.max {
-                let more = super::forms::Contains { min: max + 1, max: None, ..contains };
-                other(List { contains: vec![more], ..List::default() });
-            }
-        }
-        Ok(out)
-    }
-
-    fn not_objects(&mut self, reader: &Reader<'_, 'a>) -> Found<Forms<'a>> {
-        let object = reader.objects(self)?;
-        let mut out = Vec::new();
-        for name in &object.required {
-            out.push(with_member(name, Set::never(), false));
-        }
-        for (name, set) in &object.props {
-            if !set.is_any() {
-                // Its patterns count as well; a set of several has no opposite, its parts have.
-                for term in set.terms() {
-                    out.push(with_member(name, Algebra::not(&Set::one(*term)), true));
-                }
-            }
-        }
-        let mut other = |object: Object| out.push(Form::Object(object));
-        if object.min > 0 {
-            other(Object { max: Some(object.min - 1), ..Object::default() });
-        }
-        if let Some(max) = object.max {
-            other(Object {
-                min: max + 1,
-                counts_pointer: object.counts_pointer.clone(),
-                ..Object::default()
-            });
-        }
-        let names: BTreeSet<String> = object.props.iter().map(|(name, _)| name.clone()).collect();
-        let patterns: BTreeSet<String> = object.patterns.keys().cloned().collect();
-        let mut needs = Vec::new();
-        for (pattern, set) in &object.patterns {
-            needs.extend(set.terms().iter().map(|t| (Among::Pattern(pattern.clone()), Set::one(*t))));
-        }
-        for term in object.rest.terms() {
-            needs.push((Among::Others(names.clone(), patterns.clone()), Set::one(*term)));
-        }
-        if !object.names.is_any() {
-            needs.push((Among::Names, object.names.clone()));
-        }
-        for (among, set) in needs {
-            let need = Need { among, set: Algebra::not(&set) };
-            other(Object { needs: vec![need], ..Object::default() });
-        }
-        for (_, name, dependent) in reader.dependents(self)? {
-            match dependent {
-                Dependent::Names(names) => {
-                    for missing in names {
-                        let present = with_member(name, Set::default(), true);
-                        out.extend(
-                            self.meet(&vec![present], &vec![with_member(missing, Set::never(), false)])?,
-                        );
-                    }
-                }
-                Dependent::Schema(set) => {
-                    let present = vec![with_member(name, Set::default(), true)];
-                    out.extend(self.meet_set(present, &Algebra::not(&set))?);
-                }
-            }
-        }
-        Ok(out)
     }
 }

@@ -125,6 +125,13 @@ impl<'a> Reader<'_, 'a> {
     }
 }
 
+/// A member that has to be there; once.
+pub(super) fn require(object: &mut Object, name: &str) {
+    if !object.required.iter().any(|known| known == name) {
+        object.required.push(name.to_owned());
+    }
+}
+
 /// Whether a pattern is found in every name. `^.*$` is not found in names of several lines, which makes no
 /// difference where nothing else is said about them.
 fn is_universal(pattern: &str, open: bool) -> bool {

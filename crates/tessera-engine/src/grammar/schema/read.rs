@@ -83,6 +83,29 @@ impl<'a> Reader<'_, 'a> {
         Ok(())
     }
 
+    /// Whether what is enforced may be less than what the schema allows: formats are, by some validators,
+    /// taken for annotations; the rest is made narrower here.
+    pub fn says_less(&self) -> bool {
+        let beyond = |keywords: &[&str], limit: f64| {
+            let far =
+                |keyword: &&str| self.get(keyword).and_then(Value::as_f64).is_some_and(|n| n.abs() >= limit);
+            keywords.iter().any(far)
+        };
+        let hidden = self.home.draft.only_ref()
+            && self.map.contains_key("$ref")
+            && ASSERTIONS.iter().any(|(word, _)| !word.starts_with('$') && self.map.contains_key(*word));
+        let known = self.get("format").and_then(Value::as_str).is_some_and(|f| formats::pattern(f).is_some());
+        known
+            || hidden
+            || self.check_edition().is_err()
+            || ["unevaluatedProperties", "unevaluatedItems", "contentEncoding"]
+                .iter()
+                .any(|k| self.map.contains_key(*k))
+            || beyond(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"], MAX_NUMBER - 1.0)
+            || beyond(&["maxLength"], MAX_LENGTH as f64)
+            || beyond(&["maxItems", "maxProperties", "maxContains"], MAX_COUNT as f64)
+    }
+
     /// The types that are taken; none: all.
     pub fn types(&self) -> Result<Option<Vec<&'a str>>, GrammarError> {
         let Some(value) = self.get("type") else { return Ok(None) };
