@@ -183,3 +183,14 @@ fn pulling_a_checkpoint_converts_and_verifies_it() {
     home.tessera(&["pull", "./hf", "--name", "other", "--quant", "q7"]).fails(&["\"q7\""]);
     home.tessera(&["inspect", "other"]).fails(&["not in the store"]);
 }
+
+#[test]
+fn tokenize_gives_templates_the_date_of_today() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("f")).unwrap();
+    home.tokenizer("f");
+    std::fs::write(home.path("f/chat_template.jinja"), "{{ strftime_now('%Y') }}").unwrap();
+    let prompt = home.tessera(&["tokenize", "f", "x", "--json"]).ok().json()["chat"]["prompt"].clone();
+    let year: u32 = prompt.as_str().unwrap().parse().unwrap();
+    assert!(year > 2024, "{year}");
+}
