@@ -3,6 +3,7 @@
 
 use crate::backend::{Backend, Executor, LoadError};
 use crate::batch::{Batch, BatchError, Output, PAGE, Span, Want};
+use crate::memory::{Zeroed, ZeroedFloats};
 use crate::program::{Heads, MatrixId, Op, Program, Rows, Slot};
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
@@ -24,9 +25,7 @@ impl Backend for Reference {
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let needed = pages.saturating_mul(self.page_len(&program));
-        let mut kv = Vec::new();
-        kv.try_reserve_exact(needed / 4).map_err(|_| LoadError::Memory { pages, needed })?;
-        kv.resize(needed / 4, 0.0);
+        let kv = Zeroed::floats(needed / size_of::<f32>()).ok_or(LoadError::Memory { pages, needed })?;
         let slots = vec![Vec::new(); program.slots.len()];
         Ok(Box::new(Interpreter { program, pages, kv, slots }))
     }
@@ -36,7 +35,7 @@ struct Interpreter {
     program: Program,
     pages: usize,
     /// `[page][layer][k, v][kv head][position][dim]`.
-    kv: Vec<f32>,
+    kv: ZeroedFloats,
     slots: Vec<Vec<f32>>,
 }
 
@@ -199,7 +198,8 @@ impl Interpreter {
 
     fn attend(&mut self, qkv: Slot, layer: usize, out: Slot, batch: &Batch<'_>) {
         let heads @ Heads { q, kv, dim } = self.program.heads;
-        let mut x = std::mem::take(&mut self.slots[qkv.0]);
+        // A copy: inputs are left as they are.
+        let mut x = self.slots[qkv.0].clone();
         let mut o = std::mem::take(&mut self.slots[out.0]);
         let picked_only = self.program.slots[out.0].rows == Rows::Picked;
         for span in batch.spans {
@@ -231,7 +231,6 @@ impl Interpreter {
                 }
             }
         }
-        self.slots[qkv.0] = x;
         self.slots[out.0] = o;
     }
 

@@ -16,7 +16,6 @@ pub mod tile;
 mod attention;
 mod f32ops;
 mod linear;
-mod memory;
 mod pool;
 mod simd;
 mod stage;
@@ -24,9 +23,9 @@ mod step;
 
 use crate::backend::{Backend, Executor, LoadError};
 use crate::batch::PAGE;
+use crate::memory::Zeroed;
 use crate::program::Program;
 use kernels::Kernels;
-use memory::Zeroed;
 use pool::Pool;
 
 /// In what form activations meet weights that are stored in 3 or 4 bits.

@@ -86,6 +86,11 @@ impl Server {
         Server { address: address.to_owned(), url, child, home }
     }
 
+    /// Of the server's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.path("log")).unwrap()
     }
