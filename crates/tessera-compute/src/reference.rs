@@ -22,6 +22,12 @@ impl Backend for Reference {
         2 * program.layers * program.heads.kv * PAGE * program.heads.dim * size_of::<f32>()
     }
 
+    fn workspace_len(&self, program: &Program, rows: usize) -> usize {
+        let width: usize = program.slots.iter().map(|slot| slot.width).sum();
+        // The logits are handed out as a copy.
+        rows.saturating_mul(width + program.vocab).saturating_mul(size_of::<f32>())
+    }
+
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let needed = pages.saturating_mul(self.page_len(&program));
@@ -322,14 +328,19 @@ fn linear(x: &[f32], w: &Matrix, out: &mut [f32]) {
         return add(0, part(0, w.rows));
     }
     std::thread::scope(|scope| {
-        let parts: Vec<_> = (0..threads)
-            .map(|t| ((t * per).min(w.rows), ((t + 1) * per).min(w.rows)))
-            .map(|(from, to)| (from, scope.spawn(move || part(from, to))))
+        let ranges = (0..threads).map(|t| ((t * per).min(w.rows), ((t + 1) * per).min(w.rows)));
+        let parts: Vec<_> = ranges
+            .map(|(from, to)| {
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, move || part(from, to));
+                (from, to, spawned)
+            })
             .collect();
-        for (from, handle) in parts {
-            match handle.join() {
-                Ok(sums) => add(from, sums),
-                Err(panic) => std::panic::resume_unwind(panic),
+        for (from, to, spawned) in parts {
+            match spawned.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(sums)) => add(from, sums),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                // The system refused a thread: this one does its part.
+                Err(_) => add(from, part(from, to)),
             }
         }
     });

@@ -206,10 +206,14 @@ impl Step {
     }
 }
 
+/// The slots that stages read or write. Those between operations that became one stage need no memory.
+pub(super) fn used_slots(stages: &[Stage]) -> impl Iterator<Item = usize> {
+    stages.iter().map(Stage::io).flat_map(|io| [io.input, Some(io.output)]).flatten().map(|slot| slot.0)
+}
+
 impl Executor for Step {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.model.program.vocab, self.model.pages)?;
-        // Slots between operations that became one stage need no memory.
         let used =
             self.model.stages.iter().map(Stage::io).flat_map(|io| [io.input, Some(io.output)]).flatten();
         for index in used.map(|slot| slot.0) {

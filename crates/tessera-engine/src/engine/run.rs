@@ -4,7 +4,7 @@ use super::running::Running;
 use super::{Shared, Submission, lock};
 use crate::generate::FinishReason;
 use crate::kv::Kv;
-use crate::model::{Feed, Model, Pick};
+use crate::model::{Feed, Model, Pick, StepError};
 use crate::request::{EngineStats, FailureKind};
 use crate::scheduler::{FairQueue, Ready, admits, draft_room, plan};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent, Taken};
@@ -28,6 +28,7 @@ pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>)
         running: Vec::new(),
         admitted: 0,
         stats: EngineStats::default(),
+        broken: None,
     };
     worker.publish();
     while worker.receive() {
@@ -35,6 +36,10 @@ pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>)
         worker.admit();
         worker.step();
         worker.publish();
+        if let Some(failure) = worker.broken.take() {
+            worker.end(&failure);
+            return;
+        }
     }
 }
 
@@ -62,11 +67,14 @@ struct Worker<'a> {
     running: Vec<Running>,
     admitted: u64,
     stats: EngineStats,
+    /// Why no step can be made any more.
+    broken: Option<Failure>,
 }
 
 /// What a step did for one sequence.
 type Outcome = (Vec<SlotEvent>, Result<Taken, Failure>);
 
+#[derive(Clone)]
 struct Failure {
     error: String,
     kind: FailureKind,
@@ -86,27 +94,31 @@ impl Worker<'_> {
         let over = inbox.closes.is_some_and(|at| at <= Instant::now());
         let last = inbox.closes.is_some() && idle && self.waiting.is_empty();
         if over || last {
-            inbox.ended = true;
             drop(inbox);
-            self.close();
+            let error = "the engine is shut down".to_owned();
+            self.end(&Failure { error, kind: FailureKind::Shutdown });
             return false;
         }
         true
     }
 
-    /// Fails everything that is left.
-    fn close(&mut self) {
-        let failure = || Failure { error: "the engine is shut down".to_owned(), kind: FailureKind::Shutdown };
+    /// Takes nothing more and fails everything that is left.
+    fn end(&mut self, failure: &Failure) {
+        let mut inbox = self.shared.inbox();
+        inbox.ended = true;
+        for submission in inbox.submitted.drain(..) {
+            self.waiting.push(submission.request.flow, submission);
+        }
+        drop(inbox);
         for mut submission in self.waiting.take_if(|_| true) {
             self.leave();
             self.stats.failed += 1;
             self.count();
-            let Failure { error, kind } = failure();
-            submission.outlet.fail(error, kind);
+            submission.outlet.fail(failure.error.clone(), failure.kind);
         }
         let preempted = std::mem::take(&mut self.preempted);
         for one in preempted.into_iter().chain(std::mem::take(&mut self.running)) {
-            self.fail(one, failure());
+            self.fail(one, failure.clone());
         }
         self.publish();
     }
@@ -275,7 +287,7 @@ impl Worker<'_> {
         room: usize,
         outcomes: &mut [Option<Outcome>],
     ) {
-        let Worker { model, running, stats, .. } = self;
+        let Worker { model, running, stats, broken, .. } = self;
         let mut fed = Vec::with_capacity(members.len());
         let mut want = Want::Greedy;
         let mut free = model.kv().available();
@@ -314,8 +326,8 @@ impl Worker<'_> {
             model.forward(&mut feeds, want)
         });
         let output = with_masks(&mut slots, move || match catch_unwind(step) {
-            Ok(output) => output.map_err(|error| error.to_string()),
-            Err(panic) => Err(format!("the model's step failed: {}", message(&*panic))),
+            Ok(output) => output.map_err(Failure::from),
+            Err(panic) => Err(Failure::internal(format!("the model's step failed: {}", message(&*panic)))),
         });
         stats.steps += 1;
         stats.fed_tokens += fed.iter().map(|(tokens, _)| tokens.len() as u64).sum::<u64>();
@@ -326,6 +338,11 @@ impl Worker<'_> {
             Pick::All => tokens.len(),
         };
         let picked: usize = fed.iter().map(rows).sum();
+        if let Err(failure) = &output
+            && failure.kind == FailureKind::Files
+        {
+            *broken = Some(failure.clone());
+        }
         let mut first = 0;
         for ((i, slot), fed) in members.iter().zip(slots).zip(&fed) {
             let mut events = Vec::new();
@@ -336,7 +353,7 @@ impl Worker<'_> {
                         .map_err(|panic| Failure::internal(format!("it failed: {}", message(&*panic))))
                         .and_then(|taken| taken.map_err(Failure::from))
                 }
-                Err(error) => Err(Failure::internal(error.clone())),
+                Err(failure) => Err(failure.clone()),
             };
             first += rows(fed);
             outcomes[*i] = Some((events, taken));
@@ -379,6 +396,17 @@ impl Worker<'_> {
 impl Failure {
     fn internal(error: String) -> Failure {
         Failure { error, kind: FailureKind::Internal }
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Failure {
+        let kind = match &error {
+            StepError::Changed(_) => FailureKind::Files,
+            StepError::Pages(_) => FailureKind::Pages,
+            StepError::Context { .. } | StepError::Batch(_) => FailureKind::Internal,
+        };
+        Failure { error: error.to_string(), kind }
     }
 }
 

@@ -7,6 +7,8 @@ mod chat;
 mod completions;
 mod faults;
 mod fields;
+#[cfg(unix)]
+mod files;
 mod responses;
 mod running;
 mod server;

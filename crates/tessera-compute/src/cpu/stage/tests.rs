@@ -174,7 +174,7 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
 /// The program with these stages on the CPU.
 fn step(program: &Program, stages: Vec<Stage>, threads: usize, activations: Activations) -> Step {
     let cpu = Cpu { threads, activations, ..Cpu::default() };
-    let pool = Pool::new(threads, 2 * stages.len());
+    let pool = Pool::new(threads, 2 * stages.len()).unwrap();
     let scratch = (0..threads).map(|_| Scratch::default()).collect();
     let kv = Zeroed::new(2 * page_len(program, cpu.kv)).unwrap();
     Step::new(program.clone(), stages, Kernels::choose(None).unwrap(), cpu, pool, scratch, kv, 2)
