@@ -12,15 +12,18 @@ mod lark;
 mod pattern;
 mod schema;
 mod vocabulary;
+mod watch;
 
 use crate::constraint::{Constraint, ConstraintError};
 use crate::tokenizer::Tokenizer;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 use toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use vocabulary::Vocabulary;
+use watch::{Members, Plan, Shape, Watch};
 
 /// Longest regular expression that is taken, in bytes.
 pub const MAX_REGEX: usize = 16 << 10;
@@ -106,6 +109,8 @@ pub(crate) struct ToolGrammar<'a> {
     pub arguments_key: &'static str,
     /// Whether there may be more than one call.
     pub many: bool,
+    /// Whether the answer is calls and nothing else.
+    pub forced: bool,
 }
 
 /// What all grammars of a model share: its vocabulary as a tree of bytes. Built once.
@@ -113,6 +118,8 @@ pub struct GrammarEnv {
     factory: ParserFactory,
     tokenizer: Arc<Tokenizer>,
     ends: Vec<u32>,
+    /// Tokens that may complete a name or an item.
+    closers: Arc<Vec<u32>>,
 }
 
 impl std::fmt::Debug for GrammarEnv {
@@ -147,7 +154,9 @@ impl GrammarEnv {
             precompute_large_lexemes: true,
             verbose_errors: false,
         };
-        Ok(GrammarEnv { factory, tokenizer, ends: ends.to_vec() })
+        let trie = env.tok_trie();
+        let closers = (0..rows as u32).filter(|id| watch::may_close(trie.token(*id))).collect();
+        Ok(GrammarEnv { factory, tokenizer, ends: ends.to_vec(), closers: Arc::new(closers) })
     }
 
     /// The tokenizer that the environment was made from.
@@ -166,15 +175,15 @@ impl GrammarEnv {
         schema: &Value,
         spacing: JsonSpacing,
     ) -> Result<GrammarConstraint, GrammarError> {
-        let mut normalizer = schema::Normalizer::default();
-        let root = normalizer.add(schema, "")?;
-        let mut whole = Map::new();
-        whole.insert("x-guidance".to_owned(), spacing.options());
-        if let Value::Object(root) = root {
-            whole.extend(root);
-        }
-        let (schema, places) = normalizer.finish(whole)?;
-        self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))
+        let mode = schema::Mode { closed: false, watched: true };
+        let mut normalizer = schema::Normalizer::new(mode);
+        let root = normalizer.add(schema, "", false)?;
+        let schema::Written { schema, places, shapes } =
+            lark::embedded(normalizer, schema::reference(root), spacing)?;
+        let plan = Plan { shapes, root, around: false };
+        let constraint =
+            self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))?;
+        Ok(constraint.watched(plan))
     }
 
     /// Text that a regular expression matches from its beginning to its end, in the syntax of Rust's
@@ -199,23 +208,34 @@ impl GrammarEnv {
         grammar: &ToolGrammar<'_>,
         around: impl FnOnce(&str) -> String,
     ) -> Result<GrammarConstraint, GrammarError> {
-        let mut normalizer = schema::Normalizer::default();
+        // Around calls that are not forced there is text that looks like anything.
+        let mode = schema::Mode { closed: true, watched: grammar.forced };
+        let mut normalizer = schema::Normalizer::new(mode);
         let mut objects = Vec::with_capacity(grammar.calls.len());
+        let mut calls = Shape::default();
         for (name, parameters, pointer) in grammar.calls {
-            let mut arguments = Map::new();
-            arguments.insert("type".to_owned(), "object".into());
-            if let Value::Object(reference) = normalizer.add(parameters, pointer)? {
-                arguments.extend(reference);
-            }
+            let id = normalizer.add(parameters, pointer, true)?;
+            let key = grammar.arguments_key.to_owned();
+            let named = HashMap::from([("name".to_owned(), None), (key, Some(id))]);
+            calls.objects.push(Members { named, ..Members::default() });
             objects.push(json!({
                 "type": "object",
-                "properties": { "name": { "const": name }, grammar.arguments_key: arguments },
+                "properties": { "name": { "const": name }, grammar.arguments_key: schema::reference(id) },
                 "required": ["name", grammar.arguments_key],
                 "additionalProperties": false,
             }));
         }
-        let (object, places) = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
-        self.start(TopLevelGrammar::from_lark(around(&object)), |message| places.explain(&message))
+        let objects = Map::from_iter([("anyOf".to_owned(), Value::Array(objects))]);
+        let schema::Written { schema, places, mut shapes } =
+            lark::embedded(normalizer, objects, JsonSpacing::Spaced)?;
+        let lark = around(&format!(" {schema} "));
+        let constraint = self.start(TopLevelGrammar::from_lark(lark), |message| places.explain(&message))?;
+        if !grammar.forced {
+            return Ok(constraint);
+        }
+        let root = shapes.len();
+        shapes.push(calls);
+        Ok(constraint.watched(Plan { shapes, root, around: true }))
     }
 
     fn start(
@@ -235,6 +255,8 @@ impl GrammarEnv {
             rows: self.factory.tok_env().tok_trie().vocab_size(),
             ends: self.ends.clone(),
             ended: false,
+            watch: None,
+            closers: self.closers.clone(),
         })
     }
 }
@@ -262,6 +284,8 @@ pub struct GrammarConstraint {
     rows: usize,
     ends: Vec<u32>,
     ended: bool,
+    watch: Option<Watch>,
+    closers: Arc<Vec<u32>>,
 }
 
 impl Clone for GrammarConstraint {
@@ -273,6 +297,8 @@ impl Clone for GrammarConstraint {
             rows: self.rows,
             ends: self.ends.clone(),
             ended: self.ended,
+            watch: self.watch.clone(),
+            closers: self.closers.clone(),
         }
     }
 }
@@ -284,6 +310,12 @@ impl std::fmt::Debug for GrammarConstraint {
 }
 
 impl GrammarConstraint {
+    /// Follows the text, for what the grammar cannot say.
+    fn watched(mut self, plan: Plan) -> GrammarConstraint {
+        self.watch = Watch::new(Arc::new(plan));
+        self
+    }
+
     /// Whether the answer may end here.
     pub fn can_stop(&mut self) -> bool {
         self.ended || self.matcher.is_accepting().unwrap_or(false)
@@ -293,8 +325,15 @@ impl GrammarConstraint {
 impl Constraint for GrammarConstraint {
     fn mask(&mut self) -> Result<&[u32], ConstraintError> {
         if self.mask.is_none() {
-            let mask = self.matcher.compute_mask_or_eos();
-            self.mask = Some(mask.map_err(failed)?);
+            let mut mask = self.matcher.compute_mask_or_eos().map_err(failed)?;
+            if let Some(watch) = &self.watch {
+                let env = self.matcher.tok_env().map_err(failed)?;
+                watch.filter(&mut mask, &self.closers, |token| env.tok_trie().token(token));
+                if mask.is_zero() {
+                    return Err(failed("whatever may follow would repeat a member or an item"));
+                }
+            }
+            self.mask = Some(mask);
         }
         let words = self.mask.as_ref().map(SimpleVob::as_slice).unwrap_or_default();
         Ok(&words[..self.rows.div_ceil(32).min(words.len())])
@@ -304,7 +343,13 @@ impl Constraint for GrammarConstraint {
         if self.ended || self.matcher.is_stopped() {
             return Vec::new();
         }
-        self.matcher.compute_ff_tokens()
+        let mut forced = self.matcher.compute_ff_tokens();
+        if let (Some(watch), Ok(env)) = (&self.watch, self.matcher.tok_env()) {
+            let mut watch = watch.clone();
+            let mut fits = |token: &&u32| watch.accept(env.tok_trie().token(**token)).is_ok();
+            forced.truncate(forced.iter().take_while(|token| fits(token)).count());
+        }
+        forced
     }
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
@@ -319,6 +364,15 @@ impl Constraint for GrammarConstraint {
         // Asked first: a token that does not fit would leave the parser broken.
         if token as usize >= self.rows || self.matcher.validate_tokens(&[token]).map_err(failed)? == 0 {
             return Err(ConstraintError::NotAllowed { token });
+        }
+        if let Some(watch) = &self.watch {
+            let env = self.matcher.tok_env().map_err(failed)?;
+            let mut after = watch.clone();
+            if after.accept(env.tok_trie().token(token)).is_err() {
+                return Err(ConstraintError::NotAllowed { token });
+            }
+            after.settle();
+            self.watch = Some(after);
         }
         self.mask = None;
         self.matcher.consume_token(token).map_err(failed)

@@ -346,9 +346,9 @@ impl Slot {
         Ok(Taken { kept, finished })
     }
 
-    /// The text that was held back.
-    pub fn finish(&mut self) -> String {
-        self.text.finish()
+    /// The text that was held back, for an answer that ended so.
+    pub fn finish(&mut self, reason: FinishReason) -> String {
+        self.text.finish(reason != FinishReason::Stop)
     }
 
     fn row(

@@ -50,7 +50,7 @@ fn stream(tokenizer: &Arc<Tokenizer>, ids: &[u32], options: DetokenizeOptions) -
         let part = out.push(*id);
         text.push_str(&part);
     }
-    text.push_str(&out.finish());
+    text.push_str(&out.finish(false));
     (text, out.stopped().map(str::to_owned))
 }
 

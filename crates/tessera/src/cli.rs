@@ -258,6 +258,10 @@ pub struct ServeArgs {
     /// Origin whose pages may ask, such as https://example.org, or * (may be repeated) [default: none]
     #[arg(long, value_name = "ORIGIN")]
     pub cors: Vec<String>,
+    /// Another name that this server is reached by, or * for any (may be repeated) [default: addresses, localhost
+    /// and the machine's own name]
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
     /// Longest body of a request
     #[arg(long, default_value = "4MiB", value_name = "SIZE", value_parser = byte_size)]
     pub max_body: u64,

@@ -129,7 +129,7 @@ impl Running {
             prefill: first - self.started,
             decode: now - first,
         };
-        let text = self.slot.finish();
+        let text = self.slot.finish(finish_reason);
         self.outlet.emit(EngineEvent::Done { text, finish_reason, usage, timing });
     }
 

@@ -2,6 +2,7 @@
 
 use super::{GrammarError, JsonSpacing, MAX_LARK, MAX_REGEX, schema};
 use serde_json::{Map, Value};
+use std::fmt::Write;
 
 /// Depth of brackets; llguidance reads them by recursion.
 const MAX_DEPTH: usize = 100;
@@ -76,11 +77,12 @@ pub(super) fn checked(grammar: &str) -> Result<String, GrammarError> {
             None => return Err(invalid("grammar", "%json without a schema after it")),
         };
         let end = start + values.byte_offset();
-        let mut normalizer = schema::Normalizer::default();
-        let root = normalizer.add(&value, "%json")?;
+        let mut normalizer = schema::Normalizer::new(schema::Mode::default());
+        let root = normalizer.add(&value, "%json", false)?;
         out.push_str(&grammar[rest..start]);
         // Errors of llguidance name its own line of the grammar.
-        out.push_str(&embedded(normalizer, root, JsonSpacing::Free)?.0);
+        let written = embedded(normalizer, schema::reference(root), JsonSpacing::Free)?;
+        let _ = write!(out, " {} ", written.schema);
         rest = end;
         from = end;
     }
@@ -90,17 +92,14 @@ pub(super) fn checked(grammar: &str) -> Result<String, GrammarError> {
 
 /// What follows `%json` in a grammar.
 pub(super) fn embedded(
-    normalizer: schema::Normalizer,
-    root: Value,
+    normalizer: schema::Normalizer<'_>,
+    root: Map<String, Value>,
     spacing: JsonSpacing,
-) -> Result<(String, schema::Places), GrammarError> {
+) -> Result<schema::Written, GrammarError> {
     let mut whole = Map::new();
     whole.insert("x-guidance".to_owned(), spacing.options());
-    if let Value::Object(root) = root {
-        whole.extend(root);
-    }
-    let (schema, places) = normalizer.finish(whole)?;
-    Ok((format!(" {schema} "), places))
+    whole.extend(root);
+    normalizer.finish(whole)
 }
 
 /// Whether `word =` stands in the grammar's code.
@@ -172,8 +171,11 @@ mod tests {
     fn schemas_inside_are_checked() {
         let text = checked("start: \"a\" %json {\"type\": \"string\", \"maxLength\": 3} \"b\"").unwrap();
         assert!(text.starts_with("start: \"a\" %json {\"x-guidance\"") && text.ends_with(" \"b\""), "{text}");
-        let error = checked("start: %json {\"not\": {\"type\": \"null\"}}").unwrap_err();
-        assert!(matches!(&error, GrammarError::Schema { keyword, .. } if keyword == "not"), "{error}");
+        let error = checked("start: %json {\"uniqueItems\": true}").unwrap_err();
+        assert!(
+            matches!(&error, GrammarError::Schema { keyword, .. } if keyword == "uniqueItems"),
+            "{error}"
+        );
         assert!(checked("start: %json").is_err());
         assert!(checked("start: x\nx[stop=\"a\"]: /b/").is_err());
     }

@@ -9,6 +9,7 @@ mod faults;
 mod fields;
 #[cfg(unix)]
 mod files;
+mod hosts;
 mod responses;
 mod running;
 mod server;

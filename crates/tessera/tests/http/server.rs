@@ -1,4 +1,5 @@
 //! The real program on a free port, and a small client.
+#![allow(dead_code)] // each test file uses its own part
 
 use super::common::{Home, copy, golden};
 use serde_json::{Value, json};
@@ -89,8 +90,8 @@ impl Server {
         Server { address: address.to_owned(), url, child, home }
     }
 
-    /// Of the server's process.
-    pub fn pid(&self) -> u32 {
+    /// Of the process.
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -135,7 +136,7 @@ impl Server {
         let mut stream = self.raw();
         let body = body.to_string();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
         );
         write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         stream
@@ -181,7 +182,7 @@ impl Server {
     }
 
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        let status = Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

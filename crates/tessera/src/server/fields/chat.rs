@@ -45,7 +45,7 @@ pub const SAMPLING: &[Field] = &[
     ),
     honoured(
         "stop",
-        Kind::Mixed("a string or an array of 1 to 16 strings"),
+        Kind::Mixed("a string or an array of up to 16 strings"),
         "[\"\\n\\n\"]",
         "Texts that end the answer and are no part of it.",
     ),

@@ -1,7 +1,7 @@
 //! From `messages` to a prompt.
 
-use super::now;
 use super::tools::Tools;
+use super::{now, prompts};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, Table, chat, wrong_type};
 use crate::server::json::kind;
@@ -302,6 +302,10 @@ pub fn prompt(
     let messages = &conversation.messages;
     let continued = if rendering.continues { messages.last() } else { None };
     let rendered = &messages[..messages.len() - usize::from(continued.is_some())];
+    // Every text of a message is a part of the prompt, so that the longest says enough before any is rendered.
+    for (message, path) in messages.iter().zip(&conversation.places) {
+        prompts::may_fit(served, message.content.as_deref().unwrap_or_default(), path)?;
+    }
     let mut prompt = template.render(rendered, &options).map_err(|error| {
         let param = match blamed(&error, rendered) {
             Some(Blame::Message(i)) => format!("{}.role", conversation.places[i]),
@@ -310,6 +314,7 @@ pub fn prompt(
         };
         ApiError::unsupported(param, error.to_string())
     })?;
+    prompts::may_fit(served, &prompt.text, place)?;
     nothing_lost(template, &conversation, rendered.len(), &prompt)?;
     if let Some(text) = continued.and_then(|m| m.content.as_deref()) {
         prompt.text.push_str(text);
@@ -329,10 +334,17 @@ fn nothing_lost(
     if !matches!(template, ChatTemplate::Jinja(_)) {
         return Ok(());
     }
+    // Each is looked for behind the one before it first, so that many messages cost one walk over the prompt.
+    let mut at = 0;
     for (message, place) in conversation.messages.iter().zip(&conversation.places).take(rendered) {
         let content = message.content.as_deref().unwrap_or_default().trim();
         let kept = ["system", "developer", "user"].contains(&message.role.as_str());
-        if kept && !prompt.text.contains(content) {
+        if !kept {
+            continue;
+        }
+        if let Some(found) = prompt.text[at..].find(content) {
+            at += found + content.len();
+        } else if !prompt.text[..at].contains(content) {
             let param = format!("{place}.role");
             let text = format!("{param}: the chat template leaves out this {} message", message.role);
             return Err(ApiError::unsupported(param, text));

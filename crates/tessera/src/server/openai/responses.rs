@@ -11,11 +11,11 @@ use super::sampling::top_p;
 use super::tools::Tools;
 use super::usage::Totals;
 use super::{now, prompts};
+use crate::server::asked::{Planned, planned};
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, responses, short};
 use crate::server::generation::{Generation, Job};
 use crate::server::models::Served;
-use crate::server::routes::{Asked, offload, read};
 use crate::server::stream::{Events, Gone, respond};
 use crate::server::{App, ids};
 use axum::extract::{Request, State};
@@ -47,15 +47,7 @@ struct Plan {
 
 /// Answers a request.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let asked = read(&app, request).await?;
-    let (effort, Asked { caller, body, .. }) = (asked.effort(), asked);
-    let model = Fields::check(&body, &responses::REQUEST, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    let (lease, plan) = offload(effort, move || {
-        let plan = plan(&body, &lease)?;
-        Ok((lease, plan))
-    })
-    .await?;
+    let Planned { caller, lease, plan, .. } = planned(&app, request, &responses::REQUEST, plan).await?;
     let (stream, wants_logprobs, head) = (plan.stream, plan.logprobs.is_some(), plan.head.clone());
     let answer = Answer::new(plan.reading.clone());
     let generation = Generation::start(&app, &caller, lease, vec![job(plan, caller.flow)])?;
