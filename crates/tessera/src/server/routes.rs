@@ -131,15 +131,12 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         Phase::Draining | Phase::Ending => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
     // Other models are still served: what is wrong with one is said, and the server is up.
-    let trouble: serde_json::Map<String, Value> = app
-        .models
-        .slots()
-        .iter()
-        .filter_map(|slot| Some((slot.name.clone(), Value::String(slot.trouble()?))))
-        .collect();
+    let slots = app.models.slots().iter();
+    let trouble: std::collections::BTreeMap<_, _> =
+        slots.filter_map(|slot| Some((&slot.name, slot.trouble()?))).collect();
     let mut body = json!({"status": word});
     if !trouble.is_empty() {
-        body["failed"] = Value::Object(trouble);
+        body["failed"] = json!(trouble);
     }
     let mut response = json_response(&body);
     *response.status_mut() = status;

@@ -233,7 +233,8 @@ proptest! {
 /// The decoder's own chains fuse; those that would write what they read do not.
 #[test]
 fn what_fuses() {
-    let kinds = |ops: &dyn Fn(&mut Builder, [Slot; 3], [Slot; 2])| {
+    type Ops<'a> = &'a dyn Fn(&mut Builder, [Slot; 3], [Slot; 2]);
+    let kinds = |ops: Ops<'_>| {
         let mut b = Builder { p: program(&[], false), written: Vec::new(), grouped: false, seed: 1 };
         b.p.ops.truncate(1);
         ops(&mut b, [Slot(1), Slot(2), Slot(3)], [Slot(4), Slot(5)]);
