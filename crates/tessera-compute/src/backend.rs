@@ -29,6 +29,10 @@ pub trait Backend {
     /// Bytes of one KV page of [`crate::batch::PAGE`] positions.
     fn page_len(&self, program: &Program) -> usize;
 
+    /// Bytes of activations and logits in a step of `rows` tokens that wants the logits of all of them. What each thread
+    /// keeps for itself is small and not counted.
+    fn workspace_len(&self, program: &Program, rows: usize) -> usize;
+
     /// Puts a program on the device with `pages` KV pages of [`crate::batch::PAGE`] positions.
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError>;
 }
@@ -54,5 +58,15 @@ pub enum LoadError {
         pages: usize,
         /// Bytes that they need.
         needed: usize,
+    },
+    /// Fewer threads than were asked for; none of them is left.
+    #[error("{asked} threads were asked for, the system gave {had}: {cause}")]
+    Threads {
+        /// Threads asked for, the caller included.
+        asked: usize,
+        /// Threads that there were.
+        had: usize,
+        /// What the system says.
+        cause: String,
     },
 }

@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod batch;
 pub mod cpu;
+mod memory;
 pub mod program;
 pub mod reference;
 pub mod rope;

@@ -44,7 +44,8 @@ impl Heads {
     }
 }
 
-/// One operation. `out` is overwritten unless said otherwise, and differs from every input.
+/// One operation. `out` is overwritten unless said otherwise, and differs from every input; inputs are left as they
+/// are. What is read was written before, in the same step. [`Program::check`] sees to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// `out[t] = table[token[t]]`.
@@ -78,8 +79,8 @@ pub enum Op {
         /// `[rows, rows of W]`.
         out: Slot,
     },
-    /// Rotates the query and key heads of fused rows by their positions (half-split pairs), appends
-    /// keys and values to the layer's pages, then for each row and query head `h`:
+    /// The query and key heads of fused rows, rotated by their positions (half-split pairs): keys and values are
+    /// appended to the layer's pages, then for each row and query head `h`:
     /// `out = softmax(q k / sqrt(dim)) v` over all positions up to the row's own.
     Attend {
         /// `[All, qkv_width]`.
@@ -151,7 +152,43 @@ pub struct ProgramError {
     pub what: String,
 }
 
+/// What an operation does to slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Io {
+    /// The slot that is read, if there is one.
+    pub input: Option<Slot>,
+    /// The slot that is written.
+    pub output: Slot,
+    /// Whether what `output` held counts: it is read too.
+    pub keeps: bool,
+}
+
+impl Io {
+    /// Whether what the slot held before matters.
+    pub fn reads(&self, slot: Slot) -> bool {
+        self.input == Some(slot) || (self.keeps && self.output == slot)
+    }
+
+    /// Whether a slot is read while another thread writes it.
+    pub fn races(&self) -> bool {
+        self.input == Some(self.output)
+    }
+}
+
 impl Op {
+    /// What it reads and writes.
+    pub const fn io(&self) -> Io {
+        let (input, output, keeps) = match *self {
+            Op::Embed { out, .. } => (None, out, false),
+            Op::RmsNorm { x, out, .. } | Op::Gate { x, out, .. } | Op::Pick { x, out } => {
+                (Some(x), out, false)
+            }
+            Op::Attend { qkv, out, .. } => (Some(qkv), out, false),
+            Op::Linear { x, out, accumulate, .. } => (Some(x), out, accumulate),
+        };
+        Io { input, output, keeps }
+    }
+
     /// The kind, for messages.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -209,17 +246,24 @@ impl Program {
         }
     }
 
-    /// Checks that every operation's shapes fit, so that backends may index without asking again.
+    /// Checks that every operation's shapes fit, that what it reads was written and is not written meanwhile, so
+    /// that backends may index and share slots among threads without asking again.
     pub fn check(&self) -> Result<(), ProgramError> {
+        let mut written = vec![false; self.slots.len()];
         for (i, op) in self.ops.iter().enumerate() {
-            let fail = |what: String| Err(ProgramError { op: i, name: op.name(), what });
-            if let Err(what) = self.check_op(op) {
-                return fail(what);
-            }
+            let checked = self.check_op(op).and_then(|()| check_order(op, &mut written));
+            checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
         }
+        let head = |what: String| Err(ProgramError { op: self.ops.len(), name: "head", what });
         if self.before_head().is_none() {
-            let what = "the last operation does not make the logits".to_owned();
-            return Err(ProgramError { op: self.ops.len(), name: "head", what });
+            return head("the last operation does not make the logits".to_owned());
+        }
+        if let Some(empty) = self.slots.iter().position(|slot| slot.width == 0) {
+            return head(format!("slot {empty} has no width"));
+        }
+        let expected = SlotShape { rows: Rows::Picked, width: self.vocab };
+        if self.slots.get(self.logits.0) != Some(&expected) {
+            return head(format!("the logits are not one for each of {} tokens", self.vocab));
         }
         let Heads { q, kv, dim } = self.heads;
         if q == 0 || kv == 0 || q % kv != 0 || dim == 0 || dim % 2 != 0 || self.rope.dim != dim {
@@ -285,5 +329,65 @@ impl Program {
                 rows(o, SlotShape { rows: Rows::Picked, width: 0 })
             }
         }
+    }
+}
+
+/// Whether the operation reads only what was written, and not what it writes.
+fn check_order(op: &Op, written: &mut [bool]) -> Result<(), String> {
+    let io = op.io();
+    if io.races() {
+        return Err(format!("slot {} is both input and output", io.output.0));
+    }
+    if let Some(unset) = (0..written.len()).find(|i| io.reads(Slot(*i)) && !written[*i]) {
+        return Err(format!("slot {unset} is read before anything was written to it"));
+    }
+    // `check_op` has seen that there is such a slot.
+    written[io.output.0] = true;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tessera_weights::bytes::Bytes;
+    use tessera_weights::config::RopeScaling;
+    use tessera_weights::dtype::DType;
+    use tessera_weights::tensor::MatrixData;
+
+    /// Why a program of these operations over four slots of one shape is refused.
+    fn refused(ops: impl Fn([Slot; 3], MatrixId, VectorId) -> Vec<Op>) -> Option<String> {
+        let rope = Rope { dim: 2, theta: 1e4, scaling: RopeScaling::None, context: 8 };
+        let mut p = Program::new(Heads { q: 1, kv: 1, dim: 2 }, rope, 1, 4);
+        let bytes = Bytes::from_vec(vec![0; 64]);
+        let square = Matrix { rows: 4, cols: 4, data: MatrixData::Dense { dtype: DType::F32, bytes } };
+        let (matrix, vector) = (p.matrix(square), p.vector(vec![1.0; 4]));
+        let slots = [(); 3].map(|()| p.slot(Rows::All, 4));
+        let picked = p.slot(Rows::Picked, 4);
+        p.ops.push(Op::Embed { table: matrix, out: slots[0] });
+        p.ops.extend(ops(slots, matrix, vector));
+        p.ops.push(Op::Pick { x: slots[0], out: picked });
+        let out = p.logits;
+        p.ops.push(Op::Linear { x: picked, weight: matrix, bias: None, accumulate: false, out });
+        p.check().err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_is_read_was_written_and_is_not_written_meanwhile() {
+        assert_eq!(refused(|_, _, _| vec![]), None);
+        let linear = |x, weight, accumulate, out| Op::Linear { x, weight, bias: None, accumulate, out };
+        let found = refused(|[a, ..], m, _| vec![linear(a, m, true, a)]);
+        assert_eq!(found.as_deref(), Some("operation 1 (linear): slot 1 is both input and output"));
+        let found = refused(|[a, ..], _, w| vec![Op::RmsNorm { x: a, weight: w, eps: 0.0, out: a }]);
+        assert_eq!(found.as_deref(), Some("operation 1 (rms norm): slot 1 is both input and output"));
+        let found = refused(|[a, b, _], m, _| vec![linear(b, m, false, a)]);
+        let unset = "operation 1 (linear): slot 2 is read before anything was written to it";
+        assert_eq!(found.as_deref(), Some(unset));
+        let found = refused(|[a, b, _], m, _| vec![linear(a, m, true, b)]);
+        assert_eq!(found.as_deref(), Some(unset));
+        // Each operation alone is fine.
+        let fused = |[a, b, _]: [Slot; 3], m, w| {
+            vec![Op::RmsNorm { x: a, weight: w, eps: 0.0, out: b }, linear(b, m, true, a)]
+        };
+        assert_eq!(refused(fused), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::backend::{Backend, Executor, LoadError};
 use crate::batch::{Batch, BatchError, Output, PAGE, Span, Want};
+use crate::memory::{Zeroed, ZeroedFloats};
 use crate::program::{Heads, MatrixId, Op, Program, Rows, Slot};
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
@@ -21,12 +22,16 @@ impl Backend for Reference {
         2 * program.layers * program.heads.kv * PAGE * program.heads.dim * size_of::<f32>()
     }
 
+    fn workspace_len(&self, program: &Program, rows: usize) -> usize {
+        let width: usize = program.slots.iter().map(|slot| slot.width).sum();
+        // The logits are handed out as a copy.
+        rows.saturating_mul(width + program.vocab).saturating_mul(size_of::<f32>())
+    }
+
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let needed = pages.saturating_mul(self.page_len(&program));
-        let mut kv = Vec::new();
-        kv.try_reserve_exact(needed / 4).map_err(|_| LoadError::Memory { pages, needed })?;
-        kv.resize(needed / 4, 0.0);
+        let kv = Zeroed::floats(needed / size_of::<f32>()).ok_or(LoadError::Memory { pages, needed })?;
         let slots = vec![Vec::new(); program.slots.len()];
         Ok(Box::new(Interpreter { program, pages, kv, slots }))
     }
@@ -36,7 +41,7 @@ struct Interpreter {
     program: Program,
     pages: usize,
     /// `[page][layer][k, v][kv head][position][dim]`.
-    kv: Vec<f32>,
+    kv: ZeroedFloats,
     slots: Vec<Vec<f32>>,
 }
 
@@ -200,7 +205,8 @@ impl Interpreter {
 
     fn attend(&mut self, qkv: Slot, layer: usize, out: Slot, batch: &Batch<'_>) {
         let heads @ Heads { q, kv, dim } = self.program.heads;
-        let mut x = std::mem::take(&mut self.slots[qkv.0]);
+        // A copy: inputs are left as they are.
+        let mut x = self.slots[qkv.0].clone();
         let mut o = std::mem::take(&mut self.slots[out.0]);
         let picked_only = self.program.slots[out.0].rows == Rows::Picked;
         for span in batch.spans {
@@ -232,7 +238,6 @@ impl Interpreter {
                 }
             }
         }
-        self.slots[qkv.0] = x;
         self.slots[out.0] = o;
     }
 
@@ -324,14 +329,19 @@ fn linear(x: &[f32], w: &Matrix, out: &mut [f32]) {
         return add(0, part(0, w.rows));
     }
     std::thread::scope(|scope| {
-        let parts: Vec<_> = (0..threads)
-            .map(|t| ((t * per).min(w.rows), ((t + 1) * per).min(w.rows)))
-            .map(|(from, to)| (from, scope.spawn(move || part(from, to))))
+        let ranges = (0..threads).map(|t| ((t * per).min(w.rows), ((t + 1) * per).min(w.rows)));
+        let parts: Vec<_> = ranges
+            .map(|(from, to)| {
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, move || part(from, to));
+                (from, to, spawned)
+            })
             .collect();
-        for (from, handle) in parts {
-            match handle.join() {
-                Ok(sums) => add(from, sums),
-                Err(panic) => std::panic::resume_unwind(panic),
+        for (from, to, spawned) in parts {
+            match spawned.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(sums)) => add(from, sums),
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                // The system refused a thread: this one does its part.
+                Err(_) => add(from, part(from, to)),
             }
         }
     });

@@ -149,6 +149,11 @@ impl Engine {
         EngineStats { waiting: live.saturating_sub(running), running, ..*lock(&shared.stats) }
     }
 
+    /// Whether the thread has ended: no request is taken any more.
+    pub fn has_ended(&self) -> bool {
+        self.handle.shared.inbox().ended
+    }
+
     /// Longest sequence in tokens.
     pub fn context(&self) -> usize {
         self.handle.shared.context

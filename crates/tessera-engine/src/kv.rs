@@ -17,6 +17,8 @@ pub struct PagePool {
     cached: Vec<bool>,
     /// Pages that only the prefix cache holds.
     idle: usize,
+    /// Pages that were taken at least once: the first ones, since what is given back is taken first.
+    touched: usize,
 }
 
 /// Too few free pages.
@@ -59,7 +61,7 @@ impl PagePool {
     /// All pages free.
     pub fn new(total: usize) -> PagePool {
         let free = (0..total as u32).rev().collect();
-        PagePool { free, holders: vec![0; total], cached: vec![false; total], idle: 0 }
+        PagePool { free, holders: vec![0; total], cached: vec![false; total], idle: 0, touched: 0 }
     }
 
     /// Pages that `positions` positions need.
@@ -82,8 +84,14 @@ impl PagePool {
         self.idle
     }
 
+    /// Pages that were ever used.
+    pub fn touched(&self) -> usize {
+        self.touched
+    }
+
     fn take(&mut self) -> Option<u32> {
         let page = self.free.pop()?;
+        self.touched = self.touched.max(page as usize + 1);
         self.holders[page as usize] = 1;
         Some(page)
     }

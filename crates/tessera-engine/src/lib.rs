@@ -12,6 +12,7 @@ pub mod kv;
 pub mod lookup;
 pub mod model;
 pub mod open;
+pub mod plan;
 pub mod reasoning;
 pub mod request;
 pub mod sampler;

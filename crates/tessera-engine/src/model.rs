@@ -1,10 +1,13 @@
 //! A loaded model: the decoder on a backend, and its pool of KV pages.
 
 use crate::decoder::{DecoderError, program};
-use crate::kv::{Kv, OutOfPages, PagePool, Sequence};
+use crate::kv::{Kv, OutOfPages, Sequence};
 use crate::open::ModelFiles;
+use crate::plan::{Claim, Mib, Needs, Plan};
+use std::sync::Arc;
 use tessera_compute::backend::{Backend, Executor, LoadError};
 use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
+use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 
 /// What to make room for.
@@ -14,8 +17,21 @@ pub struct Room {
     pub context: Option<usize>,
     /// Sequences of that length at once.
     pub sequences: usize,
-    /// Bytes of memory that may be taken beside the mapped weights; `None` does not ask.
-    pub memory: Option<u64>,
+    /// What may be taken of memory; `None` does not ask.
+    pub memory: Option<Budget>,
+}
+
+/// Memory for one model: its weights, keys and values, and what a step works in.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes that there are.
+    pub free: u64,
+    /// Bytes of them that are meant for this model, where others are still to be loaded.
+    pub share: u64,
+    /// Whether sequences may share pages for fewer of them at full length: they wait for each other then.
+    pub fewer: bool,
+    /// Tokens of the largest step.
+    pub rows: usize,
 }
 
 /// A model that can make steps.
@@ -26,6 +42,9 @@ pub struct Model {
     kv: Kv,
     context: usize,
     output: Output,
+    /// What the weights lie in, to be asked after each step whether it changed.
+    shards: Vec<Bytes>,
+    claim: Arc<Claim>,
     notes: Vec<String>,
 }
 
@@ -38,6 +57,9 @@ pub enum ModelError {
     /// The backend refused it.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A weights file changed meanwhile.
+    #[error(transparent)]
+    Changed(#[from] Changed),
     /// The context is longer than the model was made for.
     #[error("a context of {asked} tokens was asked for, the model has {has}")]
     Context {
@@ -46,13 +68,11 @@ pub enum ModelError {
         /// The model's own.
         has: usize,
     },
-    /// Too little memory for keys and values.
-    #[error("keys and values of {context} tokens need {needed} bytes, {free} bytes of memory are free")]
+    /// Too little memory.
+    #[error("{plan} need {} of memory, {} are free", Mib(plan.total()), Mib(*free))]
     Memory {
-        /// Tokens, of all sequences.
-        context: usize,
-        /// Bytes that they need.
-        needed: u64,
+        /// What would be taken for what was asked for.
+        plan: Box<Plan>,
         /// Bytes that there are.
         free: u64,
     },
@@ -75,6 +95,9 @@ pub enum StepError {
     /// A token that does not exist, or the like.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// A weights file is not what it was when it was opened: this model can make no more steps.
+    #[error(transparent)]
+    Changed(#[from] Changed),
 }
 
 /// Which of the fed tokens' logits are wanted.
@@ -102,30 +125,27 @@ impl Model {
     /// Loads the weights on a backend.
     pub fn load(files: &ModelFiles, backend: &dyn Backend, room: Room) -> Result<Model, ModelError> {
         let program = program(&files.folder, &files.config, files.scheme)?;
-        let own = files.config.context_window_size;
-        let mut notes = Vec::new();
-        let mut context = match room.context {
-            Some(asked) if asked > own => return Err(ModelError::Context { asked, has: own }),
-            Some(asked) => asked,
-            None => own,
+        let rows = room.memory.map_or(0, |budget| budget.rows);
+        let needs = Needs {
+            weights: files.folder.stored_len(),
+            page: backend.page_len(&program) as u64,
+            workspace: backend.workspace_len(&program, rows) as u64,
+            context: files.config.context_window_size,
         };
-        let page_len = backend.page_len(&program) as u64;
-        let need = |context: usize| page_len * (room.sequences * PagePool::pages_for(context)) as u64;
-        if let Some(free) = room.memory
-            && need(context) > free
-        {
-            let fits = (free / page_len.max(1)) as usize / room.sequences * tessera_compute::batch::PAGE;
-            if room.context.is_some() || fits == 0 {
-                let needed = need(context);
-                return Err(ModelError::Memory { context: context * room.sequences, needed, free });
-            }
-            notes.push(format!("the context is {fits} tokens, not the model's {own}: memory holds no more"));
-            context = fits;
+        let plan = Plan::new(needs, &room)?;
+        let Plan { pages, context, own, .. } = plan;
+        let mut notes = Vec::new();
+        if context < room.context.unwrap_or(own) {
+            notes.push(format!(
+                "the context is {context} tokens, not the model's {own}: memory holds no more"
+            ));
         }
-        let pages = room.sequences * PagePool::pages_for(context);
         let executor = backend.load(program, pages)?;
-        let config = files.config.clone();
-        Ok(Model { config, executor, kv: Kv::new(pages), context, output: Output::default(), notes })
+        let (config, shards) = (files.config.clone(), files.folder.shards());
+        // Norms and biases were read from them.
+        unchanged(&shards)?;
+        let (kv, claim, output) = (Kv::new(pages), Arc::new(Claim::new(plan)), Output::default());
+        Ok(Model { config, executor, kv, context, output, shards, claim, notes })
     }
 
     /// Longest sequence in tokens.
@@ -143,7 +163,12 @@ impl Model {
         self.executor.describe()
     }
 
-    /// Bytes set aside for keys and values.
+    /// What it may take of memory, and what of it is taken.
+    pub fn claim(&self) -> &Arc<Claim> {
+        &self.claim
+    }
+
+    /// Bytes set aside for keys and values; they take memory when they are first used.
     pub fn kv_len(&self) -> usize {
         self.executor.kv_len()
     }
@@ -225,6 +250,7 @@ impl Model {
             }
             self.kv.grow(feed.sequence, asked)?;
         }
+        self.claim.touch(self.kv.pool().touched());
         let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for feed in feeds.iter() {
             let (start, position) = (tokens.len(), feed.sequence.tokens.len());
@@ -240,6 +266,7 @@ impl Model {
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
         self.executor.step(&batch, &mut self.output)?;
+        unchanged(&self.shards)?;
         for feed in feeds {
             let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
             let class = self.class(feed.prompt_len.max(position + len));
@@ -250,4 +277,9 @@ impl Model {
         }
         Ok(&self.output)
     }
+}
+
+/// Whether what was computed was computed from the files that were opened.
+fn unchanged(shards: &[Bytes]) -> Result<(), Changed> {
+    shards.iter().try_for_each(Bytes::check)
 }

@@ -142,6 +142,10 @@ pub enum FailureKind {
     Constraint,
     /// The engine is shut down.
     Shutdown,
+    /// A weights file changed: the engine ends, and the model has to be loaded again.
+    Files,
+    /// There are too few KV pages for this one sequence.
+    Pages,
     /// A defect of the engine or its backend.
     Internal,
 }

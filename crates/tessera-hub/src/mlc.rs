@@ -283,9 +283,11 @@ pub(crate) fn fetch_all(client: &Client<'_>, jobs: &[Wanted], tally: &Tally<'_>)
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..PARALLEL.min(jobs.len()) {
-            scope.spawn(work);
+        // This thread is one of them, so that all is fetched where the system refuses more.
+        for _ in 1..PARALLEL.min(jobs.len()) {
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
+        work();
     });
     let mut outcome = outcome.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     outcome.sort_by_key(|(index, _)| *index);

@@ -4,10 +4,20 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+/// A mapped file that is not what it was when it was opened: what was read from it since means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}: {what}")]
+pub struct Changed {
+    /// The file.
+    pub file: String,
+    /// How.
+    pub what: String,
+}
+
 enum Owner {
     Vec(Vec<u8>),
     #[cfg(feature = "fs")]
-    Map(memmap2::Mmap),
+    Map(crate::mapped::Mapped),
 }
 
 impl Owner {
@@ -15,7 +25,7 @@ impl Owner {
         match self {
             Owner::Vec(v) => v,
             #[cfg(feature = "fs")]
-            Owner::Map(m) => m,
+            Owner::Map(m) => m.bytes(),
         }
     }
 }
@@ -35,18 +45,31 @@ impl Bytes {
         Bytes { owner: Arc::new(Owner::Vec(bytes)), range }
     }
 
-    /// Maps a whole file, read only.
+    /// Maps a whole file, read only. `path` is where it lies: for errors, and to see whether it changes.
     #[cfg(feature = "fs")]
-    pub fn map(file: &std::fs::File) -> std::io::Result<Bytes> {
+    pub fn map(file: &std::fs::File, path: &std::path::Path) -> std::io::Result<Bytes> {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::from_vec(Vec::new()));
         }
-        // SAFETY: the map is read only and private to this handle. Another process could still
-        // truncate the file under us; model files are replaced by rename only, and lengths are
-        // checked against the manifest before any record is handed out.
-        let map = unsafe { memmap2::Mmap::map(file)? };
-        let range = 0..map.len();
+        let map = crate::mapped::Mapped::new(file, path)?;
+        let range = 0..map.bytes().len();
         Ok(Bytes { owner: Arc::new(Owner::Map(map)), range })
+    }
+
+    /// Whether a mapped file is still what it was when it was opened. To be asked after its bytes were read and before
+    /// what was made of them is used: a file that grows shorter reads as zeros or ends the process, see
+    /// `mapped::guard`. Bytes in memory do not change.
+    pub fn check(&self) -> Result<(), Changed> {
+        match &*self.owner {
+            Owner::Vec(_) => Ok(()),
+            #[cfg(feature = "fs")]
+            Owner::Map(map) => map.check(),
+        }
+    }
+
+    /// Whether both are parts of the same file or vector.
+    pub fn same_owner(&self, other: &Bytes) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
     }
 
     /// A part of these bytes, `None` if it is not inside them.

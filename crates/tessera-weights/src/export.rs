@@ -97,6 +97,9 @@ pub enum ExportError {
         /// What is wrong with its source.
         source: Box<FolderError>,
     },
+    /// A file changed while it was read.
+    #[error(transparent)]
+    Changed(#[from] crate::bytes::Changed),
     /// The plan lists a name twice.
     #[error("export: {name} is planned twice")]
     DuplicateName {

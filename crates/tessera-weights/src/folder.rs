@@ -94,6 +94,18 @@ impl Folder {
         self.manifest.position(name).map(|i| &self.tensors[i])
     }
 
+    /// The shards' bytes, those that have tensors.
+    pub fn shards(&self) -> Vec<Bytes> {
+        // Tensors of a shard follow each other.
+        let mut shards: Vec<Bytes> = Vec::new();
+        for tensor in &self.tensors {
+            if shards.last().is_none_or(|last| !last.same_owner(&tensor.bytes)) {
+                shards.push(tensor.bytes.clone());
+            }
+        }
+        shards
+    }
+
     /// The shards' files, in the manifest's order.
     pub fn shard_paths(&self) -> impl ExactSizeIterator<Item = PathBuf> {
         self.manifest.shards().iter().map(|shard| self.path.join(&shard.path))

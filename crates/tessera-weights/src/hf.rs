@@ -224,7 +224,7 @@ impl HfFolder {
     fn header(&self, name: &str) -> Result<Header, HfError> {
         let path = self.folder.join(name);
         let file = std::fs::File::open(&path).map_err(|e| io(&path, e))?;
-        let data = Bytes::map(&file).map_err(|e| io(&path, e))?;
+        let data = Bytes::map(&file, &path).map_err(|e| io(&path, e))?;
         let bad = |what: String| HfError::BadFile { file: path.display().to_string(), what };
         if data.starts_with(b"version https://git-lfs") {
             return Err(bad(format!(
@@ -279,8 +279,11 @@ impl TensorSource for HfFolder {
 
     fn read(&self, index: usize) -> Result<Values, SourceError> {
         let place = &self.places[index];
-        let bytes = &self.files[place.file].data[place.range.clone()];
-        Ok(match place.dtype {
+        let File { name, data } = &self.files[place.file];
+        let bytes = &data[place.range.clone()];
+        let refused =
+            |what| SourceError { file: name.clone(), tensor: self.tensors[index].name.clone(), what };
+        let values = match place.dtype {
             Dtype::F32 => Values::F32(
                 bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             ),
@@ -290,14 +293,10 @@ impl TensorSource for HfFolder {
             Dtype::BF16 => {
                 Values::BF16(bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]])).collect())
             }
-            other => {
-                return Err(SourceError {
-                    file: self.files[place.file].name.clone(),
-                    tensor: self.tensors[index].name.clone(),
-                    what: format!("dtype is {other:?}, expected F32, F16 or BF16"),
-                });
-            }
-        })
+            other => return Err(refused(format!("dtype is {other:?}, expected F32, F16 or BF16"))),
+        };
+        data.check().map_err(|changed| refused(changed.what))?;
+        Ok(values)
     }
 
     fn file(&self, index: usize) -> &str {

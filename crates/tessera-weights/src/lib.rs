@@ -16,6 +16,8 @@ pub mod folder;
 pub mod gguf;
 pub mod hf;
 pub mod manifest;
+#[cfg(feature = "fs")]
+pub mod mapped;
 pub mod pack;
 pub mod quantize;
 pub mod scheme;

@@ -1,6 +1,6 @@
 //! A named tensor whose bytes are known to be there, and a weight matrix made of one or two of them.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Changed};
 use crate::dtype::{DType, Encoding};
 use crate::scheme::{GroupFormat, Layout};
 
@@ -114,6 +114,14 @@ impl Matrix {
                 n == Some(words.len())
                     && dense(*scale_dtype, format.groups(self.cols).checked_mul(self.rows), scales)
             }
+        }
+    }
+
+    /// Whether its bytes are still those that were opened; see [`Bytes::check`].
+    pub fn unchanged(&self) -> Result<(), Changed> {
+        match &self.data {
+            MatrixData::Dense { bytes, .. } => bytes.check(),
+            MatrixData::Grouped { words, scales, .. } => words.check().and_then(|()| scales.check()),
         }
     }
 

@@ -9,6 +9,7 @@ use tessera_engine::text::TextError;
 use tessera_engine::tokenizer::TokenizerError;
 use tessera_hub::HubError;
 use tessera_weights::arch::ArchError;
+use tessera_weights::bytes::Changed;
 use tessera_weights::chat_config::ChatConfigError;
 use tessera_weights::config::ConfigError;
 use tessera_weights::convert::FolderModelError;
@@ -21,12 +22,19 @@ const SHAPES: &str =
 const CONTEXT: &str =
     "shorten the prompt, or raise --context if the model allows it (`tessera inspect` says)";
 
+const CHANGED: &str = "`tessera verify` tells whether the folder is whole now; a model in use is replaced by renaming folders, not \
+     by writing over its files";
+
 /// The hint for one error of a chain, if there is one.
 pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if let Some(e) = error.downcast_ref::<HubError>() {
         return e.hint();
     }
     let hint = None
+        .or_else(|| error.downcast_ref::<Changed>().map(|_| CHANGED))
+        .or_else(|| {
+            error.downcast_ref::<StepError>().filter(|e| matches!(e, StepError::Changed(_))).map(|_| CHANGED)
+        })
         .or_else(|| error.downcast_ref().and_then(of_folder))
         .or_else(|| error.downcast_ref().and_then(of_open))
         .or_else(|| error.downcast_ref().and_then(of_model))
@@ -92,10 +100,16 @@ fn of_model(error: &ModelError) -> Option<&'static str> {
         ModelError::Decoder(DecoderError::Unused { .. }) => {
             "the config and the tensors are not of one model: compare them with `tessera inspect --tensors`"
         }
+        ModelError::Changed(_) => CHANGED,
         ModelError::Context { .. } => "leave --context out to use the model's own",
-        ModelError::Memory { .. } => "give a shorter --context, fewer sequences, or close other programs",
+        ModelError::Memory { .. } => {
+            "give a shorter --context, fewer sequences at once, `--kv q8`, or close other programs"
+        }
         ModelError::Load(LoadError::Kernels { .. }) => "without --kernels the fastest are used",
         ModelError::Load(LoadError::Memory { .. }) => "give a shorter --context",
+        ModelError::Load(LoadError::Threads { .. }) => {
+            "give fewer --threads, or let this user or container have more (`ulimit -u`, `ulimit -v`, pids.max)"
+        }
         ModelError::Load(_) => return None,
     })
 }
@@ -125,6 +139,7 @@ fn of_generate(error: &GenerateError) -> Option<&'static str> {
     Some(match error {
         GenerateError::EmptyPrompt => "give some text",
         GenerateError::PromptTooLong { .. } | GenerateError::Step(StepError::Context { .. }) => CONTEXT,
+        GenerateError::Step(StepError::Changed(_)) => CHANGED,
         GenerateError::Broken { .. } => "`tessera verify` tells whether the weights are damaged",
         _ => return None,
     })

@@ -1,12 +1,13 @@
 //! From a MODEL argument to a model that can make steps.
 
 use crate::cli::{Backend, ComputeArgs, Kv};
-use crate::machine::memory;
+use crate::ledger::Ledger;
 use crate::models;
 use crate::output::Output;
 use std::time::{Duration, Instant};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::reference::Reference;
+use tessera_engine::generate::CHUNK;
 use tessera_engine::model::{Model, Room};
 use tessera_engine::open::ModelFiles;
 
@@ -20,22 +21,40 @@ pub struct Loaded {
     pub took: Duration,
 }
 
-/// Part of the free memory that weights, keys and values may take; the rest is for activations.
-const SHARE: f64 = 0.9;
+/// What to make room for.
+pub struct Wanted<'a> {
+    /// Sequences at once.
+    pub sequences: usize,
+    /// Whether they may share pages for fewer.
+    pub fewer: bool,
+    /// Tokens of the largest step.
+    pub rows: usize,
+    /// Other models of this process.
+    pub ledger: &'a Ledger,
+}
+
+/// Opens and loads a model for `sequences` that do not share, the only one of this process.
+pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> anyhow::Result<Loaded> {
+    let ledger = Ledger::new(1);
+    load_beside(name, args, &Wanted { sequences, fewer: false, rows: CHUNK, ledger: &ledger }, out)
+}
 
 /// Opens and loads, telling what had to be guessed.
-pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> anyhow::Result<Loaded> {
+pub fn load_beside(
+    name: &str,
+    args: &ComputeArgs,
+    wanted: &Wanted<'_>,
+    out: &Output,
+) -> anyhow::Result<Loaded> {
     let path = models::resolve(name, out)?;
     let start = Instant::now();
     let files = ModelFiles::open(&path)?;
     for note in &files.notes {
         out.note(format_args!("note: {note}"));
     }
-    // Mapped weights count as free memory until they are read; a model runs at their speed only when
-    // all of them stay.
-    let weights = files.folder.stored_len();
-    let free = memory().free().map(|free| ((free as f64 * SHARE) as u64).saturating_sub(weights));
-    let room = Room { context: args.context.map(|c| c as usize), sequences, memory: free };
+    let ledger = wanted.ledger.open();
+    let (context, memory) = (args.context.map(|c| c as usize), ledger.budget(wanted.fewer, wanted.rows));
+    let room = Room { context, sequences: wanted.sequences, memory };
     let model = match args.backend {
         Backend::Reference => {
             let unused = [
@@ -55,7 +74,9 @@ pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> a
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
     }
+    ledger.enter(files.folder.path(), model.claim());
     let took = start.elapsed();
+    out.detail(format_args!("memory: {}", model.claim().plan));
     out.detail(model.describe());
     Ok(Loaded { files, model, took })
 }

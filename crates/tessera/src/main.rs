@@ -7,6 +7,7 @@ mod commands;
 mod conversion;
 mod hints;
 mod interrupt;
+mod ledger;
 mod load;
 mod machine;
 mod models;
@@ -25,6 +26,11 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let out = Output::new(&cli.global);
+    if let Err(error) = tessera_weights::mapped::guard() {
+        out.note(format_args!(
+            "note: a file that is truncated while it is read will end the program: {error}"
+        ));
+    }
     let outcome = match cli.command {
         Some(command) => dispatch(command, &out),
         None => out.line(Cli::command().render_help()).map(|()| ExitCode::SUCCESS),

@@ -36,10 +36,15 @@ impl Bar {
     }
 }
 
-/// Runs everything parallel on `threads` threads.
-pub fn use_threads(threads: Option<u16>) -> anyhow::Result<()> {
-    if let Some(threads) = threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
-    }
+/// Makes the threads that everything parallel runs on: `threads`, or one a core. Where the system refuses them it runs
+/// on this one, which is said.
+pub fn use_threads(threads: Option<u16>, out: &Output) -> anyhow::Result<()> {
+    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.map_or(0, usize::from));
+    // There is one attempt at the pool that everything uses, and a panic where it failed: so another is tried first.
+    let Err(error) = builder().build().map(drop) else {
+        return Ok(builder().build_global()?);
+    };
+    rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
+    out.note(format_args!("note: everything runs on one thread, the system refused more: {error}"));
     Ok(())
 }

@@ -16,7 +16,6 @@ pub mod tile;
 mod attention;
 mod f32ops;
 mod linear;
-mod memory;
 mod pool;
 mod simd;
 mod stage;
@@ -24,9 +23,9 @@ mod step;
 
 use crate::backend::{Backend, Executor, LoadError};
 use crate::batch::PAGE;
+use crate::memory::Zeroed;
 use crate::program::Program;
 use kernels::Kernels;
-use memory::Zeroed;
 use pool::Pool;
 
 /// In what form activations meet weights that are stored in 3 or 4 bits.
@@ -118,6 +117,18 @@ impl Backend for Cpu {
         page_len(program, self.kv)
     }
 
+    fn workspace_len(&self, program: &Program, rows: usize) -> usize {
+        let stages = stage::compile(program);
+        let used = step::used_slots(&stages).collect::<std::collections::BTreeSet<_>>();
+        let width = |slot: usize| program.slots.get(slot).map_or(0, |slot| slot.width);
+        let slots: usize = used.iter().map(|slot| width(*slot)).sum();
+        // An input is kept once more in the form that its kernel reads, at most as f32; the logits are handed out as a
+        // copy.
+        let input = stages.iter().filter_map(|s| s.io().input).map(|slot| width(slot.0)).max().unwrap_or(0);
+        rows.saturating_mul(slots + input + program.vocab + program.heads.dim)
+            .saturating_mul(size_of::<f32>())
+    }
+
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let kernels = Kernels::choose(self.kernels.as_deref()).ok_or_else(|| LoadError::Kernels {
@@ -127,7 +138,11 @@ impl Backend for Cpu {
         let needed = pages.saturating_mul(self.page_len(&program));
         let kv = Zeroed::new(needed).ok_or(LoadError::Memory { pages, needed })?;
         let stages = stage::compile(&program);
-        let pool = Pool::new(self.threads, 2 * stages.len());
+        let pool = Pool::new(self.threads, 2 * stages.len()).map_err(|refused| LoadError::Threads {
+            asked: self.threads,
+            had: refused.started,
+            cause: refused.cause.to_string(),
+        })?;
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
         Ok(Box::new(step::Step::new(program, stages, kernels, self.clone(), pool, scratch, kv, pages)))
     }

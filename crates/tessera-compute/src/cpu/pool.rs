@@ -3,6 +3,7 @@
 //! A step of a model is one [`Pool::run`]; its stages are separated by [`Worker::barrier`]. Work
 //! inside a stage is claimed from a counter, so that a thread which is not scheduled holds nobody up.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle, Thread};
@@ -46,6 +47,18 @@ pub struct Pool {
     workers: Vec<(Thread, Option<JoinHandle<()>>)>,
 }
 
+/// The system gave fewer threads than were asked for.
+#[derive(Debug)]
+pub struct Refused {
+    /// Threads that there were, the caller included.
+    pub started: usize,
+    /// What the system says.
+    pub cause: io::Error,
+}
+
+/// Starts a thread of this name.
+type Spawn = dyn FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+
 /// One thread's view of a run.
 pub struct Worker<'a> {
     /// Which thread this is; 0 is the caller.
@@ -54,8 +67,13 @@ pub struct Worker<'a> {
 }
 
 impl Pool {
-    /// `threads - 1` workers beside the calling thread; `counters` stages can claim work.
-    pub fn new(threads: usize, counters: usize) -> Pool {
+    /// `threads - 1` workers beside the calling thread; `counters` stages can claim work. Where the system refuses a
+    /// thread, those that did start end again.
+    pub fn new(threads: usize, counters: usize) -> Result<Pool, Refused> {
+        Pool::spawned(threads, counters, &mut |name, work| thread::Builder::new().name(name).spawn(work))
+    }
+
+    fn spawned(threads: usize, counters: usize, spawn: &mut Spawn) -> Result<Pool, Refused> {
         let threads = if cfg!(feature = "threads") { threads.max(1) } else { 1 };
         let shared = Arc::new(Shared {
             threads,
@@ -68,16 +86,15 @@ impl Pool {
             job: Mutex::new(None),
             counters: (0..counters).map(|_| Padded::default()).collect(),
         });
-        let workers = (1..threads)
-            .filter_map(|index| {
-                let shared = shared.clone();
-                let name = format!("tessera-{index}");
-                thread::Builder::new().name(name).spawn(move || work(&shared, index)).ok()
-            })
-            .map(|handle| (handle.thread().clone(), Some(handle)))
-            .collect::<Vec<_>>();
-        assert_eq!(workers.len() + 1, threads, "the system refused a thread");
-        Pool { shared, workers }
+        // Dropped on the way out, it ends its workers.
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for index in 1..threads {
+            let shared = pool.shared.clone();
+            let started = spawn(format!("tessera-{index}"), Box::new(move || work(&shared, index)));
+            let handle = started.map_err(|cause| Refused { started: index, cause })?;
+            pool.workers.push((handle.thread().clone(), Some(handle)));
+        }
+        Ok(pool)
     }
 
     /// Number of threads, the caller included.
@@ -227,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_item_is_claimed_once_and_barriers_order_stages() {
-        let mut pool = Pool::new(3, 2);
+        let mut pool = Pool::new(3, 2).unwrap();
         for _ in 0..200 {
             let marks: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             pool.run(&|w| {
@@ -247,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_panic_on_one_thread_reaches_the_caller_and_the_pool_lives() {
-        let mut pool = Pool::new(3, 1);
+        let mut pool = Pool::new(3, 1).unwrap();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             pool.run(&|w| {
                 if w.index == 1 {
@@ -260,5 +277,25 @@ mod tests {
         let sum = AtomicUsize::new(0);
         pool.run(&|w| _ = sum.fetch_add(w.index + 1, Ordering::Relaxed));
         assert_eq!(sum.into_inner(), 6);
+    }
+
+    #[test]
+    fn a_refused_thread_is_an_error_and_the_others_end() {
+        let living = Arc::new(AtomicUsize::new(0));
+        let seen = living.clone();
+        let mut spawn = move |name: String, work: Box<dyn FnOnce() + Send>| {
+            if name == "tessera-3" {
+                return Err(io::Error::from(io::ErrorKind::WouldBlock));
+            }
+            let living = seen.clone();
+            living.fetch_add(1, Ordering::SeqCst);
+            thread::Builder::new().spawn(move || {
+                work();
+                living.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        let Err(refused) = Pool::spawned(8, 1, &mut spawn) else { panic!("a thread was refused") };
+        assert_eq!((refused.started, refused.cause.kind()), (3, io::ErrorKind::WouldBlock));
+        assert_eq!(living.load(Ordering::SeqCst), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! From a program's operations to the stages that the CPU runs: neighbours that one pass over the
 //! activations can do together become one stage, so that a layer has few barriers.
 
-use crate::program::{MatrixId, Op, Program, Slot, VectorId};
+use crate::program::{Io, MatrixId, Op, Program, Slot, VectorId};
 use tessera_weights::config::Activation;
 
 /// Something that all threads do together, ended by a barrier.
@@ -41,82 +41,82 @@ pub struct Linear {
 }
 
 impl Stage {
-    /// The slots that it reads or writes.
-    pub fn slots(&self) -> [Option<Slot>; 2] {
-        match *self {
-            Stage::Embed { out, .. } => [None, Some(out)],
-            Stage::Linear(Linear { x, out, .. })
-            | Stage::Norm { x, out, .. }
-            | Stage::Gate { x, out, .. }
-            | Stage::Pick { x, out } => [Some(x), Some(out)],
-            Stage::Attend { qkv, out, .. } => [Some(qkv), Some(out)],
-        }
-    }
-}
-
-/// Fuses norm + linear and linear + gate where nobody else reads what lies between.
-pub fn compile(program: &Program) -> Vec<Stage> {
-    let ops = &program.ops;
-    let mut stages = Vec::new();
-    let mut i = 0;
-    while i < ops.len() {
-        let (norm, first) = match ops[i] {
-            Op::RmsNorm { x, weight, eps, out } if only_next_reads(ops, i, out) => match ops.get(i + 1) {
-                Some(Op::Linear { .. }) => (Some((x, (weight, eps))), i + 1),
-                _ => (None, i),
-            },
-            _ => (None, i),
+    /// What it reads and writes. A stage is no operation that races: threads read its input while others write.
+    pub const fn io(&self) -> Io {
+        let (input, output, keeps) = match *self {
+            Stage::Embed { out, .. } => (None, out, false),
+            Stage::Linear(Linear { x, out, accumulate, .. }) => (Some(x), out, accumulate),
+            Stage::Norm { x, out, .. } | Stage::Gate { x, out, .. } | Stage::Pick { x, out } => {
+                (Some(x), out, false)
+            }
+            Stage::Attend { qkv, out, .. } => (Some(qkv), out, false),
         };
-        i = first + 1;
-        stages.push(match ops[first] {
+        Io { input, output, keeps }
+    }
+
+    /// One operation as it is.
+    fn of(op: &Op) -> Stage {
+        match *op {
             Op::Embed { table, out } => Stage::Embed { table, out },
             Op::RmsNorm { x, weight, eps, out } => Stage::Norm { x, weight, eps, out },
             Op::Attend { qkv, layer, out } => Stage::Attend { qkv, layer, out },
             Op::Gate { x, activation, out } => Stage::Gate { x, activation, out },
             Op::Pick { x, out } => Stage::Pick { x, out },
             Op::Linear { x, weight, bias, accumulate, out } => {
-                let mut linear = Linear {
-                    norm: norm.map(|(_, n)| n),
-                    x: norm.map_or(x, |(x, _)| x),
-                    weight,
-                    bias,
-                    accumulate,
-                    gate: None,
-                    out,
-                };
-                if let Some(Op::Gate { x, activation, out: gated }) = ops.get(first + 1)
-                    && *x == out
-                    && !accumulate
-                    && only_next_reads(ops, first, out)
-                {
-                    (linear.gate, linear.out) = (Some(*activation), *gated);
-                    i += 1;
-                }
-                Stage::Linear(linear)
+                Stage::Linear(Linear { norm: None, x, weight, bias, accumulate, gate: None, out })
             }
-        });
+        }
+    }
+}
+
+/// Fuses norm + linear and linear + gate where nobody else reads what lies between, and where the whole does not
+/// write what it reads.
+pub fn compile(program: &Program) -> Vec<Stage> {
+    let ops = &program.ops;
+    let mut stages: Vec<Stage> = Vec::new();
+    let mut i = 0;
+    while i < ops.len() {
+        let mut stage = Stage::of(&ops[i]);
+        if let Some(Stage::Linear(linear)) = ops.get(i + 1).map(Stage::of)
+            && let Stage::Norm { x, weight, eps, out } = stage
+            && linear.x == out
+            && only_next_reads(ops, i, out)
+        {
+            let fused = Stage::Linear(Linear { norm: Some((weight, eps)), x, ..linear });
+            if !fused.io().races() {
+                stage = fused;
+                i += 1;
+            }
+        }
+        if let Some(Op::Gate { activation, out, .. }) = ops.get(i + 1)
+            && let Stage::Linear(linear) = &stage
+            && !linear.accumulate
+            && only_next_reads(ops, i, linear.out)
+        {
+            let fused = Stage::Linear(Linear { gate: Some(*activation), out: *out, ..linear.clone() });
+            if !fused.io().races() {
+                stage = fused;
+                i += 1;
+            }
+        }
+        stages.push(stage);
+        i += 1;
     }
     stages
 }
 
 /// Whether what `ops[at]` wrote to `slot` is read by `ops[at + 1]` and by nobody after it.
 fn only_next_reads(ops: &[Op], at: usize, slot: Slot) -> bool {
-    for (i, op) in ops.iter().enumerate().skip(at + 1) {
-        let (x, out, keeps) = match *op {
-            Op::Embed { out, .. } => (None, out, false),
-            Op::RmsNorm { x, out, .. } | Op::Gate { x, out, .. } | Op::Pick { x, out } => {
-                (Some(x), out, false)
-            }
-            Op::Attend { qkv, out, .. } => (Some(qkv), out, false),
-            Op::Linear { x, out, accumulate, .. } => (Some(x), out, accumulate),
-        };
-        let reads = x == Some(slot) || (keeps && out == slot);
-        if reads != (i == at + 1) && (reads || i == at + 1) {
+    for (i, io) in ops.iter().map(Op::io).enumerate().skip(at + 1) {
+        if io.reads(slot) != (i == at + 1) {
             return false;
         }
-        if out == slot {
+        if io.output == slot {
             return true;
         }
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

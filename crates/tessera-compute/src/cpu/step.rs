@@ -3,7 +3,6 @@
 use super::attention::parts_len;
 use super::kernels::Kernels;
 use super::lined::Lined;
-use super::memory::Zeroed;
 use super::page_len;
 use super::panel::Panel;
 use super::pool::{Pool, Worker};
@@ -12,6 +11,7 @@ use super::stage::Stage;
 use super::{Activations, Cpu, KvType};
 use crate::backend::Executor;
 use crate::batch::{Batch, BatchError, Output, Want};
+use crate::memory::Zeroed;
 use crate::program::{Program, Rows, Slot};
 use crate::reference::{activate, argmax};
 use crate::rope::Frequencies;
@@ -206,11 +206,16 @@ impl Step {
     }
 }
 
+/// The slots that stages read or write. Those between operations that became one stage need no memory.
+pub(super) fn used_slots(stages: &[Stage]) -> impl Iterator<Item = usize> {
+    stages.iter().map(Stage::io).flat_map(|io| [io.input, Some(io.output)]).flatten().map(|slot| slot.0)
+}
+
 impl Executor for Step {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.model.program.vocab, self.model.pages)?;
-        // Slots between operations that became one stage need no memory.
-        let used = self.model.stages.iter().flat_map(Stage::slots).flatten();
+        let used =
+            self.model.stages.iter().map(Stage::io).flat_map(|io| [io.input, Some(io.output)]).flatten();
         for index in used.map(|slot| slot.0) {
             let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };

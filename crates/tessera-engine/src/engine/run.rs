@@ -5,7 +5,7 @@ use super::running::Running;
 use super::{Shared, Submission, lock};
 use crate::generate::FinishReason;
 use crate::kv::Kv;
-use crate::model::{Feed, Model, Pick};
+use crate::model::{Feed, Model, Pick, StepError};
 use crate::request::{EngineStats, FailureKind};
 use crate::scheduler::{FairQueue, Ready, admits, draft_room, plan};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent, Taken};
@@ -38,6 +38,7 @@ pub(super) fn run(shared: &Arc<Shared>, mut model: Model, tokenizer: &Arc<Tokeni
         running: Vec::new(),
         admitted: 0,
         stats: EngineStats::default(),
+        broken: None,
     };
     worker.publish();
     while worker.receive() {
@@ -46,6 +47,10 @@ pub(super) fn run(shared: &Arc<Shared>, mut model: Model, tokenizer: &Arc<Tokeni
         worker.resume();
         worker.step();
         worker.publish();
+        if let Some(failure) = worker.broken.take() {
+            worker.end(&failure);
+            return;
+        }
     }
 }
 
@@ -74,6 +79,8 @@ struct Worker<'a> {
     running: Vec<Running>,
     admitted: u64,
     stats: EngineStats,
+    /// Why no step can be made any more.
+    broken: Option<Failure>,
 }
 
 /// How long the thread sleeps at most while all sequences wait for masks.
@@ -85,6 +92,7 @@ const GRACE_PART: u32 = 8;
 /// What a step did for one sequence.
 type Outcome = (Vec<SlotEvent>, Result<Taken, Failure>);
 
+#[derive(Clone)]
 struct Failure {
     error: String,
     kind: FailureKind,
@@ -111,27 +119,31 @@ impl Worker<'_> {
         let over = inbox.closes.is_some_and(|at| at <= Instant::now());
         let last = inbox.closes.is_some() && idle && self.waiting.is_empty();
         if over || last {
-            inbox.ended = true;
             drop(inbox);
-            self.close();
+            let error = "the engine is shut down".to_owned();
+            self.end(&Failure { error, kind: FailureKind::Shutdown });
             return false;
         }
         true
     }
 
-    /// Fails everything that is left.
-    fn close(&mut self) {
-        let failure = || Failure { error: "the engine is shut down".to_owned(), kind: FailureKind::Shutdown };
+    /// Takes nothing more and fails everything that is left.
+    fn end(&mut self, failure: &Failure) {
+        let mut inbox = self.shared.inbox();
+        inbox.ended = true;
+        for submission in inbox.submitted.drain(..) {
+            self.waiting.push(submission.request.flow, submission);
+        }
+        drop(inbox);
         for mut submission in self.waiting.take_if(|_| true) {
             self.leave();
             self.stats.failed += 1;
             self.count();
-            let Failure { error, kind } = failure();
-            submission.outlet.fail(error, kind);
+            submission.outlet.fail(failure.error.clone(), failure.kind);
         }
         let preempted = std::mem::take(&mut self.preempted);
         for one in preempted.into_iter().chain(std::mem::take(&mut self.running)) {
-            self.fail(one, failure());
+            self.fail(one, failure.clone());
         }
         self.publish();
     }
@@ -305,7 +317,7 @@ impl Worker<'_> {
         room: usize,
         outcomes: &mut [Option<Outcome>],
     ) {
-        let Worker { model, running, preempted, masks, stats, .. } = self;
+        let Worker { model, running, preempted, masks, stats, broken, .. } = self;
         let orders: Vec<u64> = running.iter().map(|one| one.order).collect();
         let mut asked = 0;
         let mut fed = Vec::with_capacity(members.len());
@@ -353,8 +365,8 @@ impl Worker<'_> {
             model.forward(&mut feeds, want)
         });
         let output = match catch_unwind(step) {
-            Ok(output) => output.map_err(|error| error.to_string()),
-            Err(panic) => Err(format!("the model's step failed: {}", message(&*panic))),
+            Ok(output) => output.map_err(Failure::from),
+            Err(panic) => Err(Failure::internal(format!("the model's step failed: {}", message(&*panic)))),
         };
         let took = begun.elapsed();
         stats.steps += 1;
@@ -370,6 +382,11 @@ impl Worker<'_> {
             Pick::All => tokens.len(),
         };
         let picked: usize = fed.iter().map(rows).sum();
+        if let Err(failure) = &output
+            && failure.kind == FailureKind::Files
+        {
+            *broken = Some(failure.clone());
+        }
         let mut first = 0;
         for (i, fed) in members.iter().zip(&fed) {
             let (one, n) = (&mut running[*i], rows(fed));
@@ -381,7 +398,7 @@ impl Worker<'_> {
                         false => outcomes[*i] = Some(taken(&mut one.slot, part)),
                     }
                 }
-                Err(error) => outcomes[*i] = Some((Vec::new(), Err(Failure::internal(error.clone())))),
+                Err(failure) => outcomes[*i] = Some((Vec::new(), Err(failure.clone()))),
             }
             first += n;
         }
@@ -438,6 +455,17 @@ impl Worker<'_> {
 impl Failure {
     fn internal(error: String) -> Failure {
         Failure { error, kind: FailureKind::Internal }
+    }
+}
+
+impl From<StepError> for Failure {
+    fn from(error: StepError) -> Failure {
+        let kind = match &error {
+            StepError::Changed(_) => FailureKind::Files,
+            StepError::Pages(_) => FailureKind::Pages,
+            StepError::Context { .. } | StepError::Batch(_) => FailureKind::Internal,
+        };
+        Failure { error: error.to_string(), kind }
     }
 }
 

@@ -38,6 +38,10 @@ impl Backend for Hashing {
         PAGE
     }
 
+    fn workspace_len(&self, _: &Program, rows: usize) -> usize {
+        rows
+    }
+
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
         Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pages], vocab: program.vocab }))
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::arch::{self, ArchError, Param, Sizes};
+use crate::bytes::Changed;
 use crate::chat_config::ChatConfig;
 use crate::config::{ConfigError, ModelConfig};
 use crate::dtype::DType;
@@ -186,9 +187,16 @@ impl TensorSource for MlcSource {
             Some(Place::Vector(tensor)) => plain(tensor.stored(), &tensor.bytes),
             None => None,
         };
+        let tensor = || self.tensors[index].name.clone();
+        match &self.places[index] {
+            Some(Place::Matrix(matrix)) => matrix.unchanged(),
+            Some(Place::Vector(tensor)) => tensor.bytes.check(),
+            None => Ok(()),
+        }
+        .map_err(|Changed { file, what }| SourceError { file, tensor: tensor(), what })?;
         values.ok_or_else(|| SourceError {
             file: self.file.clone(),
-            tensor: self.tensors[index].name.clone(),
+            tensor: tensor(),
             what: "no parameter of the architecture, so it cannot be decoded".to_owned(),
         })
     }

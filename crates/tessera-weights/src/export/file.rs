@@ -134,12 +134,14 @@ fn write_tensor(
     written: &mut dyn FnMut(u64) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     let mut bytes = Vec::new();
-    for_each_block(tensor, decode, &mut |values: &mut [f32]| {
+    let outcome = for_each_block(tensor, decode, &mut |values: &mut [f32]| {
         bytes.clear();
         narrow(&tensor.plan.name, dtype, values, &mut bytes)?;
         written(bytes.len() as u64)?;
         out.write(&bytes)
-    })
+    });
+    tensor.source.unchanged()?;
+    outcome
 }
 
 /// Appends values as `dtype`, nearest even. A finite value must stay finite.

@@ -1,6 +1,7 @@
 //! Rows of a source as f32, a block at a time.
 
 use super::{ExportError, ExportSource, Resolved, Transform};
+use crate::bytes::Changed;
 use crate::folder::{Folder, FolderError};
 use crate::scheme::{GroupFormat, Layout};
 use crate::tensor::{Matrix, MatrixData, Tensor, widen};
@@ -44,6 +45,14 @@ impl Source {
         match self {
             Source::Matrix(m) => vec![m.rows, m.cols],
             Source::Tensor(t) => t.shape.clone(),
+        }
+    }
+
+    /// Whether the file is still what was opened.
+    pub(super) fn unchanged(&self) -> Result<(), Changed> {
+        match self {
+            Source::Matrix(m) => m.unchanged(),
+            Source::Tensor(t) => t.bytes.check(),
         }
     }
 

@@ -134,5 +134,5 @@ pub(crate) fn map_shard(folder: &Path, shard: &Shard) -> Result<Option<Bytes>, F
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(io(source)),
     }
-    File::open(&path).and_then(|file| Bytes::map(&file)).map(Some).map_err(io)
+    File::open(&path).and_then(|file| Bytes::map(&file, &path)).map(Some).map_err(io)
 }

@@ -127,6 +127,11 @@ impl Gguf {
         self.index.get(name).copied()
     }
 
+    /// The whole file.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// The tensor's bytes.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
         // A `TensorInfo` of another file is the caller's mistake; it gets no bytes rather than a panic.

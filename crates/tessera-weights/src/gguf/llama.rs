@@ -64,6 +64,14 @@ impl TensorSource for GgufSource {
     }
 
     fn read(&self, index: usize) -> Result<Values, SourceError> {
+        let values = self.values(index);
+        self.gguf.bytes().check().map_err(|changed| self.error(index, changed.what))?;
+        values
+    }
+}
+
+impl GgufSource {
+    fn values(&self, index: usize) -> Result<Values, SourceError> {
         let Some(place) = self.places.get(index) else {
             return Err(self.error(index, format!("there are {} tensors", self.places.len())));
         };

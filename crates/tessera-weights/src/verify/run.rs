@@ -174,6 +174,19 @@ fn read_shard(
             findings.tensors_read += 1;
         }
     }
+    if let Err(changed) = bytes.check() {
+        // Whatever was found was found in something else.
+        let message = format!("shard {}: {}", shard.path, changed.what);
+        let defect = Defect {
+            file: shard.path.clone(),
+            tensor: None,
+            field: "file".to_owned(),
+            expected: "a file that nobody writes to meanwhile".to_owned(),
+            found: changed.what,
+            message,
+        };
+        return Findings { defects: vec![defect], ..Findings::default() };
+    }
     findings
 }
 

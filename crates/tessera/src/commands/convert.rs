@@ -13,7 +13,7 @@ use tessera_weights::convert::ManifestName;
 
 /// Converts, or prints the manifest that would be written.
 pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
-    use_threads(args.threads)?;
+    use_threads(args.threads, out)?;
     let settings = Settings {
         quant: args.quant.clone(),
         shard_size: args.shard_size,

@@ -97,7 +97,8 @@ fn print_text(report: &Report, out: &Output) -> anyhow::Result<()> {
         size(report.memory.available_bytes)
     );
     if let Some(limit) = report.memory.limit_bytes {
-        memory += &format!(", limited to {} by the control group", Bytes(limit));
+        let left = size(report.memory.limit_left_bytes);
+        memory += &format!(", limited to {} by the control group, {left} of it left", Bytes(limit));
     }
     let token = if store.token { "HF_TOKEN is set" } else { "no HF_TOKEN" };
     for (key, value) in [

@@ -1,7 +1,8 @@
 //! `tessera serve`: the models of this machine over HTTP.
 
 use crate::cli::{LogFormat, ServeArgs, Template};
-use crate::load::{Loaded, load};
+use crate::ledger::Ledger;
+use crate::load::{Loaded, Wanted, load_beside};
 use crate::models;
 use crate::output::{Output, hinted};
 use anyhow::Context;
@@ -10,7 +11,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use tessera::server::{self, Config, Keys, LoadedModel};
 use tessera_engine::engine::EngineOptions;
-use tessera_engine::model::ModelError;
 use tessera_engine::template::TemplateChoice;
 use tessera_engine::text::Text;
 
@@ -150,31 +150,15 @@ fn keys(args: &ServeArgs) -> anyhow::Result<Keys> {
     Ok(keys)
 }
 
-/// A model with its whole context. Requests that run at once share the memory for keys and values, so where
-/// there is too little for all of them at full length there is room for fewer; a context is not shortened
-/// before there is room for one only.
-fn roomy(source: &str, args: &ServeArgs, out: &Output) -> anyhow::Result<Loaded> {
-    let mut sequences = args.max_sequences as usize;
-    loop {
-        let loaded = load(source, &args.compute, sequences, out);
-        let too_much = match &loaded {
-            Ok(loaded) => {
-                let wanted = args.compute.context.map(|c| c as usize);
-                loaded.model.context() < wanted.unwrap_or(loaded.files.config.context_window_size)
-            }
-            Err(error) => matches!(error.downcast_ref(), Some(ModelError::Memory { .. })),
-        };
-        if !too_much || sequences == 1 {
-            return loaded;
-        }
-        sequences /= 2;
-    }
-}
-
 fn loader(args: ServeArgs, out: Output) -> Arc<server::Load> {
+    let ledger = Ledger::new(args.models.len());
     Arc::new(move |source| {
         let open = || -> anyhow::Result<LoadedModel> {
-            let Loaded { files, model, .. } = roomy(source, &args, &out)?;
+            // Requests that run at once share the memory for keys and values: where there is too little for all of
+            // them at full length, they wait for each other.
+            let (sequences, rows) = (args.max_sequences as usize, args.max_batch_tokens as usize);
+            let wanted = Wanted { sequences, fewer: true, rows, ledger: &ledger };
+            let Loaded { files, model, .. } = load_beside(source, &args.compute, &wanted, &out)?;
             let choice = match args.template {
                 Template::Auto => TemplateChoice::Auto,
                 Template::Conv => TemplateChoice::Conv,

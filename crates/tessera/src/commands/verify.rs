@@ -18,7 +18,7 @@ const CONFIG: &str = "mlc-chat-config.json";
 
 /// Verifies; exit 1 if anything is wrong.
 pub fn run(args: VerifyArgs, out: &Output) -> anyhow::Result<ExitCode> {
-    use_threads(args.threads)?;
+    use_threads(args.threads, out)?;
     let report = check(&models::locate(&args.path)?, out)?;
     if out.json {
         out.print_json(&report)?;

@@ -202,6 +202,8 @@ fn failure(error: &str, kind: FailureKind) -> ApiError {
     match kind {
         FailureKind::Constraint => ApiError::request(StatusCode::BAD_REQUEST, "grammar_failed", error),
         FailureKind::Shutdown => ApiError::unavailable("shutting_down", error),
+        FailureKind::Files => ApiError::unavailable("model_files_changed", error),
+        FailureKind::Pages => ApiError::unavailable("out_of_memory", error),
         FailureKind::Model | FailureKind::NoToken | FailureKind::Internal => ApiError::internal(error),
     }
 }

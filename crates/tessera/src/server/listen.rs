@@ -25,6 +25,7 @@ const MAX_HEAD: usize = 64 << 10;
 
 /// Serves until the process is told to end (Ctrl-C, SIGTERM). `listening` is told the address.
 pub fn serve(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
+    threads_are_given()?;
     // Requests wait for the engine almost all the time: one thread carries thousands of them, and two wake each other.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -36,6 +37,21 @@ pub fn serve(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)
     // A load that still runs is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// The runtime panics where the system refuses its threads, so they are asked for once before: its own, and one that
+/// loads a model.
+fn threads_are_given() -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let probe = || {
+            let name = "tessera-http".to_owned();
+            std::thread::Builder::new().name(name).spawn_scoped(scope, std::thread::park)
+        };
+        let probes: Vec<_> = [probe(), probe()].into();
+        probes.iter().flatten().for_each(|probe| probe.thread().unpark());
+        probes.into_iter().try_for_each(|probe| probe.map(drop))
+    })
+    .map_err(|e| io::Error::new(e.kind(), format!("the server's threads cannot be started: {e}")))
 }
 
 async fn run(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {

@@ -57,6 +57,8 @@ pub struct Slot {
     pub created: u64,
     source: String,
     current: Mutex<Option<Arc<Served>>>,
+    /// Why the last load failed; `None` after one that did not.
+    failed: Mutex<Option<String>>,
     loading: Arc<tokio::sync::Mutex<()>>,
     /// Counts of engines that were unloaded.
     earlier: Mutex<EngineStats>,
@@ -79,6 +81,7 @@ impl Models {
                 created,
                 source,
                 current: Mutex::default(),
+                failed: Mutex::default(),
                 loading: Arc::default(),
                 earlier: Mutex::default(),
             })
@@ -116,7 +119,9 @@ impl Models {
             }
             let own = slot.clone();
             let loaded = tokio::task::spawn_blocking(move || own.start(&*load, options)).await;
-            loaded.unwrap_or_else(|e| Err(format!("the loader failed: {e}"))).map_err(|why| {
+            let loaded = loaded.unwrap_or_else(|e| Err(format!("the loader failed: {e}")));
+            *lock(&slot.failed) = loaded.as_ref().err().cloned();
+            loaded.map_err(|why| {
                 tracing::error!(model = slot.name, error = why, "the model cannot be loaded");
                 let message = format!("the model {} cannot be loaded: {why}", slot.name);
                 ApiError::unavailable("model_not_loaded", message)
@@ -147,14 +152,14 @@ impl Slot {
             tracing::warn!(model = self.name, "{note}");
         }
         let (hidden_size, vocab_size) = (model.config.hidden_size, model.config.vocab_size);
-        let context = model.context();
+        let (context, memory) = (model.context(), model.claim().plan.to_string());
         let jinja = text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
         let knows_reasoning =
             jinja.is_some_and(reasoning::is_known) || text.tokenizer.id_of(reasoning::OPEN).is_some();
         let for_tools = text.other_template.as_ref().and_then(ChatTemplate::jinja_source);
         let tool_support = ToolSupport::detect(for_tools.or(jinja), &text.tokenizer);
         let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
-        tracing::info!(model = self.name, context, ms = begun.elapsed().as_millis() as u64, "loaded");
+        tracing::info!(model = self.name, context, memory, ms = begun.elapsed().as_millis() as u64, "loaded");
         let served = Arc::new(Served {
             name: self.name.clone(),
             engine,
@@ -172,9 +177,21 @@ impl Slot {
         Ok(lease)
     }
 
-    /// The model if it is loaded. The lock is held until the lease counts, so nobody unloads it meanwhile.
+    /// The model if it is loaded. The lock is held until the lease counts, so nobody unloads it meanwhile. An engine
+    /// that has ended by itself, because its files changed, makes place for another.
     fn lease(&self) -> Option<Lease> {
+        let ended = self.take_if(|served| served.engine.has_ended());
+        if ended.is_some() {
+            tracing::warn!(model = self.name, "the engine has ended; the model is loaded again");
+        }
         lock(&self.current).as_ref().map(Lease::new)
+    }
+
+    /// What is wrong with it: its last load failed, or its engine has ended.
+    pub fn trouble(&self) -> Option<String> {
+        let ended = lock(&self.current).as_ref().is_some_and(|served| served.engine.has_ended());
+        let ended = ended.then(|| "its engine has ended; the next request loads it again".to_owned());
+        lock(&self.failed).clone().or(ended)
     }
 
     /// The model if it is loaded, for a look.

@@ -130,7 +130,15 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         Phase::Running => (StatusCode::OK, "ok"),
         Phase::Draining | Phase::Ending => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
     };
-    let mut response = json_response(&json!({"status": word}));
+    // Other models are still served: what is wrong with one is said, and the server is up.
+    let slots = app.models.slots().iter();
+    let trouble: std::collections::BTreeMap<_, _> =
+        slots.filter_map(|slot| Some((&slot.name, slot.trouble()?))).collect();
+    let mut body = json!({"status": word});
+    if !trouble.is_empty() {
+        body["failed"] = json!(trouble);
+    }
+    let mut response = json_response(&body);
     *response.status_mut() = status;
     response
 }

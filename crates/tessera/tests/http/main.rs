@@ -8,6 +8,8 @@ mod clients;
 mod completions;
 mod faults;
 mod fields;
+#[cfg(unix)]
+mod files;
 mod hosts;
 mod responses;
 mod running;

@@ -76,7 +76,10 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tessera"));
         command.env("TESSERA_HOME", home.path("store")).env("HF_ENDPOINT", "http://127.0.0.1:9");
         command.env_remove("TESSERA_API_KEY").envs(environment.iter().copied());
-        command.current_dir(home.0.path()).args(["serve", "--port", "0", "--threads", "1"]).args(args);
+        command.current_dir(home.0.path()).args(["serve", "--port", "0"]).args(args);
+        if !args.contains(&"--threads") {
+            command.args(["--threads", "1"]);
+        }
         let log = std::fs::File::create(home.path("log")).unwrap();
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
@@ -173,8 +176,13 @@ impl Server {
         std::fs::write(self.home.path(name).join("params_shard_0.bin"), b"short").unwrap();
     }
 
+    /// A file in the server's home.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.home.path(name)
+    }
+
     pub fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        let status = Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 

@@ -77,24 +77,35 @@ pub fn run(args: &BenchArgs, address: &str, out: &Output) -> anyhow::Result<Exit
     let samples = Mutex::new(Vec::new());
     let failures = Mutex::new(BTreeMap::<String, usize>::new());
     let begun = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..(args.concurrency as usize).min(requests) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= requests || interrupt::seen() {
-                        return;
-                    }
-                    match load.ask(index) {
-                        Ok(Some(sample)) => lock(&samples).push(sample),
-                        Ok(None) => return, // Ctrl-C
-                        Err(error) => *lock(&failures).entry(format!("{error:#}")).or_default() += 1,
-                    }
-                    progress.inc(1);
-                }
-            });
+    let ask = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= requests || interrupt::seen() {
+                return;
+            }
+            match load.ask(index) {
+                Ok(Some(sample)) => lock(&samples).push(sample),
+                Ok(None) => return, // Ctrl-C
+                Err(error) => *lock(&failures).entry(format!("{error:#}")).or_default() += 1,
+            }
+            progress.inc(1);
         }
+    };
+    let clients = (args.concurrency as usize).min(requests);
+    let started = std::thread::scope(|scope| {
+        for started in 0..clients {
+            let spawned = std::thread::Builder::new().spawn_scoped(scope, ask);
+            if let Err(error) = spawned {
+                // What fewer clients measure is not what was asked for.
+                next.store(requests, Ordering::Relaxed);
+                return Err(anyhow::anyhow!(
+                    "{clients} clients need a thread each, there are {started}: {error}"
+                ));
+            }
+        }
+        Ok(())
     });
+    started?;
     let seconds = begun.elapsed().as_secs_f64();
     progress.finish_and_clear();
     let samples = samples.into_inner().unwrap_or_else(|p| p.into_inner());

@@ -6,6 +6,7 @@ use crate::cli::RunArgs;
 use crate::client::Client;
 use crate::interrupt;
 use crate::output::{Output, hinted, is_closed_stdout};
+use anyhow::Context;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::ExitCode;
@@ -238,7 +239,7 @@ impl Remote<'_> {
         // Reading blocks, and Ctrl-C must not wait for it. When the receiver is gone the thread ends at its next
         // event, which closes the connection and so cancels the request.
         let (sender, events) = sync_channel(64);
-        std::thread::spawn(move || match client.stream(&body) {
+        let read = move || match client.stream(&body) {
             Ok(stream) => {
                 for event in stream {
                     if sender.send(event).is_err() {
@@ -247,7 +248,10 @@ impl Remote<'_> {
                 }
             }
             Err(error) => drop(sender.send(Err(error))),
-        });
+        };
+        std::thread::Builder::new()
+            .spawn(read)
+            .context("the thread that reads the answer cannot be started")?;
         let mut answer = Answer::default();
         loop {
             if interrupt::seen() {

@@ -1,0 +1,284 @@
+//! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
+
+use super::*;
+use crate::backend::{Backend, Executor};
+use crate::batch::{Batch, Output, Span, Want};
+use crate::cpu::kernels::Kernels;
+use crate::cpu::pool::Pool;
+use crate::cpu::step::{Scratch, Step};
+use crate::cpu::{Activations, Cpu, page_len};
+use crate::memory::Zeroed;
+use crate::program::{Heads, Rows};
+use crate::reference::Reference;
+use crate::rope::Rope;
+use proptest::prelude::*;
+use tessera_weights::bytes::Bytes;
+use tessera_weights::config::RopeScaling;
+use tessera_weights::dtype::DType;
+use tessera_weights::scheme::{GroupFormat, Layout};
+use tessera_weights::tensor::{Matrix, MatrixData};
+
+/// Attention's output, and half of its input, and of a gate's.
+const WIDTH: usize = 32;
+const HEADS: Heads = Heads { q: 2, kv: 1, dim: 16 };
+const VOCAB: usize = 40;
+const LAYERS: usize = 2;
+
+/// What one operation is made of: its kind, which slots, what else.
+type Choice = (u8, u8, u8, u8);
+
+/// A program under construction, and the slots that hold something.
+struct Builder {
+    p: Program,
+    written: Vec<Slot>,
+    grouped: bool,
+    seed: u64,
+}
+
+impl Builder {
+    fn number(&mut self) -> u32 {
+        self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.seed >> 33) as u32
+    }
+
+    /// Between -1 and 1.
+    fn float(&mut self) -> f32 {
+        self.number() as f32 / (1u64 << 30) as f32 - 1.0
+    }
+
+    /// Small enough that values neither grow nor vanish on their way through a program.
+    fn matrix(&mut self, rows: usize, cols: usize) -> MatrixId {
+        let data = if self.grouped {
+            let (format, dtype) = (GroupFormat::INT4, DType::F32);
+            let words = (0..rows * format.words(cols))
+                .flat_map(|_| (self.number() ^ (self.number() << 16)).to_le_bytes());
+            let words = Bytes::from_vec(words.collect());
+            let scales = std::iter::repeat_n(0.2 / (cols as f32).sqrt(), rows * format.groups(cols));
+            let scales = Bytes::from_vec(scales.flat_map(f32::to_le_bytes).collect());
+            MatrixData::Grouped { format, layout: Layout::Nk, words, scale_dtype: dtype, scales }
+        } else {
+            let scale = 1.0 / (cols as f32).sqrt();
+            let bytes = (0..rows * cols).flat_map(|_| (scale * self.float()).to_le_bytes()).collect();
+            MatrixData::Dense { dtype: DType::F32, bytes: Bytes::from_vec(bytes) }
+        };
+        self.p.matrix(Matrix { rows, cols, data })
+    }
+
+    fn vector(&mut self, len: usize, around: f32) -> VectorId {
+        let values = (0..len).map(|_| around + 0.1 * self.float()).collect();
+        self.p.vector(values)
+    }
+
+    fn shape(&self, slot: Slot) -> (Rows, usize) {
+        (self.p.slots[slot.0].rows, self.p.slots[slot.0].width)
+    }
+
+    /// One of the slots that `fits`, the logits not among them.
+    fn any(&self, pick: u8, fits: impl Fn(Slot) -> bool) -> Option<Slot> {
+        let all: Vec<Slot> =
+            (0..self.p.slots.len()).map(Slot).filter(|s| *s != self.p.logits && fits(*s)).collect();
+        all.get(pick as usize % all.len().max(1)).copied()
+    }
+
+    /// One that holds something: every other time the one written last.
+    fn input(&self, pick: u8, fits: impl Fn(Slot) -> bool) -> Option<Slot> {
+        let last = self.written.last().filter(|s| pick.is_multiple_of(2) && fits(**s)).copied();
+        last.or_else(|| self.any(pick / 2, |s| self.written.contains(&s) && fits(s)))
+    }
+
+    /// The operation, if there is one like it that is legal here.
+    fn op(&mut self, (kind, from, to, extra): Choice) -> Option<Op> {
+        Some(match kind % 8 {
+            0 => {
+                let out = self.any(to, |s| self.shape(s) == (Rows::All, WIDTH))?;
+                let table = self.matrix(VOCAB, WIDTH);
+                Op::Embed { table, out }
+            }
+            1 | 2 => {
+                let x = self.input(from, |_| true)?;
+                let out = self.any(to, |s| s != x && self.shape(s) == self.shape(x))?;
+                let weight = self.vector(self.shape(x).1, 1.0);
+                Op::RmsNorm { x, weight, eps: 1e-5, out }
+            }
+            3 | 4 => {
+                let x = self.input(from, |_| true)?;
+                let out = self.any(to, |s| s != x && self.shape(s).0 == self.shape(x).0)?;
+                let (rows, cols) = (self.shape(out).1, self.shape(x).1);
+                let weight = self.matrix(rows, cols);
+                let bias = (extra & 2 != 0).then(|| self.vector(rows, 0.0));
+                let accumulate = extra & 1 != 0 && self.written.contains(&out);
+                Op::Linear { x, weight, bias, accumulate, out }
+            }
+            5 => {
+                let qkv = self.input(from, |s| self.shape(s) == (Rows::All, HEADS.qkv_width()))?;
+                let out = self.any(to, |s| self.shape(s).1 == WIDTH)?;
+                Op::Attend { qkv, layer: extra as usize % LAYERS, out }
+            }
+            6 => {
+                let x = self.input(from, |s| self.shape(s).1 == 2 * WIDTH)?;
+                let out = self.any(to, |s| self.shape(s) == (self.shape(x).0, WIDTH))?;
+                let activation = if extra & 1 == 0 { Activation::Silu } else { Activation::GeluTanh };
+                Op::Gate { x, activation, out }
+            }
+            _ => {
+                let x = self.input(from, |s| self.shape(s).0 == Rows::All)?;
+                let out = self.any(to, |s| self.shape(s) == (Rows::Picked, self.shape(x).1))?;
+                Op::Pick { x, out }
+            }
+        })
+    }
+
+    fn push(&mut self, op: Op) {
+        let out = op.io().output;
+        self.written.retain(|s| *s != out);
+        self.written.push(out);
+        self.p.ops.push(op);
+    }
+}
+
+/// A legal program of the choices that can be made.
+fn program(choices: &[Choice], grouped: bool) -> Program {
+    let rope = Rope { dim: HEADS.dim, theta: 10000.0, scaling: RopeScaling::None, context: 256 };
+    let mut p = Program::new(HEADS, rope, LAYERS, VOCAB);
+    for (rows, width) in
+        [(Rows::All, WIDTH), (Rows::All, 2 * WIDTH), (Rows::Picked, WIDTH), (Rows::Picked, 2 * WIDTH)]
+    {
+        (0..3).for_each(|_| _ = p.slot(rows, width));
+    }
+    let mut b = Builder { p, written: Vec::new(), grouped, seed: choices.len() as u64 };
+    if let Some(embed) = b.op((0, 0, 0, 0)) {
+        b.push(embed);
+    }
+    for choice in choices {
+        if let Some(op) = b.op(*choice) {
+            b.push(op);
+        }
+    }
+    // What was written last, normed, makes the logits.
+    let mut x = b.written[b.written.len() - 1];
+    let (rows, width) = b.shape(x);
+    if rows == Rows::All {
+        let out = b.p.slot(Rows::Picked, width);
+        b.push(Op::Pick { x, out });
+        x = out;
+    }
+    let (weight, out) = (b.vector(width, 1.0), b.p.slot(Rows::Picked, width));
+    b.push(Op::RmsNorm { x, weight, eps: 1e-5, out });
+    let weight = b.matrix(VOCAB, width);
+    let logits = b.p.logits;
+    b.push(Op::Linear { x: out, weight, bias: None, accumulate: false, out: logits });
+    b.p.check().unwrap();
+    b.p
+}
+
+/// The program with these stages on the CPU.
+fn step(program: &Program, stages: Vec<Stage>, threads: usize, activations: Activations) -> Step {
+    let cpu = Cpu { threads, activations, ..Cpu::default() };
+    let pool = Pool::new(threads, 2 * stages.len()).unwrap();
+    let scratch = (0..threads).map(|_| Scratch::default()).collect();
+    let kv = Zeroed::new(2 * page_len(program, cpu.kv)).unwrap();
+    Step::new(program.clone(), stages, Kernels::choose(None).unwrap(), cpu, pool, scratch, kv, 2)
+}
+
+/// Logits after a prompt longer than a tile, a shorter one and one token more.
+fn logits(executor: &mut dyn Executor) -> Vec<f32> {
+    let (mut all, mut output, mut position) = (Vec::new(), Output::default(), 0);
+    for (len, picked) in [(40, &[3, 39][..]), (5, &[0, 1, 2, 3, 4]), (1, &[0])] {
+        let tokens: Vec<u32> = (0..len).map(|i| (position + i) as u32 * 7 % VOCAB as u32).collect();
+        let spans = [Span { start: 0, len, position, rope_len: 1, pages: &[1, 0] }];
+        let batch = Batch { tokens: &tokens, spans: &spans, picked, want: Want::Logits };
+        executor.step(&batch, &mut output).unwrap();
+        all.extend_from_slice(&output.logits);
+        position += len;
+    }
+    all
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn check(choices: &[Choice], grouped: bool) {
+    let p = program(choices, grouped);
+    let (fused, plain) = (compile(&p), p.ops.iter().map(Stage::of).collect::<Vec<_>>());
+    for stage in &fused {
+        assert!(!stage.io().races(), "{stage:?} of {:?}", p.ops);
+    }
+    for activations in [Activations::Bits15, Activations::F32] {
+        let expected = bits(&logits(&mut step(&p, plain.clone(), 1, activations)));
+        for threads in [1, 3] {
+            let found = bits(&logits(&mut step(&p, fused.clone(), threads, activations)));
+            assert!(found == expected, "{threads} threads, {activations:?}: {:?}\n{fused:?}", p.ops);
+        }
+    }
+    let found = logits(&mut step(&p, fused, 1, Activations::F32));
+    let expected = logits(&mut *Reference.load(p.clone(), 2).unwrap());
+    let error: f64 = found.iter().zip(&expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
+    let size: f64 = expected.iter().map(|e| f64::from(*e).powi(2)).sum();
+    // Keys and values in f16 cost some 1e-3 for each attention on the way.
+    assert!(error <= 2e-2 * 2e-2 * size, "relative error {}: {:?}", (error / size).sqrt(), p.ops);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn fused_programs_are_what_their_operations_are(
+        choices in prop::collection::vec(any::<Choice>(), 1..24), grouped in any::<bool>()
+    ) {
+        check(&choices, grouped);
+    }
+}
+
+/// The decoder's own chains fuse; those that would write what they read do not.
+#[test]
+fn what_fuses() {
+    type Ops<'a> = &'a dyn Fn(&mut Builder, [Slot; 3], [Slot; 2]);
+    let kinds = |ops: Ops<'_>| {
+        let mut b = Builder { p: program(&[], false), written: Vec::new(), grouped: false, seed: 1 };
+        b.p.ops.truncate(1);
+        ops(&mut b, [Slot(1), Slot(2), Slot(3)], [Slot(4), Slot(5)]);
+        let last = compile(&b.p).split_off(1);
+        let fused = |s: &Stage| match s {
+            Stage::Linear(l) => (l.norm.is_some(), l.gate.is_some()),
+            _ => (false, false),
+        };
+        last.iter().map(fused).collect::<Vec<_>>()
+    };
+    let norm = |b: &mut Builder, x, out| {
+        let weight = b.vector(WIDTH, 1.0);
+        b.p.ops.push(Op::RmsNorm { x, weight, eps: 1e-5, out });
+    };
+    let linear = |b: &mut Builder, x: Slot, accumulate, out: Slot| {
+        let weight = b.matrix(b.shape(out).1, b.shape(x).1);
+        b.p.ops.push(Op::Linear { x, weight, bias: None, accumulate, out });
+    };
+    let gate = |b: &mut Builder, x, out| b.p.ops.push(Op::Gate { x, activation: Activation::Silu, out });
+    let whole = kinds(&|b, [x, normed, gated], [wide, _]| {
+        norm(b, x, normed);
+        linear(b, normed, false, wide);
+        gate(b, wide, gated);
+    });
+    assert_eq!(whole, [(true, true)]);
+    let onto_its_input = kinds(&|b, [x, normed, _], _| {
+        norm(b, x, normed);
+        linear(b, normed, true, x);
+    });
+    assert_eq!(onto_its_input, [(false, false), (false, false)]);
+    let gated_onto_its_input = kinds(&|b, [x, ..], [wide, _]| {
+        linear(b, x, false, wide);
+        gate(b, wide, x);
+    });
+    assert_eq!(gated_onto_its_input, [(false, false), (false, false)]);
+    let gated_onto_the_norms_input = kinds(&|b, [x, normed, _], [wide, _]| {
+        norm(b, x, normed);
+        linear(b, normed, false, wide);
+        gate(b, wide, x);
+    });
+    assert_eq!(gated_onto_the_norms_input, [(true, false), (false, false)]);
+    let added_to_the_norm = kinds(&|b, [x, normed, other], _| {
+        norm(b, x, normed);
+        linear(b, other, true, normed);
+    });
+    assert_eq!(added_to_the_norm, [(false, false), (false, false)]);
+}

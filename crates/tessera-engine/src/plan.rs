@@ -1,0 +1,217 @@
+//! What a model takes of memory, planned before any of it is taken.
+
+use crate::kv::PagePool;
+use crate::model::{Budget, ModelError, Room};
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tessera_compute::batch::PAGE;
+
+/// Where it is not said how long the context has to be, it is not made shorter than this to leave memory for other
+/// models.
+pub const LEAST_CONTEXT: usize = 4096;
+
+/// What a model needs, whatever there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Bytes of the weights, as they lie in the files.
+    pub weights: u64,
+    /// Bytes of a page of keys and values.
+    pub page: u64,
+    /// Bytes of activations and logits in the largest step.
+    pub workspace: u64,
+    /// Tokens that the model was made for.
+    pub context: usize,
+}
+
+/// What a model may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// As in [`Needs`].
+    pub weights: u64,
+    /// As in [`Needs`].
+    pub workspace: u64,
+    /// Bytes of a page of keys and values.
+    pub page: u64,
+    /// Pages of keys and values, which take memory when they are first used.
+    pub pages: usize,
+    /// Longest sequence in tokens.
+    pub context: usize,
+    /// The model's own.
+    pub own: usize,
+}
+
+impl Plan {
+    /// As much as is asked for, or as fits. Memory is cut in this order: fewer sequences at full length where they
+    /// may share, then a shorter context where none was asked for.
+    pub fn new(needs: Needs, room: &Room) -> Result<Plan, ModelError> {
+        let own = needs.context;
+        if let Some(asked) = room.context
+            && asked > own
+        {
+            return Err(ModelError::Context { asked, has: own });
+        }
+        let context = room.context.unwrap_or(own);
+        let one = PagePool::pages_for(context);
+        let all = one.saturating_mul(room.sequences);
+        let Needs { weights, page, workspace, .. } = needs;
+        let plan = |pages, context| Plan { weights, workspace, page, pages, context, own };
+        let Some(budget) = room.memory else { return Ok(plan(all, context)) };
+
+        let fits = |bytes: u64| {
+            let left = bytes.saturating_sub(weights).saturating_sub(workspace);
+            usize::try_from(left / page.max(1)).unwrap_or(usize::MAX)
+        };
+        // What the model is not to go without, though others then find less than their share.
+        let apart = if budget.fewer { 1 } else { room.sequences };
+        let wanted = one.saturating_mul(apart);
+        let shortest = PagePool::pages_for(LEAST_CONTEXT).saturating_mul(apart);
+        let least = if room.context.is_some() { wanted } else { wanted.min(shortest) };
+        let pages = all.min(fits(budget.share).max(least.min(fits(budget.free))));
+        if pages >= wanted {
+            return Ok(plan(pages, context));
+        }
+        let each = pages / apart.max(1);
+        if room.context.is_some() || each == 0 {
+            let pages = if room.context.is_some() { wanted } else { apart };
+            return Err(ModelError::Memory { plan: Box::new(plan(pages, context)), free: budget.free });
+        }
+        Ok(plan(each * apart, each * PAGE))
+    }
+
+    /// Bytes of all pages.
+    pub fn kv(&self) -> u64 {
+        self.page.saturating_mul(self.pages as u64)
+    }
+
+    /// Bytes of everything.
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.workspace).saturating_add(self.kv())
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens = self.pages * PAGE;
+        let (weights, workspace) = (Mib(self.weights), Mib(self.workspace));
+        write!(
+            f,
+            "{weights} of weights, {workspace} to work in, {} of keys and values for {tokens} tokens",
+            Mib(self.kv())
+        )
+    }
+}
+
+/// Bytes in MiB, or in GiB where there are many.
+pub(crate) struct Mib(pub u64);
+
+impl fmt::Display for Mib {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = self.0 as f64 / f64::from(1 << 20);
+        if mib < 1000.0 { write!(f, "{mib:.1} MiB") } else { write!(f, "{:.1} GiB", mib / 1024.0) }
+    }
+}
+
+/// What a loaded model may take, and how much of it is taken already. It is the model's; whoever plans for several
+/// models keeps a weak handle to each.
+#[derive(Debug)]
+pub struct Claim {
+    /// What was planned.
+    pub plan: Plan,
+    touched: AtomicUsize,
+}
+
+impl Claim {
+    /// Of a plan of which nothing is taken yet.
+    pub fn new(plan: Plan) -> Claim {
+        Claim { plan, touched: AtomicUsize::new(0) }
+    }
+
+    /// Pages that have been used up to now.
+    pub(crate) fn touch(&self, pages: usize) {
+        self.touched.store(pages, Ordering::Relaxed);
+    }
+
+    /// Bytes that the model may still take of what the system calls available. Mapped weights count as a whole: the
+    /// system could give their pages up at any time and so calls them available, but the model would crawl.
+    pub fn outstanding(&self) -> u64 {
+        let touched = self.plan.page.saturating_mul(self.touched.load(Ordering::Relaxed) as u64);
+        self.plan.total().saturating_sub(touched)
+    }
+}
+
+impl Budget {
+    /// All that is free, for one model alone.
+    pub fn of(free: u64, rows: usize) -> Budget {
+        Budget { free, share: free, fewer: false, rows }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page is 10 bytes, weights and workspace 100 together; the context is 8192 tokens, 128 pages.
+    const NEEDS: Needs = Needs { weights: 70, page: 10, workspace: 30, context: 8192 };
+
+    fn planned(
+        context: Option<usize>,
+        sequences: usize,
+        free: u64,
+        share: u64,
+        fewer: bool,
+    ) -> Option<(usize, usize)> {
+        let room = Room { context, sequences, memory: Some(Budget { free, share, fewer, rows: 1 }) };
+        Plan::new(NEEDS, &room).ok().map(|plan| (plan.pages, plan.context))
+    }
+
+    #[test]
+    fn enough_for_all() {
+        let room = Room { context: None, sequences: 16, memory: None };
+        let plan = Plan::new(NEEDS, &room).unwrap();
+        assert_eq!((plan.pages, plan.context, plan.kv(), plan.total()), (16 * 128, 8192, 20480, 20580));
+        assert_eq!(planned(None, 16, 1 << 30, 1 << 30, true), Some((16 * 128, 8192)));
+        assert_eq!(planned(Some(100), 4, 180, 180, false), Some((8, 100)));
+    }
+
+    #[test]
+    fn too_little() {
+        // Fewer sequences at once, as long as one has its whole context.
+        assert_eq!(planned(None, 16, 10_000, 10_000, true), Some((990, 8192)));
+        assert_eq!(planned(None, 16, 1380, 1380, true), Some((128, 8192)));
+        // Then a shorter context, if none was asked for.
+        assert_eq!(planned(None, 16, 1379, 1379, true), Some((127, 127 * 64)));
+        assert_eq!(planned(Some(8192), 16, 1379, 1379, true), None);
+        assert_eq!(planned(None, 16, 110, 110, true), Some((1, 64)));
+        assert_eq!(planned(None, 16, 109, 109, true), None);
+        // Sequences that do not share need a context each.
+        assert_eq!(planned(None, 4, 10_000, 10_000, false), Some((4 * 128, 8192)));
+        assert_eq!(planned(None, 4, 1380, 1380, false), Some((128, 32 * 64)));
+        assert_eq!(planned(Some(8192), 4, 1380, 1380, false), None);
+        assert_eq!(planned(None, 4, 130, 130, false), None);
+    }
+
+    #[test]
+    fn a_share() {
+        // No more than the share, while the context is not too short in it.
+        assert_eq!(planned(None, 16, 10_000, 5_000, true), Some((490, 8192)));
+        assert_eq!(planned(None, 16, 10_000, 1_000, true), Some((90, 90 * 64)));
+        // 4096 tokens are taken of what there is, and a context that was asked for.
+        assert_eq!(planned(None, 16, 10_000, 200, true), Some((64, 4096)));
+        assert_eq!(planned(Some(8192), 16, 10_000, 200, true), Some((128, 8192)));
+        assert_eq!(planned(Some(8192), 16, 1_000, 200, true), None);
+        assert_eq!(planned(None, 16, 300, 200, true), Some((20, 20 * 64)));
+    }
+
+    #[test]
+    fn what_is_outstanding() {
+        let plan = Plan::new(NEEDS, &Room { context: None, sequences: 1, memory: None }).unwrap();
+        let claim = Claim::new(plan);
+        assert_eq!(claim.outstanding(), 1380);
+        claim.touch(8);
+        assert_eq!(claim.outstanding(), 1300);
+        assert_eq!(
+            plan.to_string(),
+            "0.0 MiB of weights, 0.0 MiB to work in, 0.0 MiB of keys and values for 8192 tokens"
+        );
+    }
+}
