@@ -23,12 +23,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use vocabulary::Vocabulary;
-use watch::{Members, Plan, Shape, Watch};
+use watch::{Closers, Members, Plan, Shape, Watch};
 
 /// Longest regular expression that is taken, in bytes.
 pub const MAX_REGEX: usize = 16 << 10;
 /// Longest Lark grammar that is taken, in bytes.
 pub const MAX_LARK: usize = 64 << 10;
+
+/// Work that the masks of an answer may take at once, and for each of its tokens on the average. It is
+/// counted, not timed, so that it ends at the same token every time; a unit is about 20 ns.
+const WORK: u64 = 10_000_000;
+const WORK_PER_TOKEN: u64 = 200_000;
+/// Items in a row of the parser that are no work: as many as a grammar without ambiguity may have. Those of
+/// ambiguous ones grow with the text.
+const ROW_OF_SCHEMA: u64 = 4_000;
+const ROW_OF_REGEX: u64 = 64;
+const ROW_OF_LARK: std::ops::RangeInclusive<u64> = 64..=500;
 
 /// A grammar that is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +129,7 @@ pub struct GrammarEnv {
     tokenizer: Arc<Tokenizer>,
     ends: Vec<u32>,
     /// Tokens that may complete a name or an item.
-    closers: Arc<Vec<u32>>,
+    closers: Arc<Closers>,
 }
 
 impl std::fmt::Debug for GrammarEnv {
@@ -155,7 +165,7 @@ impl GrammarEnv {
             verbose_errors: false,
         };
         let trie = env.tok_trie();
-        let closers = (0..rows as u32).filter(|id| watch::may_close(trie.token(*id))).collect();
+        let closers = Closers::new((0..rows as u32).map(|id| (id, trie.token(id))));
         Ok(GrammarEnv { factory, tokenizer, ends: ends.to_vec(), closers: Arc::new(closers) })
     }
 
@@ -181,8 +191,9 @@ impl GrammarEnv {
         let schema::Written { schema, places, shapes } =
             lark::embedded(normalizer, schema::reference(root), spacing)?;
         let plan = Plan { shapes, root, around: false };
-        let constraint =
-            self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))?;
+        let constraint = self.start(TopLevelGrammar::from_json_schema(schema), ROW_OF_SCHEMA, |message| {
+            places.explain(&message)
+        })?;
         Ok(constraint.watched(plan))
     }
 
@@ -191,7 +202,7 @@ impl GrammarEnv {
     pub fn regex(&self, regex: &str) -> Result<GrammarConstraint, GrammarError> {
         lark::check_regex(regex)?;
         let refused = |message| GrammarError::Invalid { what: "regex", message };
-        self.start(TopLevelGrammar::from_regex(regex), refused)
+        self.start(TopLevelGrammar::from_regex(regex), ROW_OF_REGEX, refused)
     }
 
     /// Text by a grammar in Lark's syntax, in the variant that llguidance reads. JSON schemas in it
@@ -199,7 +210,8 @@ impl GrammarEnv {
     /// `temperature=`, `stop=` (use `suffix=`), `allow_invalid_utf8`.
     pub fn lark(&self, grammar: &str) -> Result<GrammarConstraint, GrammarError> {
         let refused = |message| GrammarError::Invalid { what: "grammar", message };
-        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), refused)
+        let row = (grammar.len() as u64 / 4).clamp(*ROW_OF_LARK.start(), *ROW_OF_LARK.end());
+        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), row, refused)
     }
 
     /// Calls of tools; `around` writes the grammar around the JSON of one call.
@@ -229,7 +241,8 @@ impl GrammarEnv {
         let schema::Written { schema, places, mut shapes } =
             lark::embedded(normalizer, objects, JsonSpacing::Spaced)?;
         let lark = around(&format!(" {schema} "));
-        let constraint = self.start(TopLevelGrammar::from_lark(lark), |message| places.explain(&message))?;
+        let constraint =
+            self.start(TopLevelGrammar::from_lark(lark), ROW_OF_SCHEMA, |message| places.explain(&message))?;
         if !grammar.forced {
             return Ok(constraint);
         }
@@ -241,6 +254,7 @@ impl GrammarEnv {
     fn start(
         &self,
         grammar: TopLevelGrammar,
+        row: u64,
         refused: impl FnOnce(String) -> GrammarError,
     ) -> Result<GrammarConstraint, GrammarError> {
         let parser = self.factory.create_parser(grammar);
@@ -255,6 +269,9 @@ impl GrammarEnv {
             rows: self.factory.tok_env().tok_trie().vocab_size(),
             ends: self.ends.clone(),
             ended: false,
+            work: 0,
+            tokens: 0,
+            row,
             watch: None,
             closers: self.closers.clone(),
         })
@@ -284,8 +301,13 @@ pub struct GrammarConstraint {
     rows: usize,
     ends: Vec<u32>,
     ended: bool,
+    /// Work so far, and tokens.
+    work: u64,
+    tokens: u64,
+    /// Items of a row that are no work.
+    row: u64,
     watch: Option<Watch>,
-    closers: Arc<Vec<u32>>,
+    closers: Arc<Closers>,
 }
 
 impl Clone for GrammarConstraint {
@@ -297,6 +319,9 @@ impl Clone for GrammarConstraint {
             rows: self.rows,
             ends: self.ends.clone(),
             ended: self.ended,
+            work: self.work,
+            tokens: self.tokens,
+            row: self.row,
             watch: self.watch.clone(),
             closers: self.closers.clone(),
         }
@@ -316,6 +341,19 @@ impl GrammarConstraint {
         self
     }
 
+    /// Counts the work of the last mask.
+    fn spend(&mut self) -> Result<(), ConstraintError> {
+        let stats = self.matcher.last_step_stats().map_err(failed)?;
+        // A row of the parser costs the square of its length.
+        let items = stats.all_items as u64;
+        let row = items / (stats.rows as u64).max(1);
+        self.work += items * row.saturating_sub(self.row) + 5 * stats.lexer_cost;
+        if self.work <= WORK + WORK_PER_TOKEN * self.tokens {
+            return Ok(());
+        }
+        Err(failed(format!("after {} tokens it has taken more work than an answer may", self.tokens)))
+    }
+
     /// Whether the answer may end here.
     pub fn can_stop(&mut self) -> bool {
         self.ended || self.matcher.is_accepting().unwrap_or(false)
@@ -326,6 +364,7 @@ impl Constraint for GrammarConstraint {
     fn mask(&mut self) -> Result<&[u32], ConstraintError> {
         if self.mask.is_none() {
             let mut mask = self.matcher.compute_mask_or_eos().map_err(failed)?;
+            self.spend()?;
             if let Some(watch) = &self.watch {
                 let env = self.matcher.tok_env().map_err(failed)?;
                 watch.filter(&mut mask, &self.closers, |token| env.tok_trie().token(token));
@@ -375,6 +414,7 @@ impl Constraint for GrammarConstraint {
             self.watch = Some(after);
         }
         self.mask = None;
+        self.tokens += 1;
         self.matcher.consume_token(token).map_err(failed)
     }
 

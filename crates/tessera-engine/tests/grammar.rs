@@ -521,6 +521,34 @@ fn expressions_that_explode_end() {
     }
 }
 
+/// Ambiguity costs the parser more with every token; the work is counted, so it ends at the same one.
+#[test]
+fn ambiguous_grammars_end_by_their_work() {
+    let a = BYTES.tokenizer().encode_ordinary("a").unwrap()[0];
+    let end = |grammar: &str| {
+        let mut constraint = BYTES.lark(grammar).unwrap();
+        for n in 0..400 {
+            match constraint.mask() {
+                Ok(mask) => assert!(allows(mask, a)),
+                Err(ConstraintError::Failed { what }) => {
+                    assert!(what.contains("more work"), "{what}");
+                    return n;
+                }
+                Err(other) => panic!("{other}"),
+            }
+            constraint.accept(a).unwrap();
+        }
+        400
+    };
+    let ambiguous = "start: s\ns: s s s | s s | \"a\" |";
+    let first = end(ambiguous);
+    assert!((20..250).contains(&first), "{first} tokens");
+    assert_eq!(end(ambiguous), first);
+    // Recursion alone is none.
+    assert_eq!(end("start: s\ns: \"a\" s | \"a\""), 400);
+    assert_eq!(end("start: s+\ns: \"a\" t?\nt: \"b\""), 400);
+}
+
 #[test]
 fn regular_expressions_and_grammars() {
     let regex = BYTES.regex("(yes|no){1,2} [0-9/]+").unwrap();

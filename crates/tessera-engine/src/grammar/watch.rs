@@ -61,6 +61,15 @@ pub(super) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Repeated;
 
+/// Tokens of a vocabulary that may complete a name or an item.
+#[derive(Debug, Default)]
+pub(super) struct Closers {
+    /// Those with a quote, and whether they have more than one.
+    quotes: Vec<(u32, bool)>,
+    /// Those with another byte that ends something outside of strings.
+    others: Vec<u32>,
+}
+
 #[derive(Clone, Debug)]
 struct Frame {
     is_list: bool,
@@ -109,19 +118,28 @@ impl Watch {
 
     /// Takes the tokens out of a mask that would complete a repetition, or lead to nothing else.
     /// `bytes` are those of a token, `closers` the tokens with a byte that can complete something.
-    pub fn filter<'t>(&self, mask: &mut SimpleVob, closers: &[u32], bytes: impl Fn(u32) -> &'t [u8]) {
+    pub fn filter<'t>(&self, mask: &mut SimpleVob, closers: &Closers, bytes: impl Fn(u32) -> &'t [u8]) {
         if self.frames.is_empty() {
             return;
         }
         let tried: Vec<u32> = match mask.num_set() <= TRY_ALL {
             true => mask.iter().collect(),
-            false => closers.iter().copied().filter(|token| mask.is_allowed(*token)).collect(),
+            false => self.candidates(closers).filter(|token| mask.is_allowed(*token)).collect(),
         };
         for token in tried {
             if self.clone().accept(bytes(token)).is_err() {
                 mask.disallow_token(token);
             }
         }
+    }
+
+    /// Tokens that may complete something from here.
+    fn candidates<'c>(&self, closers: &'c Closers) -> impl Iterator<Item = u32> + 'c {
+        let in_string = matches!(self.at, At::String(..));
+        // A string that is no item has to end before a name can begin.
+        let plain = self.at == At::String(false, false) && !self.frames.iter().any(|frame| frame.unique);
+        let quotes = closers.quotes.iter().filter(move |(_, more)| *more || !plain).map(|(token, _)| *token);
+        quotes.chain(closers.others.iter().copied().filter(move |_| !in_string))
     }
 
     /// Follows a token.
@@ -354,7 +372,16 @@ impl Frame {
     }
 }
 
-/// Whether a token may complete a name or an item.
-pub(super) fn may_close(bytes: &[u8]) -> bool {
-    bytes.iter().any(|b| b"\",]} \n\r\t".contains(b))
+impl Closers {
+    pub fn new<'t>(tokens: impl Iterator<Item = (u32, &'t [u8])>) -> Closers {
+        let mut closers = Closers::default();
+        for (token, bytes) in tokens {
+            match bytes.iter().filter(|b| **b == b'"').count() {
+                0 if bytes.iter().any(|b| b",]} \n\r\t".contains(b)) => closers.others.push(token),
+                0 => {}
+                n => closers.quotes.push((token, n > 1)),
+            }
+        }
+        closers
+    }
 }
