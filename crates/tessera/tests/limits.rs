@@ -63,6 +63,26 @@ fn a_body_that_is_refused_costs_little_memory_and_time() {
     assert!(slowest < Duration::from_secs(30), "{slowest:?}");
 }
 
+/// The longest text that is only counted: it is encoded whole, and nothing of that stays.
+#[test]
+fn the_worst_body_that_is_answered() {
+    let server = Server::start(&[]);
+    let text = json!({"model": "m", "prompt": "word ".repeat(720 << 10)}).to_string();
+    let before = server.metric("tessera_resident_memory_bytes");
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let json = [("content-type", "application/json")];
+                assert_eq!(server.post_with("/tokenize", text.as_bytes(), &json).status, 200);
+            });
+        }
+    });
+    assert!(begun.elapsed() < Duration::from_secs(45), "{:?}", begun.elapsed());
+    let grown = server.metric("tessera_resident_memory_bytes") - before;
+    assert!(grown < 300.0 * MIB, "{} MiB after bodies of 4 MiB", grown / MIB);
+}
+
 /// Files that a thousand refused requests leave open: none.
 #[test]
 fn refused_requests_leave_no_file_open() {

@@ -1,6 +1,7 @@
-//! The chat page of the real server in a real Chromium: `page/page.mjs` does what a person does. Chromium and Node
-//! are Debian packages, playwright-core is one of npm; what is missing is installed. Where that cannot be, the test
-//! fails, unless TESSERA_TEST_OFFLINE says that it is to be skipped.
+//! The chat page of the real server in a real Chromium: `page/page.mjs` does what a person does, and
+//! `page/sdk.mjs` what OpenAI's JavaScript client does on a page of another origin. Chromium and Node are Debian
+//! packages, playwright-core and openai are npm's. What is missing is installed if TESSERA_TEST_INSTALL says so;
+//! without it the tests are skipped where something is missing, and say what.
 #![cfg(feature = "server")]
 
 mod common;
@@ -8,51 +9,100 @@ mod common;
 mod server;
 
 use server::{Server, home};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-const PLAYWRIGHT: &str = "playwright-core@1.65.1";
+const CHROMIUM: &[&str] = &["chromium", "chromium-browser"];
+const NODE: &[&str] = &["node", "nodejs"];
+/// Packages of npm, and their folders.
+const OF_NPM: [(&str, &str); 2] =
+    [("playwright-core@1.65.1", "playwright-core"), ("openai@7.57.0", "openai")];
+/// Says that what is missing may be installed.
+const INSTALL: &str = "TESSERA_TEST_INSTALL";
 
 #[test]
 fn the_page_in_chromium() {
-    let (chromium, node) = (program(&["chromium", "chromium-browser"]), program(&["node", "nodejs"]));
-    let playwright = tools().join("node_modules/playwright-core");
-    if chromium.is_none() || node.is_none() || !playwright.exists() {
-        if std::env::var_os("TESSERA_TEST_OFFLINE").is_some_and(|v| !v.is_empty()) {
-            eprintln!(
-                "SKIPPED: the page is not tested. Chromium, Node or {PLAYWRIGHT} is not here, and TESSERA_TEST_OFFLINE is set"
-            );
-            return;
-        }
-        // Only what is not there: Debian's Node cannot stand beside one from elsewhere.
-        let mut packages = Vec::new();
-        if chromium.is_none() {
-            packages.extend(["chromium", "fonts-dejavu-core"]);
-        }
-        if node.is_none() {
-            packages.push("nodejs");
-        }
-        if program(&["npm"]).is_none() {
-            packages.push("npm");
-        }
-        install(&packages);
-    }
-    let chromium = chromium.or_else(|| program(&["chromium"])).expect("chromium was installed");
-    let node = node.or_else(|| program(&["node"])).expect("node was installed");
-
+    let Some(browser) = Browser::find() else { return };
     // Long enough that an answer is still being made when the test stops it.
     let server = Server::of(home(1 << 15), &["m"], &[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page/page.mjs");
-    let output = Command::new(node)
-        .arg(script)
-        .args([&server.url, "m"])
-        .args([chromium, playwright])
-        .output()
-        .unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}\nserver:\n{}", server.log());
-    // A script that ends early by itself has not passed.
-    assert!(stdout.contains("\nall passed"), "{stdout}\n{stderr}");
+    browser.run("page.mjs", &server, &[]);
+}
+
+/// A page of another origin: its browser asks first whether it may send the client's own headers.
+#[test]
+fn the_javascript_client_in_chromium() {
+    let Some(browser) = Browser::find() else { return };
+    let port = std::net::TcpListener::bind("localhost:0").unwrap().local_addr().unwrap().port().to_string();
+    let origin = format!("http://localhost:{port}");
+    let server = Server::of(home(2048), &["m", "--cors", &origin], &[("TESSERA_API_KEY", "secret")]);
+    let sdk = tools().join("node_modules/openai");
+    browser.run("sdk.mjs", &server, &[port.as_ref(), sdk.as_ref()]);
+}
+
+/// The programs that these tests need.
+struct Browser {
+    chromium: PathBuf,
+    node: PathBuf,
+    playwright: PathBuf,
+}
+
+impl Browser {
+    /// Finds them; `None` where something is missing and nothing may be installed.
+    fn find() -> Option<Browser> {
+        // One test installs, the other waits for it.
+        static ONCE: OnceLock<Vec<&'static str>> = OnceLock::new();
+        let missing = ONCE.get_or_init(|| {
+            let missing = missing();
+            if !missing.is_empty() && std::env::var_os(INSTALL).is_some_and(|v| !v.is_empty()) {
+                install(&missing);
+                return self::missing();
+            }
+            missing
+        });
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            eprintln!("SKIPPED: {missing} is not here, and {INSTALL} does not say that it may be installed");
+            return None;
+        }
+        Some(Browser {
+            chromium: program(CHROMIUM).unwrap(),
+            node: program(NODE).unwrap(),
+            playwright: tools().join("node_modules/playwright-core"),
+        })
+    }
+
+    #[track_caller]
+    fn run(&self, script: &str, server: &Server, more: &[&OsStr]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page").join(script);
+        let mut command = Command::new(&self.node);
+        command.arg(script).args([&server.url, "m"]).args([&self.chromium, &self.playwright]).args(more);
+        let output = command.output().unwrap();
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{stdout}\n{stderr}\nserver:\n{}", server.log());
+        // A script that ends early by itself has not passed.
+        assert!(stdout.contains("\nall passed"), "{stdout}\n{stderr}");
+    }
+}
+
+/// What is needed and not here, by the names of its packages.
+fn missing() -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    if program(CHROMIUM).is_none() {
+        missing.extend(["chromium", "fonts-dejavu-core"]);
+    }
+    // Debian's Node cannot stand beside one from elsewhere.
+    if program(NODE).is_none() {
+        missing.push("nodejs");
+    }
+    for (package, folder) in OF_NPM {
+        if !tools().join("node_modules").join(folder).exists() {
+            missing.push(package);
+        }
+    }
+    missing
 }
 
 #[test]
@@ -89,7 +139,7 @@ fn program(names: &[&str]) -> Option<PathBuf> {
     names.iter().flat_map(|name| folders.iter().map(move |f| f.join(name))).find(|file| file.is_file())
 }
 
-fn install(packages: &[&str]) {
+fn install(missing: &[&str]) {
     let run = |program: &str, args: &[&str]| {
         let mut command = Command::new(program);
         let output = command.env("DEBIAN_FRONTEND", "noninteractive").args(args).output();
@@ -98,23 +148,19 @@ fn install(packages: &[&str]) {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{program} {}: {text}", args.join(" "));
     };
-    if !packages.is_empty() {
-        run("apt-get", &["update", "-qq"]);
-        let install = ["install", "-y", "-qq", "--no-install-recommends"];
-        run("apt-get", &[&install, packages].concat());
+    let (of_npm, mut debian): (Vec<&str>, Vec<&str>) = missing.iter().partition(|name| name.contains('@'));
+    if !of_npm.is_empty() && program(&["npm"]).is_none() {
+        debian.push("npm");
     }
-    let folder = tools();
-    std::fs::create_dir_all(&folder).unwrap();
-    run(
-        "npm",
-        &[
-            "install",
-            "--no-save",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-            folder.to_str().unwrap(),
-            PLAYWRIGHT,
-        ],
-    );
+    if !debian.is_empty() {
+        run("apt-get", &["update", "-qq"]);
+        run("apt-get", &[&["install", "-y", "-qq", "--no-install-recommends"], &debian[..]].concat());
+    }
+    if !of_npm.is_empty() {
+        let folder = tools();
+        std::fs::create_dir_all(&folder).unwrap();
+        let into = ["install", "--no-save", "--no-audit", "--no-fund", "--prefix", folder.to_str().unwrap()];
+        // All of them: npm removes what a command does not name and no file lists.
+        run("npm", &[&into[..], &OF_NPM.map(|(package, _)| package)].concat());
+    }
 }

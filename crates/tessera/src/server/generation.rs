@@ -7,8 +7,10 @@ use super::shutdown::{Activity, Phase};
 use super::{App, Caller};
 use axum::http::StatusCode;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_engine::engine::{EngineEvent, EngineRequest, FailureKind, SubmitError, Ticket};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 /// How long to wait before a full queue is asked again for the rest of a list.
@@ -38,6 +40,7 @@ pub struct Generation {
     limit: Duration,
     phase: watch::Receiver<Phase>,
     meter: Meter,
+    stream: Arc<TcpStream>,
     _activity: Activity,
 }
 
@@ -72,6 +75,7 @@ impl Generation {
             limit: app.config.timeout,
             phase: app.shutdown.phase(),
             meter,
+            stream: caller.stream.clone(),
             _activity: app.shutdown.begin(),
             lease,
         };
@@ -92,6 +96,11 @@ impl Generation {
     /// The model.
     pub fn model(&self) -> &Lease {
         &self.lease
+    }
+
+    /// The connection on which the answer is sent.
+    pub fn stream(&self) -> Arc<TcpStream> {
+        self.stream.clone()
     }
 
     /// Hands jobs to the engine while there is room.

@@ -1,6 +1,7 @@
 //! Which names a request may be sent to. A page of another site can have its name resolve to this machine
 //! once it is loaded (DNS rebinding) and is then no other site for the browser; but the browser still sends
-//! the name, which is none of this machine's.
+//! the name, which is none of this machine's: as `Host`, and as `Origin` too, which is left where a proxy puts
+//! its own `Host`.
 
 use super::error::{ApiError, ApiResult};
 use super::{App, ServeError};
@@ -17,12 +18,15 @@ use std::sync::Arc;
 pub struct Hosts {
     names: Vec<String>,
     any: bool,
+    /// Other origins whose pages may ask.
+    origins: Vec<String>,
 }
 
 impl Hosts {
-    /// This machine's name, and those of `--allow-host`; `*` lets every name in.
-    pub fn new(allowed: &[String]) -> Result<Hosts, ServeError> {
-        let mut hosts = Hosts { names: own_name().into_iter().collect(), any: false };
+    /// This machine's name, and those of `--allow-host`; `*` lets every name in. Origins are those of `--cors`.
+    pub fn new(allowed: &[String], origins: &[String]) -> Result<Hosts, ServeError> {
+        let mut hosts =
+            Hosts { names: own_name().into_iter().collect(), any: false, origins: origins.to_vec() };
         for name in allowed {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
             match name.as_str() {
@@ -53,8 +57,30 @@ impl Hosts {
             || self.names.iter().any(|own| is(own) || local(own))
     }
 
+    /// Whether a page may ask: one of this machine, or one that is let in. Other origins than those of the web
+    /// (extensions, programs that are made of pages) cannot be rebound; whether they may ask is CORS's to say.
+    fn check_origin(&self, origin: &HeaderValue) -> ApiResult<()> {
+        let Ok(origin) = origin.to_str() else { return Ok(()) };
+        let web = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+        let Some(host) = web.and_then(|rest| Authority::try_from(rest).ok()) else { return Ok(()) };
+        let host = host.host();
+        if self.allows(host) || self.origins.iter().any(|known| known == "*" || known == origin) {
+            return Ok(());
+        }
+        let message = format!(
+            "pages of {origin} may not ask this server; start it with --cors {origin} if they may, or with \
+             --allow-host {host} if that is one of its names"
+        );
+        Err(ApiError::request(StatusCode::FORBIDDEN, "origin_not_allowed", message))
+    }
+
     /// Whether a request may be answered.
     fn check(&self, request: &Request) -> ApiResult<()> {
+        self.check_host(request)?;
+        request.headers().get(header::ORIGIN).map_or(Ok(()), |origin| self.check_origin(origin))
+    }
+
+    fn check_host(&self, request: &Request) -> ApiResult<()> {
         let refuse = |status, code, message: String| Err(ApiError::request(status, code, message));
         let bad = |message: &str| refuse(StatusCode::BAD_REQUEST, "bad_host", message.to_owned());
         let mut given = request.headers().get_all(header::HOST).iter();
@@ -119,7 +145,8 @@ mod tests {
 
     #[test]
     fn addresses_localhost_and_named_hosts_are_this_machine() {
-        let hosts = Hosts { names: vec!["box".to_owned(), "llm.example.org".to_owned()], any: false };
+        let names = vec!["box".to_owned(), "llm.example.org".to_owned()];
+        let hosts = Hosts { names, ..Hosts::default() };
         for host in
             ["127.0.0.1", "10.1.2.3", "[::1]", "localhost", "LOCALHOST", "localhost.", "a.localhost", "box"]
         {
@@ -138,7 +165,34 @@ mod tests {
         ] {
             assert!(!hosts.allows(host), "{host}");
         }
-        assert!(Hosts::new(&["*".to_owned()]).unwrap().allows("evil.com"));
-        assert!(Hosts::new(&["http://a".to_owned()]).is_err());
+        assert!(Hosts::new(&["*".to_owned()], &[]).unwrap().allows("evil.com"));
+        assert!(Hosts::new(&["http://a".to_owned()], &[]).is_err());
+    }
+
+    #[test]
+    fn pages_of_the_web_are_of_this_machine_or_named() {
+        let hosts = Hosts {
+            names: vec!["box".to_owned()],
+            any: false,
+            origins: vec!["https://a.example".to_owned()],
+        };
+        let asks = |origin: &'static str| hosts.check_origin(&HeaderValue::from_static(origin)).is_ok();
+        for origin in [
+            "http://127.0.0.1:8080",
+            "http://localhost:3000",
+            "http://[::1]:80",
+            "http://box",
+            "https://a.example",
+            "null",
+            "chrome-extension://abcdef",
+            "app://obsidian.md",
+        ] {
+            assert!(asks(origin), "{origin}");
+        }
+        for origin in
+            ["http://evil.com:8080", "https://evil.com", "http://a.example", "https://a.example.evil"]
+        {
+            assert!(!asks(origin), "{origin}");
+        }
     }
 }

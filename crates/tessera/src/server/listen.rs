@@ -3,7 +3,8 @@
 use super::error::ApiError;
 use super::models::Load;
 use super::routes::{Peer, router};
-use super::socket::{Patient, gone};
+use super::socket::{Patient, gone, reset};
+use super::work::cores;
 use super::{App, Config, ServeError};
 use axum::extract::Request;
 use axum::http::Version;
@@ -29,7 +30,8 @@ pub fn serve(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)
     // Requests wait for the engine almost all the time: one thread carries thousands of them, and two wake each other.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .max_blocking_threads(16)
+        // A core's worth of work on bodies, and for each model a load and an end, which must not wait for it.
+        .max_blocking_threads(cores() + 2 * config.models.len() + 2)
         .thread_name("tessera-http")
         .enable_all()
         .build()?;
@@ -175,8 +177,9 @@ async fn connection(
     let inner = TowerToHyperService::new(router);
     let stream = Arc::new(stream);
     let io = TokioIo::new(Patient::new(stream.clone(), config.write_timeout));
+    let watched = stream.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(Peer { address: peer, stream: stream.clone() });
         let (stream, interim) = (stream.clone(), request.version() >= Version::HTTP_11);
         let answer = inner.call(request);
         async move {
@@ -197,6 +200,11 @@ async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
+        // While an answer is sent, nothing is read: what the system says of a client that has gone is asked for.
+        error = reset(&watched) => {
+            tracing::debug!(%peer, "connection: {error}");
+            return;
+        }
         // What `wait_for` gives is a lock, which must not be held any longer.
         () = async { drop(closing.wait_for(|closing| *closing).await) } => None,
     };

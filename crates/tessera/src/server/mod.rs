@@ -7,6 +7,7 @@
 //! `stream.rs`.
 
 mod asked;
+mod dry;
 mod error;
 pub mod fields;
 mod gate;
@@ -24,7 +25,9 @@ mod routes;
 mod shutdown;
 mod socket;
 mod stream;
+mod work;
 
+pub use dry::Endpoints;
 pub use gate::Keys;
 pub use listen::serve;
 pub use logs::{LogFormat, start_logs};
@@ -38,6 +41,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_engine::engine::EngineOptions;
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 /// A server that cannot run.
@@ -109,8 +113,10 @@ struct App {
     gate: gate::Gate,
     /// Names that requests may be sent to.
     hosts: hosts::Hosts,
-    /// One for each core: work on long bodies waits for one.
-    work: Arc<Semaphore>,
+    /// Where work on long bodies is done.
+    work: work::Work,
+    /// Room for bodies while they are read and made plans.
+    bodies: Arc<Semaphore>,
 }
 
 impl App {
@@ -118,10 +124,10 @@ impl App {
         let models = Arc::new(Models::new(config.models.clone(), load, config.engine));
         let metrics = Metrics::new(&models);
         let gate = gate::Gate::new(config.keys.clone(), config.rate_limit);
-        let hosts = hosts::Hosts::new(&config.allow_host)?;
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let work = Arc::new(Semaphore::new(cores));
-        Ok(App { config, models, metrics, shutdown: Shutdown::new(), gate, hosts, work })
+        let hosts = hosts::Hosts::new(&config.allow_host, &config.cors)?;
+        let work = work::Work::new();
+        let bodies = Arc::new(asked::room_for_bodies(config.max_body));
+        Ok(App { config, models, metrics, shutdown: Shutdown::new(), gate, hosts, work, bodies })
     }
 }
 
@@ -134,4 +140,6 @@ struct Caller {
     flow: u64,
     /// When the request arrived.
     arrived: Instant,
+    /// The connection that it came on.
+    stream: Arc<TcpStream>,
 }

@@ -145,7 +145,8 @@ impl Models {
 }
 
 impl Slot {
-    fn start(&self, load: &Load, options: EngineOptions) -> Result<Lease, String> {
+    /// Loads it.
+    pub fn start(&self, load: &Load, options: EngineOptions) -> Result<Lease, String> {
         let begun = Instant::now();
         let LoadedModel { model, text } = load(&self.source)?;
         for note in text.notes.iter().chain(model.notes()) {

@@ -13,15 +13,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::json;
 use std::any::Any;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::net::TcpStream;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, Any as AnyOrigin, CorsLayer};
 
 /// The other end of a connection.
-#[derive(Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+#[derive(Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The connection itself.
+    pub stream: Arc<TcpStream>,
+}
 
 /// What a request is called in logs and responses, and when it came.
 #[derive(Clone)]
@@ -71,13 +77,13 @@ async fn note(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
     let usable = |id: &&str| !id.is_empty() && id.len() <= MAX_ID && id.bytes().all(|b| b.is_ascii_graphic());
     let id = given.filter(usable).map_or_else(|| ids::unique("req_"), str::to_owned);
     let at = Instant::now();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), start(request.uri().path()));
     request.extensions_mut().insert(Arrival { id: id.clone(), at });
     let mut response = next.run(request).await;
     let route = response.extensions().get::<Route>().map_or("other", |r| r.0.as_str()).to_owned();
     let status = response.status().as_u16();
     app.metrics.response(&route, status);
-    let why = response.extensions().get::<ApiError>().map(|e| e.message.clone());
+    let why = response.extensions().get::<ApiError>().map(|e| start(&e.message));
     let ms = at.elapsed().as_millis() as u64;
     match why {
         Some(why) if status >= 500 => {
@@ -93,6 +99,15 @@ async fn note(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The beginning of a message: it may name a field that is as long as a body.
+fn start(message: &str) -> String {
+    const MOST: usize = 1000;
+    match message.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message.to_owned(),
+    }
 }
 
 /// The route that answered, for the outermost layer.
@@ -115,11 +130,12 @@ async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> 
 fn admit(app: &App, request: &mut Request) -> ApiResult<()> {
     app.shutdown.check()?;
     let extensions = request.extensions();
-    let address = extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |p| p.0.ip());
+    let peer = extensions.get::<Peer>().cloned();
+    let Peer { address, stream } = peer.ok_or_else(|| ApiError::internal("the request has no connection"))?;
     let arrival = extensions.get::<Arrival>().cloned();
     let Arrival { id, at } = arrival.ok_or_else(|| ApiError::internal("the request has no arrival"))?;
-    let flow = app.gate.enter(request.headers(), address)?;
-    request.extensions_mut().insert(Caller { request_id: id, flow, arrived: at });
+    let flow = app.gate.enter(request.headers(), address.ip())?;
+    request.extensions_mut().insert(Caller { request_id: id, flow, arrived: at, stream });
     Ok(())
 }
 

@@ -119,18 +119,30 @@ impl AsyncWrite for Patient {
 /// sent an interim response, which every client of HTTP/1.1 skips (RFC 9110, 15.2); if nobody is there, the
 /// system answers that the connection is no more.
 pub async fn gone(stream: &TcpStream, interim: bool) -> io::Error {
-    loop {
-        match stream.ready(Interest::READABLE).await {
-            Ok(ready) if ready.is_read_closed() => break,
-            // A request that was sent ahead, or a body that is being read.
-            Ok(_) => tokio::time::sleep(LOOK).await,
-            Err(error) => return error,
-        }
+    if let Err(error) = half_closed(stream).await {
+        return error;
     }
     if interim
         && let Err(error) = stream.try_write(b"HTTP/1.1 100 Continue\r\n\r\n")
         && error.kind() != io::ErrorKind::WouldBlock
     {
+        return error;
+    }
+    reset(stream).await
+}
+
+/// Ends when the client has closed its sending side: it may have gone, or listen still.
+pub async fn half_closed(stream: &TcpStream) -> io::Result<()> {
+    while !stream.ready(Interest::READABLE).await?.is_read_closed() {
+        // A request that was sent ahead, or a body that is being read.
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Ends when the system has learnt that a client that closed its sending side listens no more.
+pub async fn reset(stream: &TcpStream) -> io::Error {
+    if let Err(error) = half_closed(stream).await {
         return error;
     }
     loop {

@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, ApiResult};
 use super::generation::Generation;
+use super::socket::half_closed;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
@@ -9,6 +10,8 @@ use futures_core::Stream;
 use serde_json::Value;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tessera_engine::engine::EngineEvent;
@@ -29,6 +32,8 @@ pub struct Gone;
 #[derive(Clone)]
 pub struct Events {
     sender: mpsc::Sender<Bytes>,
+    /// A comment was sent because the client closed its side.
+    probed: Arc<AtomicBool>,
 }
 
 struct Lines(mpsc::Receiver<Bytes>);
@@ -47,7 +52,7 @@ where
     F: Future<Output = Result<(), Gone>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(BUFFER);
-    let events = Events { sender };
+    let events = Events { sender, probed: Arc::default() };
     let task = tokio::spawn(write(events.clone()));
     tokio::spawn(async move {
         if let Err(failed) = task.await {
@@ -89,16 +94,23 @@ impl Events {
         self.data(&error.json()).await
     }
 
-    /// The next event of the engine, while somebody reads. Silence is filled with comments.
+    /// The next event of the engine, while somebody reads. Silence is filled with comments. A client that closed
+    /// its side gets one at once: if nobody is there, the system learns so by it.
     pub async fn next(
         &self,
         generation: &mut Generation,
     ) -> Result<ApiResult<Option<(usize, EngineEvent)>>, Gone> {
+        let stream = generation.stream();
         loop {
+            let unprobed = !self.probed.load(Ordering::Relaxed);
             tokio::select! {
                 biased;
                 () = self.sender.closed() => return Err(Gone),
                 next = generation.next() => return Ok(next),
+                _ = half_closed(&stream), if unprobed => {
+                    self.probed.store(true, Ordering::Relaxed);
+                    self.line(": keep-alive\n\n".to_owned()).await?;
+                }
                 () = tokio::time::sleep(KEEP_ALIVE) => self.line(": keep-alive\n\n".to_owned()).await?,
             }
         }

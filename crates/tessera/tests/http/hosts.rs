@@ -58,6 +58,55 @@ fn requests_to_a_foreign_host_are_refused() {
         .fails(&["--allow-host", "http://a"]);
 }
 
+/// A proxy that puts its own `Host` leaves the page's origin.
+#[test]
+fn pages_of_foreign_origins_are_refused_wherever_they_were_sent() {
+    let server =
+        Server::of(home(256), &["m", "--cors", "https://a.example", "--allow-host", "b.example"], &[]);
+    let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n";
+    let asked = |origin: &str| status(&talk(&server, &format!("{post}origin: {origin}\r\n"), &short()));
+    for origin in ["http://evil.com:8080", "https://evil.com", "http://a.example"] {
+        assert_eq!(asked(origin), 403, "{origin}");
+    }
+    for origin in [
+        "https://a.example",
+        "https://b.example:444",
+        "http://127.0.0.1:8080",
+        "http://localhost:3000",
+        "null",
+    ] {
+        assert_eq!(asked(origin), 200, "{origin}");
+    }
+    let preflight = "OPTIONS /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\naccess-control-request-method: POST\r\n\
+        access-control-request-headers: authorization,x-stainless-os,x-stainless-retry-count\r\norigin: ";
+    let answer = talk(&server, &format!("{preflight}https://a.example\r\n"), "");
+    assert_eq!(status(&answer), 200);
+    assert!(answer.contains("x-stainless-retry-count"), "{answer}");
+    let answer = talk(&server, &format!("{preflight}https://evil.com\r\n"), "");
+    assert_eq!(status(&answer), 403);
+    assert!(answer.contains("origin_not_allowed") && answer.contains("--cors https://evil.com"), "{answer}");
+}
+
+/// A stream that waits in silence: nothing would be sent to who has gone, or listens still, for a while.
+#[test]
+fn a_stream_that_waits_is_given_up_at_once_when_its_client_goes() {
+    let server = Server::of(home(65536), &["m", "--max-sequences", "1"], &[]);
+    let endless = json!({
+        "model": "m", "messages": [{"role": "user", "content": "Hi"}], "ignore_eos": true,
+        "max_completion_tokens": 60000, "stream": true,
+    });
+    let first = server.send("/v1/chat/completions", &endless);
+    server.until("it runs", |s| s.metric("tessera_requests_running") == 1.0);
+    let second = server.send("/v1/chat/completions", &endless);
+    server.until("the next waits", |s| s.metric("tessera_requests_waiting") == 1.0);
+    let begun = std::time::Instant::now();
+    drop(second);
+    server.until("none waits", |s| s.metric("tessera_requests_waiting") == 0.0);
+    assert!(begun.elapsed().as_secs() < 12, "it took a comment of the usual kind: {:?}", begun.elapsed());
+    drop(first);
+    server.until_idle();
+}
+
 #[test]
 fn a_request_of_http_1_1_names_its_host_once() {
     let server = Server::start(&[]);

@@ -23,7 +23,7 @@ use tessera_engine::engine::EngineRequest;
 use tessera_engine::sampler::SamplingParams;
 
 /// What a request asks for, checked.
-struct Plan {
+pub struct Plan {
     prompt: Arc<Vec<u32>>,
     sampling: SamplingParams,
     ending: Ending,
@@ -59,7 +59,8 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     collect(generation, head, answers, wants_logprobs).await
 }
 
-fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
+/// What a body asks of a model.
+pub fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let fields = Fields::check(body, &chat::REQUEST, "")?;
     let stream = fields.bool("stream") == Some(true);
     let include_usage = stream_options(&fields, stream)?;

@@ -32,7 +32,7 @@ const MAX_PROMPTS: usize = 128;
 const DEFAULT_MAX_TOKENS: usize = 16;
 
 /// What a request asks for, checked.
-struct Plan {
+pub struct Plan {
     prompts: Vec<RawPrompt>,
     sampling: SamplingParams,
     ending: Ending,
@@ -83,7 +83,8 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     collect(generation, head, &plan).await
 }
 
-fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
+/// What a body asks of a model.
+pub fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let fields = Fields::check(body, &completions::REQUEST, "")?;
     let stream = fields.bool("stream") == Some(true);
     let include_usage = stream_options(&fields, stream)?;

@@ -54,7 +54,8 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     })))
 }
 
-fn plan(body: &Value, served: &Served) -> ApiResult<(Vec<RawPrompt>, bool)> {
+/// What a body asks of a model.
+pub fn plan(body: &Value, served: &Served) -> ApiResult<(Vec<RawPrompt>, bool)> {
     let fields = Fields::check(body, &other::EMBEDDINGS, "")?;
     if let Some(asked) = fields.size("dimensions").filter(|n| *n != served.hidden_size) {
         let message =

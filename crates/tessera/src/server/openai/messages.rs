@@ -1,11 +1,13 @@
 //! From `messages` to a prompt.
 
+use super::lost::{self, Lost};
 use super::tools::Tools;
 use super::{now, prompts};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, Table, chat, wrong_type};
 use crate::server::json::kind;
 use crate::server::models::Served;
+use crate::server::work::still_wanted;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use tessera_engine::template::{ChatTemplate, Message, Prompt, RenderOptions, TemplateError};
@@ -312,6 +314,7 @@ pub fn prompt(
     for (message, path) in messages.iter().zip(&conversation.places) {
         prompts::may_fit(served, message.content.as_deref().unwrap_or_default(), path)?;
     }
+    still_wanted()?;
     let render = |template: &ChatTemplate| {
         let prompt = template.render(rendered, &options).map_err(|error| {
             let param = match blamed(&error, rendered) {
@@ -337,6 +340,7 @@ pub fn prompt(
         prompt.text.push_str(text);
     }
     let thinks = options.add_generation_prompt && reasoning::is_open(&prompt.text);
+    still_wanted()?;
     let tokens = prompt.encode(&served.text.tokenizer).map_err(|e| text_error(&e.into()))?;
     Ok(ChatPrompt { tokens, thinks })
 }
@@ -351,23 +355,15 @@ fn nothing_lost(
     if !matches!(template, ChatTemplate::Jinja(_)) {
         return Ok(());
     }
-    // Each is looked for behind the one before it first, so that many messages cost one walk over the prompt.
-    let mut at = 0;
-    for (message, place) in conversation.messages.iter().zip(&conversation.places).take(rendered) {
-        let content = message.content.as_deref().unwrap_or_default().trim();
-        let kept = ["system", "developer", "user"].contains(&message.role.as_str());
-        if !kept {
-            continue;
-        }
-        if let Some(found) = prompt.text[at..].find(content) {
-            at += found + content.len();
-        } else if !prompt.text[..at].contains(content) {
-            let param = format!("{place}.role");
-            let text = format!("{param}: the chat template leaves out this {} message", message.role);
-            return Err(ApiError::unsupported(param, text));
-        }
-    }
-    Ok(())
+    let (i, what) = match lost::find(&prompt.text, &conversation.messages[..rendered]) {
+        None => return Ok(()),
+        Some(Lost::Left(i)) => (i, "leaves out this"),
+        Some(Lost::Unordered(i)) => (i, "moves so many messages that it cannot be said whether it has this"),
+    };
+    let param = format!("{}.role", conversation.places[i]);
+    let role = &conversation.messages[i].role;
+    let text = format!("{param}: the chat template {what} {role} message");
+    Err(ApiError::unsupported(param, text))
 }
 
 /// What a template has no place for.

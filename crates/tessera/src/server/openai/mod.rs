@@ -7,6 +7,7 @@ mod constraint;
 pub mod embeddings;
 mod format;
 mod logprobs;
+mod lost;
 mod messages;
 pub mod models;
 mod prompts;

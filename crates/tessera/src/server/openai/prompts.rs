@@ -5,6 +5,7 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::wrong_type;
 use crate::server::json::kind;
 use crate::server::models::Served;
+use crate::server::work::still_wanted;
 use axum::http::StatusCode;
 use serde_json::Value;
 
@@ -30,6 +31,7 @@ pub fn parse(
     const EXPECTED: &str = "a string, an array of strings, an array of token ids or an array of such arrays";
     let text = |text: &str, param: String| {
         may_fit(served, text, &param)?;
+        still_wanted()?;
         let tokens = served
             .text
             .tokenizer

@@ -29,7 +29,7 @@ use tessera_engine::template::RenderOptions;
 use tools::Offer;
 
 /// What a request asks for, checked.
-struct Plan {
+pub struct Plan {
     prompt: Arc<Vec<u32>>,
     sampling: SamplingParams,
     max_tokens: Option<usize>,
@@ -61,7 +61,8 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     writer.collect(generation).await
 }
 
-fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
+/// What a body asks of a model.
+pub fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let fields = Fields::check(body, &responses::REQUEST, "")?;
     let stream = fields.bool("stream") == Some(true);
     if let Some(options) = fields.get("stream_options") {

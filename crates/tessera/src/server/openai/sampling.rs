@@ -131,7 +131,8 @@ fn logit_bias(fields: &Fields<'_>) -> ApiResult<Vec<(u32, f32)>> {
     let mut biases = Vec::new();
     for (key, value) in map {
         let param = format!("{}.{key}", fields.param("logit_bias"));
-        let token = key.parse().map_err(|_| {
+        // Only the plain spelling: two of one token would be two biases, of which one is ignored.
+        let token = key.parse().ok().filter(|token: &u32| token.to_string() == *key).ok_or_else(|| {
             ApiError::value(&*param, format!("{param}: expected a token id as the key, found {key:?}"))
         })?;
         match value.as_f64() {
