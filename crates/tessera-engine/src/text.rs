@@ -2,7 +2,7 @@
 
 #[cfg(feature = "fs")]
 use crate::open::ModelFiles;
-use crate::sampler::SamplingParams;
+use crate::sampler::{SampleError, SamplingParams};
 use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
 #[cfg(feature = "fs")]
 use crate::template::{ChatTemplates, TemplateChoice, stop_token_ids};
@@ -45,6 +45,9 @@ pub enum TextError {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// A sampling default of the folder is none that the sampler takes.
+    #[error("mlc-chat-config.json: {0}")]
+    Default(SampleError),
     /// A model without a template.
     #[error("no chat template: {0}")]
     NoTemplate(String),
@@ -86,6 +89,7 @@ impl Text {
             presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),
             ..plain
         };
+        defaults.check().map_err(TextError::Default)?;
         Ok(Text { tokenizer, template, tool_template, stop_token_ids, defaults, notes })
     }
 
