@@ -51,7 +51,7 @@ pub struct Batch<'a> {
 pub struct Output {
     /// `[picked, vocab]`, empty unless [`Want::Logits`].
     pub logits: Vec<f32>,
-    /// `[picked]`, empty unless [`Want::Greedy`]. `None` where a logit is NaN or infinite.
+    /// `[picked]`, empty unless [`Want::Greedy`]. `None` where a logit is NaN or +inf, or none is finite.
     pub tokens: Vec<Option<u32>>,
     /// `[picked, width of the head's input]`, empty unless [`Want::Hidden`].
     pub hidden: Vec<f32>,

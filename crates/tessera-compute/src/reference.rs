@@ -92,12 +92,13 @@ pub fn max(row: &[f32]) -> f32 {
     most.iter().chain(rest).fold(f32::NEG_INFINITY, |m, x| larger(m, *x))
 }
 
-/// The id of the largest value, the lowest among equals; `None` if any value is NaN or infinite.
+/// The id of the largest value, the lowest among equals. -inf is a value like others, of a token that cannot
+/// come; `None` if any value is NaN or +inf, or if none is finite.
 pub fn argmax(row: &[f32]) -> Option<u32> {
-    let finite = row.chunks(256).all(|part| part.iter().fold(true, |all, x| all & (x.abs() < f32::INFINITY)));
+    let valid = row.chunks(256).all(|part| part.iter().fold(true, |all, x| all & (*x < f32::INFINITY)));
     let largest = max(row);
     let at = row.iter().position(|x| *x == largest)?;
-    finite.then_some(at as u32)
+    (valid && largest > f32::NEG_INFINITY).then_some(at as u32)
 }
 
 /// The value of an activation.
@@ -347,4 +348,20 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::argmax;
+
+    #[test]
+    fn a_token_that_cannot_come_is_no_fault_of_the_others() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        assert_eq!(argmax(&[-inf, 1.0, 3.0, 3.0]), Some(2));
+        assert_eq!(argmax(&[-inf, -inf]), None);
+        for broken in [[1.0, nan], [1.0, inf], [nan, nan]] {
+            assert_eq!(argmax(&broken), None);
+        }
+        assert_eq!(argmax(&[]), None);
+    }
 }

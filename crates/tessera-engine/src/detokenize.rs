@@ -81,12 +81,15 @@ impl Detokenizer {
         self.stops.push(&text)
     }
 
-    /// Ends the stream: the text that was still held back. An unfinished character becomes U+FFFD.
-    pub fn finish(&mut self) -> String {
+    /// Ends the stream: the text that was still held back. An unfinished character of a stream that was
+    /// `cut` is left out, since its other bytes were still to come; where the model itself ended, they
+    /// were not, and it becomes U+FFFD.
+    pub fn finish(&mut self, cut: bool) -> String {
         if self.stopped().is_some() {
             return String::new();
         }
-        let rest = self.utf8.finish();
+        let unfinished = self.utf8.finish();
+        let rest = if cut { String::new() } else { unfinished };
         let mut text = self.stops.push(&rest);
         text.push_str(&self.stops.finish());
         text

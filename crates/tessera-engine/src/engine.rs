@@ -5,6 +5,7 @@
 //! [`Engine::submit`]; events go out through the request's own sink. A request's tokens do not depend on
 //! the others, on the cache, or on how its prompt was cut.
 
+mod masks;
 mod run;
 mod running;
 

@@ -179,7 +179,7 @@ pub fn generate(
             break;
         }
     }
-    let rest = slot.finish();
+    let rest = slot.finish(answer.finish_reason);
     if !rest.is_empty() {
         answer.text.push_str(&rest);
         // The answer is over: there is nothing left to stop.

@@ -12,20 +12,33 @@ mod lark;
 mod pattern;
 mod schema;
 mod vocabulary;
+mod watch;
 
 use crate::constraint::{Constraint, ConstraintError};
 use crate::tokenizer::Tokenizer;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 use toktrie::{InferenceCapabilities, SimpleVob, TokEnv};
 use vocabulary::Vocabulary;
+use watch::{Closers, Members, Plan, Shape, Watch};
 
 /// Longest regular expression that is taken, in bytes.
 pub const MAX_REGEX: usize = 16 << 10;
 /// Longest Lark grammar that is taken, in bytes.
 pub const MAX_LARK: usize = 64 << 10;
+
+/// Work that the masks of an answer may take at once, and for each of its tokens on the average. It is
+/// counted, not timed, so that it ends at the same token every time; a unit is about 20 ns.
+const WORK: u64 = 10_000_000;
+const WORK_PER_TOKEN: u64 = 200_000;
+/// Items in a row of the parser that are no work: as many as a grammar without ambiguity may have. Those of
+/// ambiguous ones grow with the text.
+const ROW_OF_SCHEMA: u64 = 4_000;
+const ROW_OF_REGEX: u64 = 64;
+const ROW_OF_LARK: std::ops::RangeInclusive<u64> = 64..=500;
 
 /// A grammar that is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +119,8 @@ pub(crate) struct ToolGrammar<'a> {
     pub arguments_key: &'static str,
     /// Whether there may be more than one call.
     pub many: bool,
+    /// Whether the answer is calls and nothing else.
+    pub forced: bool,
 }
 
 /// What all grammars of a model share: its vocabulary as a tree of bytes. Built once.
@@ -113,6 +128,8 @@ pub struct GrammarEnv {
     factory: ParserFactory,
     tokenizer: Arc<Tokenizer>,
     ends: Vec<u32>,
+    /// Tokens that may complete a name or an item.
+    closers: Arc<Closers>,
 }
 
 impl std::fmt::Debug for GrammarEnv {
@@ -147,7 +164,9 @@ impl GrammarEnv {
             precompute_large_lexemes: true,
             verbose_errors: false,
         };
-        Ok(GrammarEnv { factory, tokenizer, ends: ends.to_vec() })
+        let trie = env.tok_trie();
+        let closers = Closers::new((0..rows as u32).map(|id| (id, trie.token(id))));
+        Ok(GrammarEnv { factory, tokenizer, ends: ends.to_vec(), closers: Arc::new(closers) })
     }
 
     /// The tokenizer that the environment was made from.
@@ -166,15 +185,16 @@ impl GrammarEnv {
         schema: &Value,
         spacing: JsonSpacing,
     ) -> Result<GrammarConstraint, GrammarError> {
-        let mut normalizer = schema::Normalizer::default();
-        let root = normalizer.add(schema, "")?;
-        let mut whole = Map::new();
-        whole.insert("x-guidance".to_owned(), spacing.options());
-        if let Value::Object(root) = root {
-            whole.extend(root);
-        }
-        let (schema, places) = normalizer.finish(whole)?;
-        self.start(TopLevelGrammar::from_json_schema(schema), |message| places.explain(&message))
+        let mode = schema::Mode { closed: false, watched: true };
+        let mut normalizer = schema::Normalizer::new(mode);
+        let root = normalizer.add(schema, "", false)?;
+        let schema::Written { schema, places, shapes } =
+            lark::embedded(normalizer, schema::reference(root), spacing)?;
+        let plan = Plan { shapes, root, around: false };
+        let constraint = self.start(TopLevelGrammar::from_json_schema(schema), ROW_OF_SCHEMA, |message| {
+            places.explain(&message)
+        })?;
+        Ok(constraint.watched(plan))
     }
 
     /// Text that a regular expression matches from its beginning to its end, in the syntax of Rust's
@@ -182,7 +202,7 @@ impl GrammarEnv {
     pub fn regex(&self, regex: &str) -> Result<GrammarConstraint, GrammarError> {
         lark::check_regex(regex)?;
         let refused = |message| GrammarError::Invalid { what: "regex", message };
-        self.start(TopLevelGrammar::from_regex(regex), refused)
+        self.start(TopLevelGrammar::from_regex(regex), ROW_OF_REGEX, refused)
     }
 
     /// Text by a grammar in Lark's syntax, in the variant that llguidance reads. JSON schemas in it
@@ -190,7 +210,8 @@ impl GrammarEnv {
     /// `temperature=`, `stop=` (use `suffix=`), `allow_invalid_utf8`.
     pub fn lark(&self, grammar: &str) -> Result<GrammarConstraint, GrammarError> {
         let refused = |message| GrammarError::Invalid { what: "grammar", message };
-        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), refused)
+        let row = (grammar.len() as u64 / 4).clamp(*ROW_OF_LARK.start(), *ROW_OF_LARK.end());
+        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), row, refused)
     }
 
     /// Calls of tools; `around` writes the grammar around the JSON of one call.
@@ -199,28 +220,41 @@ impl GrammarEnv {
         grammar: &ToolGrammar<'_>,
         around: impl FnOnce(&str) -> String,
     ) -> Result<GrammarConstraint, GrammarError> {
-        let mut normalizer = schema::Normalizer::default();
+        // Around calls that are not forced there is text that looks like anything.
+        let mode = schema::Mode { closed: true, watched: grammar.forced };
+        let mut normalizer = schema::Normalizer::new(mode);
         let mut objects = Vec::with_capacity(grammar.calls.len());
+        let mut calls = Shape::default();
         for (name, parameters, pointer) in grammar.calls {
-            let mut arguments = Map::new();
-            arguments.insert("type".to_owned(), "object".into());
-            if let Value::Object(reference) = normalizer.add(parameters, pointer)? {
-                arguments.extend(reference);
-            }
+            let id = normalizer.add(parameters, pointer, true)?;
+            let key = grammar.arguments_key.to_owned();
+            let named = HashMap::from([("name".to_owned(), None), (key, Some(id))]);
+            calls.objects.push(Members { named, ..Members::default() });
             objects.push(json!({
                 "type": "object",
-                "properties": { "name": { "const": name }, grammar.arguments_key: arguments },
+                "properties": { "name": { "const": name }, grammar.arguments_key: schema::reference(id) },
                 "required": ["name", grammar.arguments_key],
                 "additionalProperties": false,
             }));
         }
-        let (object, places) = lark::embedded(normalizer, json!({ "anyOf": objects }), JsonSpacing::Spaced)?;
-        self.start(TopLevelGrammar::from_lark(around(&object)), |message| places.explain(&message))
+        let objects = Map::from_iter([("anyOf".to_owned(), Value::Array(objects))]);
+        let schema::Written { schema, places, mut shapes } =
+            lark::embedded(normalizer, objects, JsonSpacing::Spaced)?;
+        let lark = around(&format!(" {schema} "));
+        let constraint =
+            self.start(TopLevelGrammar::from_lark(lark), ROW_OF_SCHEMA, |message| places.explain(&message))?;
+        if !grammar.forced {
+            return Ok(constraint);
+        }
+        let root = shapes.len();
+        shapes.push(calls);
+        Ok(constraint.watched(Plan { shapes, root, around: true }))
     }
 
     fn start(
         &self,
         grammar: TopLevelGrammar,
+        row: u64,
         refused: impl FnOnce(String) -> GrammarError,
     ) -> Result<GrammarConstraint, GrammarError> {
         let parser = self.factory.create_parser(grammar);
@@ -235,6 +269,11 @@ impl GrammarEnv {
             rows: self.factory.tok_env().tok_trie().vocab_size(),
             ends: self.ends.clone(),
             ended: false,
+            work: 0,
+            tokens: 0,
+            row,
+            watch: None,
+            closers: self.closers.clone(),
         })
     }
 }
@@ -262,6 +301,13 @@ pub struct GrammarConstraint {
     rows: usize,
     ends: Vec<u32>,
     ended: bool,
+    /// Work so far, and tokens.
+    work: u64,
+    tokens: u64,
+    /// Items of a row that are no work.
+    row: u64,
+    watch: Option<Watch>,
+    closers: Arc<Closers>,
 }
 
 impl Clone for GrammarConstraint {
@@ -273,6 +319,11 @@ impl Clone for GrammarConstraint {
             rows: self.rows,
             ends: self.ends.clone(),
             ended: self.ended,
+            work: self.work,
+            tokens: self.tokens,
+            row: self.row,
+            watch: self.watch.clone(),
+            closers: self.closers.clone(),
         }
     }
 }
@@ -284,6 +335,25 @@ impl std::fmt::Debug for GrammarConstraint {
 }
 
 impl GrammarConstraint {
+    /// Follows the text, for what the grammar cannot say.
+    fn watched(mut self, plan: Plan) -> GrammarConstraint {
+        self.watch = Watch::new(Arc::new(plan));
+        self
+    }
+
+    /// Counts the work of the last mask.
+    fn spend(&mut self) -> Result<(), ConstraintError> {
+        let stats = self.matcher.last_step_stats().map_err(failed)?;
+        // A row of the parser costs the square of its length.
+        let items = stats.all_items as u64;
+        let row = items / (stats.rows as u64).max(1);
+        self.work += items * row.saturating_sub(self.row) + 5 * stats.lexer_cost;
+        if self.work <= WORK + WORK_PER_TOKEN * self.tokens {
+            return Ok(());
+        }
+        Err(failed(format!("after {} tokens it has taken more work than an answer may", self.tokens)))
+    }
+
     /// Whether the answer may end here.
     pub fn can_stop(&mut self) -> bool {
         self.ended || self.matcher.is_accepting().unwrap_or(false)
@@ -293,8 +363,16 @@ impl GrammarConstraint {
 impl Constraint for GrammarConstraint {
     fn mask(&mut self) -> Result<&[u32], ConstraintError> {
         if self.mask.is_none() {
-            let mask = self.matcher.compute_mask_or_eos();
-            self.mask = Some(mask.map_err(failed)?);
+            let mut mask = self.matcher.compute_mask_or_eos().map_err(failed)?;
+            self.spend()?;
+            if let Some(watch) = &self.watch {
+                let env = self.matcher.tok_env().map_err(failed)?;
+                watch.filter(&mut mask, &self.closers, |token| env.tok_trie().token(token));
+                if mask.is_zero() {
+                    return Err(failed("whatever may follow would repeat a member or an item"));
+                }
+            }
+            self.mask = Some(mask);
         }
         let words = self.mask.as_ref().map(SimpleVob::as_slice).unwrap_or_default();
         Ok(&words[..self.rows.div_ceil(32).min(words.len())])
@@ -304,7 +382,13 @@ impl Constraint for GrammarConstraint {
         if self.ended || self.matcher.is_stopped() {
             return Vec::new();
         }
-        self.matcher.compute_ff_tokens()
+        let mut forced = self.matcher.compute_ff_tokens();
+        if let (Some(watch), Ok(env)) = (&self.watch, self.matcher.tok_env()) {
+            let mut watch = watch.clone();
+            let mut fits = |token: &&u32| watch.accept(env.tok_trie().token(**token)).is_ok();
+            forced.truncate(forced.iter().take_while(|token| fits(token)).count());
+        }
+        forced
     }
 
     fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
@@ -320,7 +404,17 @@ impl Constraint for GrammarConstraint {
         if token as usize >= self.rows || self.matcher.validate_tokens(&[token]).map_err(failed)? == 0 {
             return Err(ConstraintError::NotAllowed { token });
         }
+        if let Some(watch) = &self.watch {
+            let env = self.matcher.tok_env().map_err(failed)?;
+            let mut after = watch.clone();
+            if after.accept(env.tok_trie().token(token)).is_err() {
+                return Err(ConstraintError::NotAllowed { token });
+            }
+            after.settle();
+            self.watch = Some(after);
+        }
         self.mask = None;
+        self.tokens += 1;
         self.matcher.consume_token(token).map_err(failed)
     }
 

@@ -71,7 +71,7 @@ pub const fn admits(running: usize, needed: usize, available: usize) -> bool {
 /// A running sequence, as far as planning goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// Tokens that it could feed, at least one.
+    /// Tokens that it could feed; none while it waits for its mask.
     pub pending: usize,
     /// Whether they are a prompt (or what was known before a preemption).
     pub prefill: bool,
@@ -82,9 +82,9 @@ pub struct Ready {
 pub fn plan(ready: &[Ready], budget: usize) -> Vec<usize> {
     let mut shares = vec![0; ready.len()];
     let mut left = budget;
-    let decoding = || ready.iter().enumerate().filter(|(_, r)| !r.prefill);
+    let decoding = || ready.iter().enumerate().filter(|(_, r)| !r.prefill && r.pending > 0);
     for (i, _) in decoding() {
-        shares[i] = left.min(1);
+        shares[i] = left.min(ready[i].pending.min(1));
         left -= shares[i];
     }
     for (i, r) in decoding() {
@@ -105,7 +105,7 @@ pub fn plan(ready: &[Ready], budget: usize) -> Vec<usize> {
 /// How many drafts each of the decoding sequences may add to a step with these shares.
 pub fn draft_room(ready: &[Ready], shares: &[usize]) -> usize {
     let rows: usize = shares.iter().sum();
-    let decoding = ready.iter().filter(|r| !r.prefill).count();
+    let decoding = ready.iter().filter(|r| !r.prefill && r.pending > 0).count();
     ROWS_WITH_DRAFTS.saturating_sub(rows) / decoding.max(1)
 }
 
@@ -154,6 +154,8 @@ mod tests {
         // A token for each comes before the tokens that a grammar forces.
         assert_eq!(plan(&[decode(9), decode(9), decode(9)], 5), [3, 1, 1]);
         assert_eq!(plan(&[decode(1), decode(1), decode(1)], 2), [1, 1, 0]);
+        // Who waits for a mask feeds nothing.
+        assert_eq!(plan(&[decode(0), decode(2), prefill(9)], 5), [0, 2, 3]);
         assert_eq!(plan(&[], 5), [0usize; 0]);
     }
 

@@ -134,6 +134,8 @@ pub struct Slot {
     /// Sum of the hidden states so far, and of how many.
     sum: Option<(Vec<f64>, usize)>,
     constraint: Option<Box<dyn Constraint>>,
+    /// Whether the constraint is lent, to have its mask computed.
+    away: bool,
     mask: Option<Result<Vec<u32>, ConstraintError>>,
     lookup: Option<Lookup>,
     fed: Fed,
@@ -145,6 +147,20 @@ impl<'a> Rows<'a> {
     /// The rows from `first` on of an output with `picked` rows.
     pub const fn new(output: &'a Output, picked: usize, first: usize) -> Rows<'a> {
         Rows { output, picked, first }
+    }
+
+    /// The first `n` rows, to be kept after the step.
+    pub fn kept(&self, n: usize) -> Output {
+        let part = |values: &[f32]| {
+            let width = values.len() / self.picked.max(1);
+            values[self.first * width..][..n * width].to_vec()
+        };
+        let tokens = self.output.tokens.get(self.first..self.first + n).unwrap_or_default();
+        Output {
+            logits: part(&self.output.logits),
+            hidden: part(&self.output.hidden),
+            tokens: tokens.to_vec(),
+        }
     }
 
     fn of(&self, values: &'a [f32], i: usize) -> &'a [f32] {
@@ -187,6 +203,7 @@ impl Slot {
             prompt_scores: request.prompt_logprobs.then(Vec::new),
             sum: request.embed.then(|| (Vec::new(), 0)),
             constraint: request.constraint,
+            away: false,
             mask: None,
             lookup: lookup.then(Lookup::default),
             fed: Fed::default(),
@@ -256,7 +273,7 @@ impl Slot {
     /// What the step must return for this request.
     pub fn want(&self) -> Want {
         let scores = self.logprobs.is_some() || self.prompt_scores.is_some();
-        match (&self.sum, self.greedy && !scores && self.constraint.is_none()) {
+        match (&self.sum, self.greedy && !scores && self.constraint.is_none() && !self.away) {
             (Some(_), _) => Want::Hidden,
             (None, true) => Want::Greedy,
             (None, false) => Want::Logits,
@@ -303,8 +320,8 @@ impl Slot {
         (tokens, pick)
     }
 
-    /// Computes the mask for the next choice; may run while the model does.
-    pub fn prepare(&mut self) {
+    /// Computes the mask for the next choice, if nobody else did.
+    fn prepare(&mut self) {
         if let (Some(constraint), None) = (&mut self.constraint, &self.mask) {
             let mask = AssertUnwindSafe(|| constraint.mask().map(<[u32]>::to_vec));
             let failed = |_| Err(ConstraintError::Failed { what: "it panicked".to_owned() });
@@ -312,8 +329,28 @@ impl Slot {
         }
     }
 
-    /// Whether [`Slot::prepare`] has something to do for the tokens that were fed.
-    pub fn wants_mask(&self) -> bool {
+    /// Lends the constraint if its mask is needed after the tokens that were fed. Until it is given back
+    /// there is nothing to [`Slot::take`].
+    pub fn lend(&mut self) -> Option<Box<dyn Constraint>> {
+        let constraint = self.wants_mask().then(|| self.constraint.take()).flatten();
+        self.away |= constraint.is_some();
+        constraint
+    }
+
+    /// Takes the constraint back, with its mask.
+    pub fn give_back(&mut self, constraint: Box<dyn Constraint>, mask: Result<Vec<u32>, ConstraintError>) {
+        self.constraint = Some(constraint);
+        self.mask = Some(mask);
+        self.away = false;
+    }
+
+    /// Whether the constraint is lent.
+    pub fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// Whether a mask is needed after the tokens that were fed.
+    fn wants_mask(&self) -> bool {
         let all_fed = self.fed.from + self.fed.tokens.len() >= self.tokens.len();
         self.constraint.is_some() && self.mask.is_none() && all_fed && self.fed.pick != Some(Pick::None)
     }
@@ -346,9 +383,9 @@ impl Slot {
         Ok(Taken { kept, finished })
     }
 
-    /// The text that was held back.
-    pub fn finish(&mut self) -> String {
-        self.text.finish()
+    /// The text that was held back, for an answer that ended so.
+    pub fn finish(&mut self, reason: FinishReason) -> String {
+        self.text.finish(reason != FinishReason::Stop)
     }
 
     fn row(

@@ -1,7 +1,12 @@
 //! From a conversation to a prompt: MLC's `conv_template`, and Hugging Face's Jinja `chat_template`.
 
+mod arguments;
 mod conv;
+mod filters;
 mod jinja;
+mod json;
+mod python;
+mod source;
 mod strftime;
 
 pub use conv::render as render_conv;
@@ -136,10 +141,19 @@ pub enum TemplateError {
     Missing(&'static str),
 }
 
+impl TemplateError {
+    /// Whether the template is fine and has no place for the conversation: another may have one.
+    pub fn is_about_place(&self) -> bool {
+        use TemplateError::{NoPlace, Raised, Role, SystemPlace};
+        matches!(self, Role { .. } | SystemPlace { .. } | NoPlace { .. } | Raised(_))
+    }
+}
+
 /// Which of a folder's templates is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TemplateChoice {
-    /// `conv_template` as MLC does, Hugging Face's where there is none.
+    /// `conv_template` as MLC does, Hugging Face's where there is none, or where only that one has a place for
+    /// the conversation.
     #[default]
     Auto,
     /// MLC's `conv_template`.

@@ -18,8 +18,9 @@ pub struct Text {
     pub tokenizer: Arc<Tokenizer>,
     /// The chat template; the error says why there is none.
     pub template: Result<ChatTemplate, TemplateError>,
-    /// Hugging Face's, where the folder has both and [`Text::template`] is MLC's: that one never knows tools.
-    pub tool_template: Option<ChatTemplate>,
+    /// Hugging Face's, where the folder has both and [`Text::template`] is MLC's: that one never knows tools,
+    /// and takes instructions at the beginning only.
+    pub other_template: Option<ChatTemplate>,
     /// Ids that end an answer.
     pub stop_token_ids: Vec<u32>,
     /// The folder's own sampling defaults.
@@ -65,7 +66,7 @@ impl Text {
         let chat_config = files.chat_config.as_ref();
         let mut templates = ChatTemplates::from_files(chat_config, |name| files.file(name));
         let both = templates.as_mut().ok().filter(|t| choice == TemplateChoice::Auto && t.conv.is_some());
-        let tool_template =
+        let other_template =
             both.and_then(|t| t.jinja.take()).map(|jinja| ChatTemplate::Jinja(Box::new(jinja)));
         let template = templates.and_then(|templates| templates.choose(choice));
         let mut notes = tokenizer.notes().to_vec();
@@ -90,15 +91,17 @@ impl Text {
             ..plain
         };
         defaults.check().map_err(TextError::Default)?;
-        Ok(Text { tokenizer, template, tool_template, stop_token_ids, defaults, notes })
+        Ok(Text { tokenizer, template, other_template, stop_token_ids, defaults, notes })
     }
 
-    /// The ids of a conversation that the assistant is to answer.
+    /// The ids of a conversation that the assistant is to answer, by the template that has a place for it.
     pub fn chat_prompt(&self, messages: &[Message], options: &RenderOptions) -> Result<Vec<u32>, TextError> {
-        match &self.template {
-            Ok(template) => Ok(template.render(messages, options)?.encode(&self.tokenizer)?),
-            Err(e) => Err(TextError::NoTemplate(e.to_string())),
-        }
+        let template = self.template.as_ref().map_err(|e| TextError::NoTemplate(e.to_string()))?;
+        let prompt = template.render(messages, options).or_else(|error| match &self.other_template {
+            Some(other) if error.is_about_place() => other.render(messages, options).map_err(|_| error),
+            _ => Err(error),
+        })?;
+        Ok(prompt.encode(&self.tokenizer)?)
     }
 
     /// Texts that end an answer, by the template.

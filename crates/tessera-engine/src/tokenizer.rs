@@ -5,11 +5,13 @@
 //! into a table once, and decoding is done from that table: streams, stop strings and grammars all
 //! need bytes, which no tokenizer library hands out.
 
+mod bound;
 mod bytes;
 mod hf;
 mod sentencepiece;
 mod settings;
 
+use bound::Shrink;
 use settings::Settings;
 use std::collections::HashMap;
 
@@ -97,6 +99,9 @@ pub struct Tokenizer {
     bos: Option<u32>,
     eos: Option<u32>,
     strip_space_in_decode: bool,
+    /// What a text may lose before it is cut, where that is known, and bytes of the longest token.
+    shrink: Option<Shrink>,
+    longest: usize,
     notes: Vec<String>,
 }
 
@@ -105,6 +110,7 @@ struct Opened {
     backend: Backend,
     entries: Vec<(u32, Entry)>,
     strip_space_in_decode: bool,
+    shrink: Option<Shrink>,
     bos: Option<u32>,
     eos: Option<u32>,
     notes: Vec<String>,
@@ -187,8 +193,11 @@ impl Tokenizer {
                 ));
             }
         }
+        let longest = table.iter().flatten().map(|e| e.bytes.len().max(e.text.len())).max().unwrap_or(0);
         Ok(Tokenizer {
             backend: opened.backend,
+            shrink: opened.shrink,
+            longest: longest.max(1),
             table,
             ids,
             settings,
@@ -217,6 +226,12 @@ impl Tokenizer {
                 Ok(ids)
             }
         }
+    }
+
+    /// A number of tokens that the text has at the very least, by its length alone; 0 where a length says
+    /// nothing. It costs nothing beside [`Tokenizer::encode`].
+    pub fn least_tokens(&self, text: &str) -> usize {
+        self.shrink.map_or(0, |shrink| shrink.least(text) / self.longest)
     }
 
     /// Token ids of a text in which nothing is special: `</s>` is four characters. Added tokens that

@@ -104,7 +104,11 @@ impl ToolFormat {
                 continue;
             }
             // Without `strict`, a free choice promises an object and no more.
-            let schema = if forced || tool.strict { tool.schema() } else { serde_json::json!({}) };
+            let schema = if forced || tool.strict {
+                tool.schema()
+            } else {
+                serde_json::json!({ "additionalProperties": true })
+            };
             calls.push((tool.name.as_str(), schema, format!("/tools/{i}/function/parameters")));
         }
         let grammar = ToolGrammar {
@@ -112,6 +116,7 @@ impl ToolFormat {
             arguments_key: self.arguments_key(),
             // A named choice is one call.
             many: parallel && !matches!(choice, ToolChoice::Named(_)),
+            forced,
         };
         env.tool_calls(&grammar, |object| self.lark(env.tokenizer(), object, grammar.many, forced)).map(Some)
     }

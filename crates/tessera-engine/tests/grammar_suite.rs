@@ -87,6 +87,9 @@ fn whatever_the_masks_let_through_is_valid() {
                     Ok(styles) => styles,
                     Err(error) => {
                         count.refused += 1;
+                        if std::env::var_os("SHOW_MISSED").is_some() {
+                            eprintln!("refused: {name}: {}: {error}", group["description"]);
+                        }
                         let why = match &error {
                             GrammarError::Schema { keyword, .. } => keyword.clone(),
                             other => other.to_string(),

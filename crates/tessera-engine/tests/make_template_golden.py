@@ -1,19 +1,26 @@
-"""Makes tests/data/templates.golden.json: what Python's Jinja makes of chat templates.
+"""Makes tests/data/templates.golden.json and constructs.golden.json: what Python's Jinja makes of chat
+templates, and of the constructs in template_constructs.py.
 
     pip install jinja2
-    python3 make_template_golden.py
+    python3 make_template_golden.py                   # both files
+    python3 make_template_golden.py FOLDER... > FILE  # the templates of Hugging Face folders
 
 The environment is the one that transformers sets up. The templates are written for this test in the
-shapes that the named families use.
+shapes that the named families use. Other people's templates are compared by `scripts/compare-templates`
+and not kept.
 """
 
 import json
 import pathlib
+import re
+import sys
 from datetime import datetime, timezone
 
-from jinja2 import ext
+from jinja2 import ext, nodes
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from template_constructs import CONSTRUCTS, VARIABLES
 
 NOW = 1735689599  # 2024-12-31 23:59:59 UTC
 
@@ -64,6 +71,22 @@ CONVERSATIONS = {
         {"role": "tool", "content": '{"t": 3}'},
         {"role": "tool", "content": "sunny"},
     ],
+    "everything": [
+        {"role": "system", "content": "  Be brief. "},
+        {"role": "user", "content": "é 🙂 <b>\"x\"</b>\n"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'}},
+                {"id": "call_2", "type": "function", "function": {"name": "get_weather", "arguments": {}}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "name": "get_weather", "content": "rain"},
+        {"role": "tool", "tool_call_id": "call_2", "name": "get_weather", "content": ""},
+        {"role": "assistant", "content": "It rains."},
+        {"role": "user", "content": ""},
+    ],
 }
 
 
@@ -71,8 +94,44 @@ class Raised(TemplateError):
     """An error that the template itself raises."""
 
 
+class Generation(ext.Extension):
+    """`{% generation %}` marks what the model said; it leaves no text."""
+
+    tags = {"generation"}
+
+    def parse(self, parser):
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller):
+        return caller()
+
+
+class Names(Namespace):
+    """A namespace without names that begin with an underscore."""
+
+    def __init__(*args, **kwargs):
+        self, args = args[0], args[1:]
+        attributes = dict(*args, **kwargs)
+        for name in attributes:
+            Names.check(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name, value):
+        Names.check(name)
+        Namespace.__setitem__(self, name, value)
+
+    @staticmethod
+    def check(name):
+        if isinstance(name, str) and name.startswith("_"):
+            raise TypeError(name)
+
+
 def environment():
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[ext.loopcontrols])
+    env = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
 
     def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
         return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
@@ -82,35 +141,84 @@ def environment():
 
     env.filters["tojson"] = tojson
     env.globals["raise_exception"] = raise_exception
-    env.globals["strftime_now"] = lambda f: datetime.fromtimestamp(NOW, timezone.utc).strftime(f)
+    now = datetime.fromtimestamp(NOW, timezone.utc).replace(tzinfo=None)
+    env.globals["strftime_now"] = now.strftime
+    env.globals["namespace"] = Names
     return env
 
 
-def main():
-    cases = []
-    for name, source in TEMPLATES.items():
-        template = environment().from_string(source)
+def outcome(source, **variables):
+    try:
+        return {"text": environment().from_string(source).render(**variables)}
+    except Raised as error:
+        return {"raised": str(error)}
+    except Exception:
+        return {"failed": True}
+
+
+def cases(templates, tokens, with_tools):
+    """Every template with every conversation."""
+    for name, source in templates.items():
         for what, messages in CONVERSATIONS.items():
-            for tools in (None, TOOLS) if "tool" in name or "date" in name else (None,):
+            for tools in (None, TOOLS) if with_tools(name) else (None,):
                 for generate in (False, True):
-                    try:
-                        text = template.render(
-                            messages=messages,
-                            tools=tools,
-                            documents=None,
-                            add_generation_prompt=generate,
-                            bos_token="<s>",
-                            eos_token="</s>",
-                        )
-                        result = {"text": text}
-                    except Raised as error:
-                        result = {"raised": str(error)}
-                    except (TemplateError, TypeError):
-                        result = {"failed": True}
-                    cases.append({"template": name, "conversation": what, "tools": tools is not None, "generate": generate, **result})
-    out = {"now": NOW, "templates": TEMPLATES, "tools": TOOLS, "conversations": CONVERSATIONS, "cases": cases}
-    path = pathlib.Path(__file__).parent / "data" / "templates.golden.json"
-    path.write_text(json.dumps(out, ensure_ascii=True, indent=1) + "\n")
+                    result = outcome(
+                        source,
+                        messages=messages,
+                        tools=tools,
+                        documents=None,
+                        add_generation_prompt=generate,
+                        **tokens(name),
+                    )
+                    yield {"template": name, "conversation": what, "tools": tools is not None, "generate": generate, **result}
 
 
-main()
+def golden(templates, tokens, with_tools=lambda name: True):
+    found = list(cases(templates, tokens, with_tools))
+    return {"now": NOW, "templates": templates, "tools": TOOLS, "conversations": CONVERSATIONS, "cases": found}
+
+
+def write(name, value):
+    path = pathlib.Path(__file__).parent / "data" / name
+    path.write_text(json.dumps(value, ensure_ascii=True, indent=1) + "\n")
+
+
+def folders(paths):
+    """The templates of folders with a tokenizer_config.json, and their special tokens."""
+    templates, tokens = {}, {}
+    for path in map(pathlib.Path, paths):
+        config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+        template = config.get("chat_template")
+        if isinstance(template, list):
+            template = next((t["template"] for t in template if t["name"] == "default"), None)
+        if template is None:
+            continue
+        name = path.parent.name if path.name == "models" else path.name
+        templates[name] = template
+        texts = {k: config.get(k) for k in ("bos", "eos", "unk", "sep", "pad", "cls", "mask") for k in [k + "_token"]}
+        tokens[name] = {k: v["content"] if isinstance(v, dict) else v for k, v in texts.items() if v is not None}
+    return {**golden(templates, tokens.__getitem__), "tokens": tokens}
+
+
+def main():
+    if sys.argv[1:]:
+        print(json.dumps(folders(sys.argv[1:])))
+        return
+    two = {"bos_token": "<s>", "eos_token": "</s>"}
+    write("templates.golden.json", golden(TEMPLATES, lambda name: two, lambda name: "tool" in name or "date" in name))
+    variables = {
+        **VARIABLES,
+        "messages": CONVERSATIONS["everything"],
+        "tools": TOOLS,
+        "add_generation_prompt": True,
+        "pad_token": "<pad>",
+        **two,
+    }
+    constructs = [{"template": source, **outcome(source, documents=None, **variables)} for source in CONSTRUCTS]
+    # What shows an address or a type of Python differs from run to run and is nothing that a prompt has.
+    constructs = [c for c in constructs if not re.search(r" at 0x|<class|<Template|<built-in", c.get("text", ""))]
+    write("constructs.golden.json", {"now": NOW, "variables": variables, "cases": constructs})
+
+
+if __name__ == "__main__":
+    main()

@@ -199,14 +199,14 @@ fn forced_calls_follow_the_schemas() {
 fn a_schema_that_cannot_be_enforced_is_named_where_it_matters() {
     let tools = Tool::parse_list(&json!([
         {"type": "function", "function": {"name": "a", "parameters": {"type": "object"}}},
-        {"type": "function", "function": {"name": "b", "parameters": {"type": "object", "properties": {"x": {"uniqueItems": true}}}}},
+        {"type": "function", "function": {"name": "b", "parameters": {"type": "object", "properties": {"x": {"pattern": "(?=a)b"}}}}},
     ]))
     .unwrap();
     let error = ToolFormat::Hermes.constraint(&BYTES, &tools, &ToolChoice::Required, true).unwrap_err();
     let GrammarError::Schema { pointer, keyword, .. } = &error else { panic!("{error}") };
     assert_eq!(
         (pointer.as_str(), keyword.as_str()),
-        ("/tools/1/function/parameters/properties/x/uniqueItems", "uniqueItems")
+        ("/tools/1/function/parameters/properties/x/pattern", "pattern")
     );
     assert!(ToolFormat::Hermes.constraint(&BYTES, &tools, &ToolChoice::Named("a".into()), true).is_ok());
     assert!(ToolFormat::Hermes.constraint(&BYTES, &tools, &ToolChoice::Auto, true).unwrap().is_none());

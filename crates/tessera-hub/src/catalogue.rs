@@ -1,6 +1,7 @@
 //! Short names for models, as data: `catalogue.json` in this crate, and after it
 //! `catalogue.json` in the store's root, whose entries win.
 
+use crate::source::ONE_FILE;
 use crate::{Digest, HashKind, HubError, ModelName, Result, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,7 +47,7 @@ pub struct CatalogueSource {
     /// Size of the file, or roughly of the folder.
     #[serde(default)]
     pub bytes: Option<u64>,
-    /// SHA-256 of the file, for sources that are one file.
+    /// SHA-256 of the GGUF file, or of the manifest that a web address names; refused for a folder.
     #[serde(default)]
     pub sha256: Option<String>,
 }
@@ -105,17 +106,25 @@ fn parse(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, CatalogueEntry>> {
             }
         }
         for place in &entry.sources {
-            match Source::parse(&place.source).map_err(|e| bad(format!("{name}: {e}")))? {
-                // A name that leads to a name could lead round in a circle.
-                Source::Catalogue(other) => {
-                    return Err(bad(format!("{name}: the source \"{other}\" is itself a catalogue name")));
-                }
-                Source::Path(_) | Source::Hub { .. } | Source::Url { .. } | Source::Pip { .. } => {}
+            let source = Source::parse(&place.source).map_err(|e| bad(format!("{name}: {e}")))?;
+            // A name that leads to a name could lead round in a circle.
+            if let Source::Catalogue(other) = &source {
+                return Err(bad(format!("{name}: the source \"{other}\" is itself a catalogue name")));
             }
-            if let Some(sha) = &place.sha256
-                && Digest::parse(HashKind::Sha256, sha).is_none()
-            {
+            let Some(sha) = &place.sha256 else { continue };
+            let Some(digest) = Digest::parse(HashKind::Sha256, sha) else {
                 return Err(bad(format!("{name}: \"{sha}\" is not a SHA-256")));
+            };
+            if !source.may_be_one_file() {
+                return Err(bad(format!("{name}: {source}: {ONE_FILE}")));
+            }
+            if let Source::Url { sha256: Some(other), .. } = &source
+                && *other != digest.hex
+            {
+                return Err(bad(format!(
+                    "{name}: the address states SHA-256 {other}, the entry {}",
+                    digest.hex
+                )));
             }
         }
     }
@@ -142,6 +151,10 @@ mod tests {
         let file = home.path().join("catalogue.json");
         std::fs::write(&file, r#"{"smollm2":{"title":"mine","sources":[{"source":"a/b"}]}}"#).unwrap();
         assert_eq!(Catalogue::load(home.path()).unwrap().get("smollm2").unwrap().title, "mine");
+        let stated = |source: &str| {
+            let sha = "0".repeat(64);
+            format!(r#"{{"x":{{"title":"t","sources":[{{"source":"{source}","sha256":"{sha}"}}]}}}}"#)
+        };
         for bad in [
             r#"{"x":{"title":"t","sources":[]}}"#,
             r#"{"x":{"title":"t","sources":[{"source":"y"}]}}"#,
@@ -149,6 +162,10 @@ mod tests {
             r#"{"x":{"title":"t","generation":{"top_p":"1"},"sources":[{"source":"a/b"}]}}"#,
             r#"{"../x":{"title":"t","sources":[{"source":"a/b"}]}}"#,
             r#"{"x":{"title":"t","sources":[{"source":"a/b","sha256":"00"}]}}"#,
+            &stated("https://h.example/m"),
+            &stated("pip://p/folder"),
+            &stated("./folder"),
+            &stated(&format!("https://h.example/m.gguf#sha256={}", "1".repeat(64))),
         ] {
             std::fs::write(&file, bad).unwrap();
             assert!(matches!(Catalogue::load(home.path()), Err(HubError::BadCatalogue { .. })), "{bad}");

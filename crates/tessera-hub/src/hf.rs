@@ -1,11 +1,13 @@
 //! Repositories of the Hugging Face hub, or of a mirror that speaks the same addresses.
 
 use crate::download::{Wanted, download};
-use crate::fetch::Tally;
 use crate::http::Client;
-use crate::mlc::{Listing, MANIFEST_NAMES, Remote, SIDE_FILES, fetch_all, fetch_mlc, fetch_optional};
+use crate::kind::MANIFEST_NAMES;
+use crate::mlc::{Listing, Remote, SIDE_FILES, fetch_all, fetch_mlc, fetch_optional};
 use crate::name::plain;
-use crate::{Digest, Fetched, FileRecord, HashKind, HubError, Result};
+use crate::progress::{Fetched, Tally};
+use crate::source::{ONE_FILE, without_secrets};
+use crate::{Digest, FileRecord, HashKind, HubError, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -39,9 +41,14 @@ pub(crate) fn fetch_hub(
         address: Box::new(move |name| format!("{endpoint}/{repo}/resolve/{at}/{name}")),
         listing,
         manifest: None,
+        sha256: None,
         first_retries: client.settings.retries,
     };
     let missing = |why: String| HubError::NoModelInRepo { repo: repo.to_string(), why };
+    let one_file = || HubError::BadSource {
+        spec: format!("HF://{repo}"),
+        why: format!("a SHA-256 is stated for a folder: {ONE_FILE}"),
+    };
 
     if let Some(file) = file {
         if !file.ends_with(".gguf") {
@@ -52,9 +59,11 @@ pub(crate) fn fetch_hub(
         return Ok(HubFetch { what, records: vec![record], commit });
     }
     let has = |name: &str| remote.listing.as_ref().is_none_or(|l| l.contains_key(name));
-    if MANIFEST_NAMES.iter().any(|name| has(name))
-        && let Some(records) = fetch_mlc(client, &remote, dir, tally)?
-    {
+    let may_be_mlc = MANIFEST_NAMES.iter().any(|name| has(name));
+    if may_be_mlc && sha256.is_some() {
+        return Err(one_file());
+    }
+    if may_be_mlc && let Some(records) = fetch_mlc(client, &remote, dir, tally)? {
         return Ok(HubFetch { what: Fetched::Installed(dir.to_path_buf()), records, commit });
     }
     let Some(listing) = remote.listing.take() else {
@@ -65,6 +74,9 @@ pub(crate) fn fetch_hub(
     let has_config = listing.contains_key("config.json");
     remote.listing = Some(listing);
     if has_weights && has_config {
+        if sha256.is_some() {
+            return Err(one_file());
+        }
         let records = fetch_checkpoint(client, &remote, repo, dir, tally)?;
         return Ok(HubFetch { what: Fetched::Checkpoint(dir.to_path_buf()), records, commit });
     }
@@ -117,7 +129,7 @@ fn list(
     let Some(bytes) = client.get_small(&url, LISTING_LIMIT, retries)? else {
         return Ok((None, None));
     };
-    let bad = |why: String| HubError::BadReply { url: url.clone(), why };
+    let bad = |why: String| HubError::BadReply { url: without_secrets(&url), why };
     let info: Info = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a file list: {e}")))?;
     let is_commit = |s: &String| s.len() == 40 && s.bytes().all(|b| b.is_ascii_hexdigit());
     let mut listing = Listing::new();

@@ -2,22 +2,29 @@
 //! nowhere else, and every failure sorted into "not reachable", "broke off" and "answered N".
 
 use crate::settings::Settings;
-use crate::source::without_password;
+use crate::source::without_secrets;
 use crate::{HubError, Result};
 use std::io::Read;
-use std::time::Duration;
-use ureq::http::{HeaderMap, Response, Uri, header};
-use ureq::{Agent, Body};
+use std::time::{Duration, Instant, SystemTime};
+use ureq::http::{HeaderMap, Response, Uri, Version, header};
+use ureq::{Agent, Body, BodyReader};
 
 const MAX_REDIRECTS: usize = 10;
-/// The longest pause that a server's `Retry-After` is granted.
+/// The longest pause before a repetition, also where a server's `Retry-After` asks for more.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes a second; a body that is slower than this throughout a read time-out has stalled.
+const SLOWEST: u64 = 1 << 10;
+/// Bytes a second, averaged over a whole body, below which its connection is given up and resumed.
+const SLOWEST_BODY: u64 = 16 << 10;
+const LONGEST_BODY: Duration = Duration::from_secs(24 * 3600);
 
 /// What went into a request beside its address.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Ask<'a> {
-    /// First byte wanted, with the entity tag that the bytes before it had.
+    /// First byte wanted, with the strong entity tag that the bytes before it had.
     pub resume: Option<(u64, Option<&'a str>)>,
+    /// The longest body that is of use; the time that it is granted follows from it.
+    pub most: u64,
 }
 
 /// An answer whose redirects have been followed.
@@ -25,6 +32,7 @@ pub(crate) struct Reply {
     pub response: Response<Body>,
     /// SHA-256 that the hub states for a large file, on its own (redirecting) answer.
     pub linked_sha256: Option<String>,
+    read_timeout: Duration,
 }
 
 impl Reply {
@@ -34,6 +42,57 @@ impl Reply {
 
     pub fn header(&self, name: impl header::AsHeaderName) -> Option<&str> {
         self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// Whether the answer says where its body ends. Without, a broken transfer looks like a whole one.
+    pub fn has_end(&self) -> bool {
+        self.stated_len().is_some() || self.is_chunked() && self.response.version() != Version::HTTP_10
+    }
+
+    pub fn stated_len(&self) -> Option<u64> {
+        let empty = !self.is_chunked() && self.header(header::CONTENT_LENGTH) == Some("0");
+        self.response.body().content_length().or(empty.then_some(0))
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.header(header::TRANSFER_ENCODING).is_some_and(|t| {
+            t.rsplit(',').next().is_some_and(|last| last.trim().eq_ignore_ascii_case("chunked"))
+        })
+    }
+
+    /// The body, which ends with an error when it stalls.
+    pub fn into_body(self) -> Steady {
+        let inner = self.response.into_body().into_with_config().limit(u64::MAX).reader();
+        Steady { inner, window: self.read_timeout, since: Instant::now(), got: 0 }
+    }
+}
+
+/// A body that must go on coming: a server that sends a byte now and then satisfies every time-out of
+/// a single read.
+pub(crate) struct Steady {
+    inner: BodyReader<'static>,
+    window: Duration,
+    since: Instant,
+    got: u64,
+}
+
+impl Read for Steady {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.got += n as u64;
+        if n > 0 && self.since.elapsed() >= self.window {
+            let least = (self.window.as_secs_f64() * SLOWEST as f64) as u64;
+            if self.got < least {
+                let why = format!(
+                    "{} bytes in {:.1} seconds, at least {least} are expected",
+                    self.got,
+                    self.since.elapsed().as_secs_f64()
+                );
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why));
+            }
+            (self.since, self.got) = (Instant::now(), 0);
+        }
+        Ok(n)
     }
 }
 
@@ -70,13 +129,15 @@ impl<'a> Client<'a> {
 
     /// One request, redirects followed, not repeated.
     pub fn get(&self, url: &str, ask: Ask<'_>) -> Result<Reply> {
-        let bad = |why: &str| HubError::BadReply { url: without_password(url), why: why.to_string() };
+        let bad = |why: &str| HubError::BadReply { url: without_secrets(url), why: why.to_string() };
         let mut at: Uri = url.parse().map_err(|_| bad("it is not a valid address"))?;
         let mut linked_sha256 = None;
         for _ in 0..=MAX_REDIRECTS {
             let here = origin(&at).ok_or_else(|| bad("it has no host"))?;
             let agent = if is_loopback(&here.host) { &self.direct } else { &self.agent };
-            let mut request = agent.get(at.clone());
+            let most = Duration::from_secs(ask.most / SLOWEST_BODY).min(LONGEST_BODY);
+            let patience = most + self.settings.read_timeout * 2;
+            let mut request = agent.get(at.clone()).config().timeout_recv_body(Some(patience)).build();
             if let (Some(token), true) = (&self.settings.hf_token, self.hub_origin.as_ref() == Some(&here)) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
@@ -89,7 +150,14 @@ impl<'a> Client<'a> {
             let response = request.call().map_err(|e| sort_error(url, &here.host, e))?;
             linked_sha256 = linked_sha256.or_else(|| linked(response.headers()));
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return Ok(Reply { response, linked_sha256 });
+                let coding = response.headers().get(header::CONTENT_ENCODING);
+                let coding = coding.map_or("identity".into(), |c| String::from_utf8_lossy(c.as_bytes()));
+                if response.status().is_success() && !coding.eq_ignore_ascii_case("identity") {
+                    return Err(bad(&format!(
+                        "it is sent as {coding:?}, the bytes as they are were asked for"
+                    )));
+                }
+                return Ok(Reply { response, linked_sha256, read_timeout: self.settings.read_timeout });
             }
             let target = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
             let target = target.ok_or_else(|| bad("a redirect without an address"))?;
@@ -107,49 +175,71 @@ impl<'a> Client<'a> {
     pub fn get_small(&self, url: &str, limit: u64, retries: u32) -> Result<Option<Vec<u8>>> {
         let mut tried = 0;
         loop {
-            let outcome = self.get(url, Ask::default()).and_then(|reply| match reply.status() {
-                200 => read_small(url, reply, limit).map(Some),
-                404 | 410 => Ok(None),
-                _ => Err(status_error(url, &reply)),
-            });
+            let outcome =
+                self.get(url, Ask { resume: None, most: limit }).and_then(|reply| match reply.status() {
+                    200 => read_small(url, reply, limit).map(Some),
+                    404 | 410 => Ok(None),
+                    _ => Err(status_error(url, &reply)),
+                });
             match outcome {
-                Err(e) if is_transient(&e) && tried < retries => self.pause(tried),
+                Err(e) if is_transient(&e) && tried < retries => self.pause(tried, &e),
                 other => return other,
             }
             tried += 1;
         }
     }
 
-    /// Waits before repetition number `tried`.
-    pub fn pause(&self, tried: u32) {
+    /// Waits before repetition number `tried`: longer each time, or as long as the server asked for.
+    pub fn pause(&self, tried: u32, after: &HubError) {
+        let asked = match after {
+            HubError::Status { wait: Some(seconds), .. } => Duration::from_secs(*seconds),
+            _ => Duration::ZERO,
+        };
         let factor = 1u32 << tried.min(10);
-        std::thread::sleep(self.settings.backoff.saturating_mul(factor).min(MAX_PAUSE));
+        std::thread::sleep(self.settings.backoff.saturating_mul(factor).max(asked).min(MAX_PAUSE));
     }
 }
 
 fn read_small(url: &str, reply: Reply, limit: u64) -> Result<Vec<u8>> {
-    let stated = reply.response.body().content_length();
-    let file = without_password(url);
+    let stated = reply.stated_len();
+    let file = without_secrets(url);
     if stated.is_some_and(|n| n > limit) {
         return Err(HubError::TooLarge { file, limit });
     }
+    if !reply.has_end() {
+        return Err(no_end(url));
+    }
     let mut bytes = Vec::new();
-    let read = reply.response.into_body().into_reader().take(limit + 1).read_to_end(&mut bytes);
+    let read = reply.into_body().take(limit + 1).read_to_end(&mut bytes);
     let got = bytes.len() as u64;
     read.map_err(|e| HubError::Network { url: file.clone(), got, why: e.to_string() })?;
     if got > limit {
         return Err(HubError::TooLarge { file, limit });
     }
-    if stated.is_some_and(|n| n != got) {
-        return Err(HubError::Network { url: file, got, why: "the connection closed early".into() });
-    }
     Ok(bytes)
+}
+
+/// For an answer whose body ends with the connection, of a file whose length and digest nobody stated.
+pub(crate) fn no_end(url: &str) -> HubError {
+    let why = "it states no length, so that a broken transfer could not be told from a whole one";
+    HubError::BadReply { url: without_secrets(url), why: why.into() }
 }
 
 /// The error for a status that is no success.
 pub(crate) fn status_error(url: &str, reply: &Reply) -> HubError {
     let status = reply.status();
-    HubError::Status { url: without_password(url), status, login: matches!(status, 401 | 403) }
+    let wait = reply.header(header::RETRY_AFTER).and_then(|v| retry_after(v, SystemTime::now()));
+    HubError::Status { url: without_secrets(url), status, login: matches!(status, 401 | 403), wait }
+}
+
+/// Seconds until the time that `Retry-After` names, as a number of seconds or as a date.
+fn retry_after(value: &str, now: SystemTime) -> Option<u64> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(seconds);
+    }
+    let wait = httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default();
+    Some(wait.as_secs_f64().ceil() as u64)
 }
 
 /// Whether asking again may help.
@@ -172,6 +262,8 @@ fn sort_error(url: &str, host: &str, error: ureq::Error) -> HubError {
     use std::io::ErrorKind as K;
     let why = match &error {
         ureq::Error::Timeout(which) => format!("no answer in time ({which})"),
+        // Its text repeats the address, secrets included.
+        ureq::Error::BadUri(_) => "it is not a valid address".to_string(),
         other => other.to_string(),
     };
     let unreachable = match &error {
@@ -195,7 +287,7 @@ fn sort_error(url: &str, host: &str, error: ureq::Error) -> HubError {
     if unreachable {
         return HubError::Unreachable { host: host.to_string(), why };
     }
-    HubError::Network { url: without_password(url), got: 0, why }
+    HubError::Network { url: without_secrets(url), got: 0, why }
 }
 
 #[derive(PartialEq, Eq)]
@@ -233,6 +325,10 @@ fn join(base: &Uri, target: &str) -> Option<Uri> {
         format!("{scheme}://{rest}")
     } else if target.starts_with('/') {
         format!("{scheme}://{authority}{target}")
+    } else if target.is_empty() {
+        return Some(base.clone());
+    } else if target.starts_with('?') {
+        format!("{scheme}://{authority}{}{target}", base.path())
     } else {
         let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{target}")
@@ -251,6 +347,8 @@ mod tests {
         let to = |t: &str| join(&base, t).map(|u| u.to_string());
         assert_eq!(to("/c").as_deref(), Some("https://h.example:8443/c"));
         assert_eq!(to("c").as_deref(), Some("https://h.example:8443/a/c"));
+        assert_eq!(to("?y").as_deref(), Some("https://h.example:8443/a/b?y"));
+        assert_eq!(to("#z").as_deref(), Some("https://h.example:8443/a/b?x=1"));
         assert_eq!(to("//o.example/c").as_deref(), Some("https://o.example/c"));
         assert_eq!(to("http://o.example/c?y").as_deref(), Some("http://o.example/c?y"));
         assert_eq!(to("file:///etc/passwd"), None);
@@ -265,6 +363,16 @@ mod tests {
         assert!(matches!(sort(refused), HubError::Unreachable { .. }));
         let reset = std::io::ErrorKind::ConnectionReset.into();
         assert!(matches!(sort(reset), HubError::Network { .. }));
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let read = |v| retry_after(v, now);
+        assert_eq!((read("7"), read(" 0 ")), (Some(7), Some(0)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:50:07 GMT"), Some(30));
+        assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "a time that has passed");
+        assert_eq!((read("soon"), read("-1"), read("1.5")), (None, None, None));
     }
 
     #[test]

@@ -11,10 +11,15 @@ mod error;
 mod fetch;
 mod hash;
 mod hf;
+mod home;
 mod http;
+mod kind;
+mod local;
 mod mlc;
 mod name;
+mod part;
 mod pip;
+mod progress;
 mod record;
 mod settings;
 mod source;
@@ -22,15 +27,17 @@ mod store;
 mod wheel;
 
 pub use catalogue::{Catalogue, CatalogueEntry, CatalogueSource};
-pub use check::{Kind, check_folder, kind_of};
+pub use check::check_folder;
 pub use error::HubError;
-pub use fetch::{Event, Fetch, FetchOptions, Fetched, Progress};
+pub use fetch::{Fetch, FetchOptions};
 pub use hash::{Digest, HashKind, hash_file};
-pub use mlc::{MANIFEST_NAMES, ShardFile, shards_of};
+pub use kind::{Kind, MANIFEST_NAMES, RECORD_FILE, kind_of};
+pub use mlc::{ShardFile, shards_of};
 pub use name::ModelName;
-pub use record::{FileRecord, RECORD_FILE, SourceRecord};
+pub use progress::{Event, Fetched, Progress};
+pub use record::{FileRecord, SourceRecord};
 pub use settings::Settings;
-pub use source::Source;
+pub use source::{Source, without_secrets};
 pub use store::{Entry, Resolved, Store, default_home};
 
 /// What every fallible function of this crate returns.

@@ -1,9 +1,11 @@
 //! An MLC folder over HTTP: the manifest first, then the small files, then its shards, two at a time.
 
 use crate::download::{Wanted, download, sniff, sniff_bytes};
-use crate::fetch::Tally;
 use crate::http::Client;
+use crate::kind::MANIFEST_NAMES;
 use crate::name::plain;
+use crate::progress::Tally;
+use crate::source::without_secrets;
 use crate::{Digest, FileRecord, HashKind, HubError, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -11,9 +13,6 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tessera_weights::manifest::{MAX_MANIFEST_LEN, Manifest, Shard};
-
-/// The manifest's names, newest first.
-pub const MANIFEST_NAMES: [&str; 2] = ["tensor-cache.json", "ndarray-cache.json"];
 
 /// Files that may stand beside the manifest and matter to a reader.
 pub(crate) const SIDE_FILES: [&str; 14] = [
@@ -82,6 +81,8 @@ pub(crate) struct Remote<'a> {
     pub listing: Option<Listing>,
     /// The manifest's name, where the user gave it.
     pub manifest: Option<String>,
+    /// Its SHA-256, where the user gave that too.
+    pub sha256: Option<Digest>,
     /// Repetitions of the very first request.
     pub first_retries: u32,
 }
@@ -112,17 +113,18 @@ pub(crate) fn fetch_mlc(
     tally: &Tally<'_>,
 ) -> Result<Option<Vec<FileRecord>>> {
     let Some((manifest_name, manifest)) = fetch_manifest(client, remote)? else { return Ok(None) };
-    let shards = shards_of(&manifest_name, &manifest)?;
     let path = dir.join(&manifest_name);
     std::fs::write(&path, &manifest).map_err(HubError::io(&path))?;
+    let wanted = remote.wanted(dir, &manifest_name, MANIFEST_LIMIT);
+    let checked = check_manifest(remote, &wanted, manifest.len() as u64)?;
+    let shards = shards_of(&manifest_name, &manifest)?;
     if shards.iter().any(|s| s.md5.is_none()) {
         tally.note(&format!(
             "{manifest_name} states no MD5 for some shards: only their length can be checked"
         ));
     }
     let digest = crate::hash_file(&path, HashKind::Sha256)?;
-    let mut records =
-        vec![FileRecord { name: manifest_name, bytes: manifest.len() as u64, digest, checked: false }];
+    let mut records = vec![FileRecord { name: manifest_name, bytes: manifest.len() as u64, digest, checked }];
 
     let total = shards.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes));
     tally.set_total(total);
@@ -150,11 +152,26 @@ fn fetch_manifest(client: &Client<'_>, remote: &Remote<'_>) -> Result<Option<(St
         }
         let retries = if i == 0 { remote.first_retries } else { client.settings.retries };
         if let Some(bytes) = client.get_small(&(remote.address)(name), MANIFEST_LIMIT, retries)? {
-            sniff_bytes(&bytes, name)?;
+            sniff_bytes(&bytes, &without_secrets(&(remote.address)(name)))?;
             return Ok(Some((name.to_string(), bytes)));
         }
     }
     Ok(None)
+}
+
+/// Compares a manifest with what the user and the source state of it. False: nobody states a digest.
+fn check_manifest(remote: &Remote<'_>, wanted: &Wanted, found: u64) -> Result<bool> {
+    let at = without_secrets(&wanted.url);
+    if let Some(expected) = wanted.len.filter(|&len| len != found) {
+        return Err(HubError::WrongSize { file: at, expected, found });
+    }
+    let stated = [&remote.sha256, &wanted.digest].into_iter().flatten();
+    let mut checked = false;
+    for digest in stated {
+        digest.check(&wanted.dest, &at)?;
+        checked = true;
+    }
+    Ok(checked)
 }
 
 fn fetch_side_files(
@@ -171,13 +188,21 @@ fn fetch_side_files(
         let name = names[next].clone();
         next += 1;
         let Some(record) = fetch_optional(client, &remote.wanted(dir, &name, SIDE_FILE_LIMIT), tally)? else {
+            if !SIDE_FILES.contains(&name.as_str()) {
+                tally.note(&format!("{name}: named by mlc-chat-config.json, but not there"));
+            }
             continue;
         };
         records.push(record);
         if name == "mlc-chat-config.json" {
             for extra in tokenizer_files(&dir.join(&name))? {
-                if !names.contains(&extra) && remote.may_have(&extra) {
+                if names.contains(&extra) {
+                    continue;
+                }
+                if remote.may_have(&extra) {
                     names.push(extra);
+                } else {
+                    tally.note(&format!("{extra}: named by mlc-chat-config.json, but not there"));
                 }
             }
         }
@@ -214,7 +239,7 @@ pub(crate) fn fetch_optional(
 }
 
 /// Names in `tokenizer_files` of the chat config that are not among the usual ones.
-fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
+pub(crate) fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(default)]
@@ -222,6 +247,9 @@ fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
     }
     let label = "mlc-chat-config.json";
     let bad = |why: String| HubError::BadManifest { file: label.to_string(), why };
+    if std::fs::metadata(config).map_err(HubError::io(config))?.len() > SIDE_FILE_LIMIT {
+        return Err(HubError::TooLarge { file: config.display().to_string(), limit: SIDE_FILE_LIMIT });
+    }
     let bytes = std::fs::read(config).map_err(HubError::io(config))?;
     let config: Config = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
     for name in &config.tokenizer_files {

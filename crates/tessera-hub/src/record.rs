@@ -1,13 +1,12 @@
 //! `tessera-source.json`: beside the files of an installed model, where they came from.
 
 use crate::hash::Digest;
+use crate::kind::RECORD_FILE;
+use crate::source::without_secrets;
 use crate::{HubError, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// Name of the record inside a model folder.
-pub const RECORD_FILE: &str = "tessera-source.json";
 
 /// Largest record that is read back.
 const MAX_LEN: u64 = 16 << 20;
@@ -15,7 +14,8 @@ const MAX_LEN: u64 = 16 << 20;
 /// Where a model came from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRecord {
-    /// The source as it can be given to `tessera pull`.
+    /// The source as it can be given to `tessera pull`, but for what is secret in an address: the password
+    /// is left out, and `?...` stands for the query.
     pub source: String,
     /// The exact revision, where the source has one (a commit of the hub, a package version).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,9 @@ impl SourceRecord {
         if std::fs::metadata(&path).ok()?.len() > MAX_LEN {
             return None;
         }
-        serde_json::from_slice(&std::fs::read(&path).ok()?).ok()
+        let record: SourceRecord = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        // Records of version 0.1 may hold a query.
+        Some(SourceRecord { source: without_secrets(&record.source), ..record })
     }
 
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {

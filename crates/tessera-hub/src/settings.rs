@@ -1,9 +1,10 @@
 //! What the environment says about sources: endpoint, token, pip, patience.
 
+use crate::source::without_secrets;
 use std::fmt;
 use std::time::Duration;
 
-/// How sources are reached. The token is never shown, not even by `Debug`.
+/// How sources are reached. The token and passwords are never shown, not even by `Debug`.
 #[derive(Clone)]
 pub struct Settings {
     /// Where `org/repo` names live; `HF_ENDPOINT`, default `https://huggingface.co`.
@@ -38,6 +39,13 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The pip command in one line, without passwords in it.
+    pub fn pip_shown(&self) -> String {
+        self.pip.iter().map(|word| without_secrets(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         let python = if cfg!(windows) { "python" } else { "python3" };
@@ -56,9 +64,9 @@ impl Default for Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
-            .field("hf_endpoint", &self.hf_endpoint)
+            .field("hf_endpoint", &without_secrets(&self.hf_endpoint))
             .field("hf_token", &self.hf_token.as_ref().map(|_| "(hidden)"))
-            .field("pip", &self.pip)
+            .field("pip", &self.pip_shown())
             .finish_non_exhaustive()
     }
 }

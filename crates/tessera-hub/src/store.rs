@@ -1,19 +1,17 @@
-//! The model store: `models/<name>/` whole models only, `partial/<name>/` work in progress,
-//! `locks/<name>` one owner per name.
+//! The model store: what is in it, what a name means, and how a finished folder gets its name.
 
-use crate::check::file_names;
-use crate::{
-    Catalogue, HubError, Kind, MANIFEST_NAMES, ModelName, RECORD_FILE, Result, Settings, SourceRecord,
-    kind_of,
-};
+use crate::home::{Home, remove_all};
+use crate::kind::{Kind, MANIFEST_NAMES, file_names, kind_of};
+use crate::{Catalogue, HubError, ModelName, RECORD_FILE, Result, Settings, SourceRecord};
 use serde::Serialize;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-/// A store at some folder. Opening it writes nothing.
+/// A store at some folder. Opening it writes nothing; looking into it only puts back a model that a killed
+/// installation had moved away.
 #[derive(Clone, Debug)]
 pub struct Store {
-    home: PathBuf,
+    pub(crate) home: Home,
     settings: Settings,
 }
 
@@ -40,10 +38,6 @@ pub struct Resolved {
     /// The folder (or the manifest or GGUF file, if the user named one).
     pub path: PathBuf,
 }
-
-/// Exclusive right to change what the store holds under a name; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct NameLock(#[allow(dead_code)] File);
 
 /// `TESSERA_HOME`, or `tessera` in the platform's cache folder.
 pub fn default_home() -> Result<PathBuf> {
@@ -73,12 +67,12 @@ impl Store {
 
     /// A store at a given place.
     pub fn open(home: impl Into<PathBuf>, settings: Settings) -> Store {
-        Store { home: home.into(), settings }
+        Store { home: Home::new(home.into()), settings }
     }
 
     /// The store's root folder.
     pub fn home(&self) -> &Path {
-        &self.home
+        self.home.path()
     }
 
     /// How its sources are reached.
@@ -88,27 +82,26 @@ impl Store {
 
     /// Known names.
     pub fn catalogue(&self) -> Result<Catalogue> {
-        Catalogue::load(&self.home)
+        Catalogue::load(self.home.path())
     }
 
     /// Where a model of this name is when it is installed.
     pub fn model_path(&self, name: &ModelName) -> PathBuf {
-        self.home.join("models").join(name.as_str())
-    }
-
-    pub(crate) fn work_path(&self, name: &ModelName) -> PathBuf {
-        self.home.join("partial").join(name.as_str())
+        self.home.model(name)
     }
 
     /// The folder in which a model is to be built before [`Store::install`]; its parent exists after a
     /// fetch, it itself does not.
     pub fn staging(&self, name: &ModelName) -> PathBuf {
-        self.work_path(name).join("ready")
+        self.home.work(name).join("ready")
     }
 
     /// Installed models, by name.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        let models = self.home.join("models");
+        for name in self.home.unfinished() {
+            self.home.recover(&name)?;
+        }
+        let models = self.home.models();
         let entries = match fs::read_dir(&models) {
             Ok(entries) => entries,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -128,6 +121,7 @@ impl Store {
 
     /// One installed model.
     pub fn entry(&self, name: &ModelName) -> Result<Entry> {
+        self.home.recover(name)?;
         let path = self.model_path(name);
         if !path.is_dir() {
             return Err(self.not_here(name.as_str()));
@@ -155,6 +149,7 @@ impl Store {
             spec.starts_with('.') || path.is_absolute() || spec.ends_with('/') || spec.contains('\\');
         let plain_spec = spec.strip_prefix("HF://").unwrap_or(spec);
         if !is_path && let Ok(name) = ModelName::parse(plain_spec) {
+            self.home.recover(&name)?;
             let installed = self.model_path(&name);
             if installed.is_dir() {
                 return Ok(Resolved { name: Some(name), path: installed });
@@ -173,25 +168,21 @@ impl Store {
 
     /// Deletes an installed model and what an unfinished pull of it left. Returns the bytes freed.
     pub fn remove(&self, name: &ModelName) -> Result<u64> {
-        let (model, work) = (self.model_path(name), self.work_path(name));
+        let (model, work) = (self.model_path(name), self.home.work(name));
         if !model.is_dir() && !work.is_dir() {
             return Err(self.not_here(name.as_str()));
         }
-        let _lock = self.try_lock(name)?;
-        let mut freed = 0;
+        let _lock = self.home.try_lock(name)?;
         if model.is_dir() {
-            freed += folder_bytes(&model);
             // First out of sight, so that a killed removal leaves no half model.
-            let gone = self.home.join("partial").join(format!("{name}.removed"));
-            fs::create_dir_all(self.home.join("partial")).map_err(HubError::io(&gone))?;
+            let gone = work.join("removed");
             remove_all(&gone)?;
+            fs::create_dir_all(&work).map_err(HubError::io(&work))?;
             fs::rename(&model, &gone).map_err(HubError::io(&model))?;
-            remove_all(&gone)?;
         }
-        if work.is_dir() {
-            freed += folder_bytes(&work);
-            remove_all(&work)?;
-        }
+        let freed = folder_bytes(&work);
+        remove_all(&work)?;
+        self.home.sweep();
         Ok(freed)
     }
 
@@ -203,13 +194,16 @@ impl Store {
         }
         source.write(ready)?;
         sync_folder(ready)?;
-        let models = self.home.join("models");
+        let models = self.home.models();
         fs::create_dir_all(&models).map_err(HubError::io(&models))?;
         let target = self.model_path(name);
-        let old = self.home.join("partial").join(format!("{name}.replaced"));
+        let old = self.home.replaced(name);
+        self.home.recover_held(name)?;
         remove_all(&old)?;
         if target.exists() {
-            fs::create_dir_all(self.home.join("partial")).map_err(HubError::io(&old))?;
+            let work = self.home.work(name);
+            fs::create_dir_all(&work).map_err(HubError::io(&work))?;
+            // Killed between the two renames, this one is put back by who looks next (`recover`).
             fs::rename(&target, &old).map_err(HubError::io(&target))?;
         }
         if let Err(e) = fs::rename(ready, &target) {
@@ -220,33 +214,8 @@ impl Store {
             return Err(HubError::io(&target)(e));
         }
         sync_dir(&models);
-        remove_all(&old)?;
-        remove_all(&self.work_path(name))?;
+        remove_all(&self.home.work(name))?;
         Ok(target)
-    }
-
-    fn lock_file(&self, name: &ModelName) -> Result<File> {
-        let dir = self.home.join("locks");
-        fs::create_dir_all(&dir).map_err(HubError::io(&dir))?;
-        let path = dir.join(name.as_str());
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(HubError::io(&path))
-    }
-
-    /// Takes the name, or says that another process has it.
-    pub(crate) fn try_lock(&self, name: &ModelName) -> Result<NameLock> {
-        let file = self.lock_file(name)?;
-        match file.try_lock() {
-            Ok(()) => Ok(NameLock(file)),
-            Err(TryLockError::WouldBlock) => Err(HubError::Busy { name: name.to_string() }),
-            Err(TryLockError::Error(e)) => Err(HubError::io(self.home.join("locks"))(e)),
-        }
-    }
-
-    /// Takes the name, waiting for another process to leave it.
-    pub(crate) fn wait_lock(&self, name: &ModelName) -> Result<NameLock> {
-        let file = self.lock_file(name)?;
-        file.lock().map_err(HubError::io(self.home.join("locks")))?;
-        Ok(NameLock(file))
     }
 }
 
@@ -295,13 +264,6 @@ fn folder_bytes(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .fold(0, u64::saturating_add)
-}
-
-pub(crate) fn remove_all(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(HubError::io(dir)(e)),
-        _ => Ok(()),
-    }
 }
 
 /// The name must not become visible before the bytes are on the disk.

@@ -2,45 +2,9 @@
 
 mod common;
 
-use common::{Answer, Server, installed, quick, shard_body, write_mlc_folder};
-use std::path::PathBuf;
+use common::{Answer, SHARD_0, Server, World, installed, shard_body, write_mlc_folder};
 use std::sync::Mutex;
-use tessera_hub::{Event, Fetch, FetchOptions, Fetched, HubError, Result, Settings, Source, Store};
-
-const SHARD_0: &str = "/m/params_shard_0.bin";
-
-struct World {
-    server: Server,
-    home: tempfile::TempDir,
-    settings: Settings,
-}
-
-impl World {
-    fn new() -> World {
-        let server = Server::start();
-        let folder = tempfile::tempdir().unwrap();
-        write_mlc_folder(folder.path());
-        server.serve_folder("/m", folder.path());
-        let settings = quick(&server.base);
-        World { server, home: tempfile::tempdir().unwrap(), settings }
-    }
-
-    fn store(&self) -> Store {
-        Store::open(self.home.path(), self.settings.clone())
-    }
-
-    fn pull(&self, source: &str) -> Result<Fetch> {
-        self.store().fetch(&Source::parse(source)?, &FetchOptions::default(), &|_| {})
-    }
-
-    fn pull_folder(&self) -> Result<Fetch> {
-        self.pull(&format!("{}/m/", self.server.base))
-    }
-
-    fn shard_part(&self) -> PathBuf {
-        self.home.path().join("partial/m/download/params_shard_0.bin.part")
-    }
-}
+use tessera_hub::{Event, FetchOptions, Fetched, HubError, Source};
 
 #[test]
 fn a_folder_arrives_whole_with_its_record() {
@@ -137,7 +101,7 @@ fn a_wrong_md5_never_gets_its_name() {
     body[7] ^= 0x10;
     world.server.on(SHARD_0, vec![Answer::File { body, etag: "\"v1\"" }]);
     let error = world.pull_folder().unwrap_err();
-    assert!(matches!(&error, HubError::WrongHash { file, kind: "MD5", .. } if file == "params_shard_0.bin"));
+    assert!(matches!(&error, HubError::WrongHash { file, kind: "MD5", .. } if file.ends_with(SHARD_0)));
     assert!(installed(world.home.path()).is_empty());
     assert!(!world.home.path().join("partial/m/download/params_shard_0.bin").exists());
     assert!(!world.shard_part().exists());
@@ -299,4 +263,110 @@ fn redirects_in_a_circle_and_to_strange_places_end() {
     assert!(matches!(world.pull_folder().unwrap_err(), HubError::BadReply { .. }));
     world.server.on(SHARD_0, to("file:///etc/passwd"));
     assert!(matches!(world.pull_folder().unwrap_err(), HubError::BadReply { .. }));
+}
+
+#[test]
+fn the_digest_of_a_manifest_is_compared() {
+    let world = World::new();
+    let served = world.server.base.clone();
+    let at = |sha: &str| format!("{served}/m/ndarray-cache.json#sha256={sha}");
+    let error = world.pull(&at(&"0".repeat(64))).unwrap_err();
+    let HubError::WrongHash { file, kind: "SHA-256", expected, found } = &error else { panic!("{error}") };
+    assert!(file.ends_with("/m/ndarray-cache.json") && *expected == "0".repeat(64), "{error}");
+    assert!(installed(world.home.path()).is_empty() && world.server.seen(SHARD_0).is_empty());
+    let got = world.pull(&at(found)).unwrap();
+    assert!(got.record.files.iter().any(|f| f.name == "ndarray-cache.json" && f.checked));
+
+    for folder in ["/m", "/m/", "/m/other.json"] {
+        let error = world.pull(&format!("{served}{folder}#sha256={}", "0".repeat(64))).unwrap_err();
+        assert!(matches!(&error, HubError::BadSource { why, .. } if why.contains("one file")), "{error}");
+    }
+}
+
+#[test]
+fn a_listing_and_a_catalogue_are_held_to_their_digests() {
+    let world = World::new();
+    let (zeros, sha) = ("0".repeat(64), "3".repeat(40));
+    let folder = tempfile::tempdir().unwrap();
+    write_mlc_folder(folder.path());
+    world.server.serve_folder(&format!("/o/r/resolve/{sha}"), folder.path());
+    let list = |of_manifest: &str| {
+        let listing =
+            format!(r#"{{"sha":"{sha}","siblings":[{{"rfilename":"ndarray-cache.json"{of_manifest}}}]}}"#);
+        world.server.on("/api/models/o/r?blobs=true", vec![Answer::Raw(200, vec![], listing.into_bytes())]);
+    };
+    list(&format!(r#","lfs":{{"sha256":"{zeros}"}}"#));
+    assert!(matches!(world.pull("o/r").unwrap_err(), HubError::WrongHash { .. }));
+    list(r#","size":9"#);
+    assert!(matches!(world.pull("o/r").unwrap_err(), HubError::WrongSize { expected: 9, .. }));
+    list("");
+    let text = format!(r#"{{"c":{{"title":"t","sources":[{{"source":"o/r","sha256":"{zeros}"}}]}}}}"#);
+    std::fs::write(world.home.path().join("catalogue.json"), text).unwrap();
+    let error = world.pull("c").unwrap_err();
+    assert!(matches!(&error, HubError::BadSource { why, .. } if why.contains("folder")), "{error}");
+    world.pull("o/r").unwrap();
+}
+
+#[test]
+fn a_server_that_asks_to_wait_is_waited_for() {
+    let world = World::new();
+    let wait = vec![("Retry-After".to_string(), "1".to_string())];
+    let good = Answer::File { body: shard_body(0), etag: "\"v1\"" };
+    world.server.on(SHARD_0, vec![Answer::Raw(503, wait, vec![]), good]);
+    let start = std::time::Instant::now();
+    world.pull_folder().unwrap();
+    assert!(start.elapsed() >= std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_query_and_a_password_are_used_and_kept_nowhere() {
+    let mut world = World::new();
+    world.settings.retries = 0;
+    let secret = "/x.gguf?token=s3cret&sig=s3cret";
+    let cut = Answer::Cut { body: shard_body(0), etag: "\"v1\"", cut: 1500 };
+    world
+        .server
+        .on(secret, vec![Answer::Status(403), cut, Answer::File { body: shard_body(0), etag: "\"v1\"" }]);
+    let source = format!("{}{secret}", world.server.base.replace("://", "://user:s3cret@"));
+    for _ in 0..2 {
+        let error = world.pull(&source).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+        assert!(error.to_string().starts_with(&format!("{}/x.gguf?...: ", world.server.base)), "{error}");
+    }
+    let got = world.pull(&source).unwrap();
+    assert_eq!(
+        world.server.seen(secret)[2].headers["range"],
+        "bytes=1500-",
+        "resumed under the shown address"
+    );
+    assert_eq!(got.record.source, format!("{}/x.gguf?...", world.server.base));
+    let mut folders = vec![world.home.path().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+                assert!(!text.contains("s3cret"), "{}", path.display());
+            }
+        }
+    }
+    world.settings.hf_endpoint = "https://user:s3cret@h.example".into();
+    world.settings.pip = vec!["pip".into(), "--index-url=https://user:s3cret@h.example/simple".into()];
+    assert!(!format!("{:?}", world.settings).contains("s3cret"));
+}
+
+#[test]
+fn a_tokenizer_that_the_config_names_and_nobody_has_is_said() {
+    let world = World::new();
+    world.server.on("/m/special.tok", vec![Answer::Status(404)]);
+    let notes = Mutex::new(Vec::new());
+    let source = Source::parse(&format!("{}/m/", world.server.base)).unwrap();
+    let tell = |event: Event<'_>| {
+        if let Event::Note(text) = event {
+            notes.lock().unwrap().push(text.to_string());
+        }
+    };
+    world.store().fetch(&source, &FetchOptions::default(), &tell).unwrap();
+    assert_eq!(*notes.lock().unwrap(), ["special.tok: named by mlc-chat-config.json, but not there"]);
 }

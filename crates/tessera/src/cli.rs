@@ -259,6 +259,10 @@ pub struct ServeArgs {
     /// Origin whose pages may ask, such as https://example.org, or * (may be repeated) [default: none]
     #[arg(long, value_name = "ORIGIN")]
     pub cors: Vec<String>,
+    /// Another name that this server is reached by, or * for any (may be repeated) [default: addresses, localhost
+    /// and the machine's own name]
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
     /// Longest body of a request
     #[arg(long, default_value = "4MiB", value_name = "SIZE", value_parser = byte_size)]
     pub max_body: u64,
@@ -498,22 +502,35 @@ pub struct DoctorArgs {}
 
 /// `32MiB`, `16k`, `1000000`, `1.5GB`: K, M, G, T with `i` are powers of 1024, without powers of 1000.
 fn byte_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
-    let number: u64 = digits.parse().map_err(|_| "a whole number with a unit, such as 32MiB".to_string())?;
+    let wrong = || "a number with a unit, such as 32MiB or 1.5GB".to_string();
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kb" => 1000,
         "m" | "mb" => 1000 * 1000,
         "g" | "gb" => 1000 * 1000 * 1000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        other => return Err(format!("unknown unit \"{other}\"; use KiB, MiB, GiB, kB, MB or GB")),
+        "t" | "tb" => 1000 * 1000 * 1000 * 1000,
+        "ki" | "kib" => 1 << 10,
+        "mi" | "mib" => 1 << 20,
+        "gi" | "gib" => 1 << 30,
+        "ti" | "tib" => 1 << 40,
+        other => return Err(format!("unknown unit \"{other}\"; use KiB, MiB, GiB, TiB, kB, MB, GB or TB")),
     };
-    match number.checked_mul(factor) {
-        Some(0) | None => Err("must be between 1 byte and 2^64 bytes".into()),
-        Some(bytes) => Ok(bytes),
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
+    let number: u64 = whole.parse().map_err(|_| wrong())?;
+    // Parts of a byte are no size; nine places are more than enough.
+    let places =
+        u32::try_from(part.len()).ok().filter(|places| (1..=9).contains(places)).ok_or_else(wrong)?;
+    let part: u128 = part.parse().map_err(|_| wrong())?;
+    let (part, rest) =
+        (part * u128::from(factor) / 10u128.pow(places), part * u128::from(factor) % 10u128.pow(places));
+    if rest != 0 {
+        return Err(format!("{text} is not a whole number of bytes"));
+    }
+    match u64::try_from(u128::from(number) * u128::from(factor) + part) {
+        Ok(0) | Err(_) => Err("must be between 1 byte and 2^64 bytes".into()),
+        Ok(bytes) => Ok(bytes),
     }
 }
 
@@ -555,7 +572,12 @@ mod tests {
         assert_eq!(byte_size("32MiB"), Ok(32 << 20));
         assert_eq!(byte_size("16kb"), Ok(16_000));
         assert_eq!(byte_size("5"), Ok(5));
-        for bad in ["", "MiB", "-1", "1.5", "0", "9999999999999GiB", "3 parsecs"] {
+        assert_eq!(byte_size("1.5GB"), Ok(1_500_000_000));
+        assert_eq!(byte_size("0.5 TiB"), Ok(1 << 39));
+        assert_eq!(byte_size("2T"), Ok(2_000_000_000_000));
+        for bad in
+            ["", "MiB", "-1", "1.5", "0", "9999999999999GiB", "3 parsecs", "1.", ".5k", "1.2.3k", "0.0001k"]
+        {
             assert!(byte_size(bad).is_err(), "{bad:?} was accepted");
         }
     }

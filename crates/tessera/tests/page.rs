@@ -5,7 +5,6 @@
 
 mod common;
 #[path = "http/server.rs"]
-#[allow(dead_code)] // the client half is for tests of the API
 mod server;
 
 use server::{Server, home};

@@ -1,5 +1,6 @@
 //! The engine's thread: admit, plan, step, emit.
 
+use super::masks::{Done, Masks};
 use super::running::Running;
 use super::{Shared, Submission, lock};
 use crate::generate::FinishReason;
@@ -12,15 +13,24 @@ use crate::tokenizer::Tokenizer;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tessera_compute::batch::Want;
 
 /// Serves until the engine is closed.
-pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>) {
+pub(super) fn run(shared: &Arc<Shared>, mut model: Model, tokenizer: &Arc<Tokenizer>) {
     let _ended = Ended(shared);
     model.keep_prefixes(shared.options.prefix_cache);
+    let waker = Arc::downgrade(shared);
+    let masks = Masks::new(move || {
+        if let Some(shared) = waker.upgrade() {
+            // Taken so that the thread cannot miss it between its look and its sleep.
+            let _inbox = shared.inbox();
+            shared.wake.notify_one();
+        }
+    });
     let mut worker = Worker {
         shared,
+        masks,
         tokenizer,
         model,
         waiting: FairQueue::default(),
@@ -33,6 +43,7 @@ pub(super) fn run(shared: &Shared, mut model: Model, tokenizer: &Arc<Tokenizer>)
     while worker.receive() {
         worker.drop_cancelled();
         worker.admit();
+        worker.resume();
         worker.step();
         worker.publish();
     }
@@ -54,6 +65,7 @@ impl Drop for Ended<'_> {
 struct Worker<'a> {
     shared: &'a Shared,
     tokenizer: &'a Arc<Tokenizer>,
+    masks: Masks,
     model: Model,
     waiting: FairQueue<Submission>,
     /// Oldest first; they come before all that wait.
@@ -63,6 +75,12 @@ struct Worker<'a> {
     admitted: u64,
     stats: EngineStats,
 }
+
+/// How long the thread sleeps at most while all sequences wait for masks.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+/// How long masks are waited for after a step: at least this, or this part of the step's time.
+const GRACE: Duration = Duration::from_millis(1);
+const GRACE_PART: u32 = 8;
 
 /// What a step did for one sequence.
 type Outcome = (Vec<SlotEvent>, Result<Taken, Failure>);
@@ -79,6 +97,13 @@ impl Worker<'_> {
         let mut inbox = self.shared.inbox();
         while idle && inbox.submitted.is_empty() && inbox.closes.is_none() {
             inbox = self.shared.wake.wait(inbox).unwrap_or_else(|e| e.into_inner());
+        }
+        // Nobody can go on before a mask is there.
+        let stalled =
+            !idle && !self.running.is_empty() && self.running.iter().all(|one| one.stalled.is_some());
+        if stalled && inbox.submitted.is_empty() && inbox.closes.is_none() && !self.masks.any_done() {
+            let waited = self.shared.wake.wait_timeout(inbox, LONGEST_WAIT);
+            inbox = waited.unwrap_or_else(|e| e.into_inner()).0;
         }
         for submission in inbox.submitted.drain(..) {
             self.waiting.push(submission.request.flow, submission);
@@ -239,6 +264,9 @@ impl Worker<'_> {
 
     fn ready(&self) -> Vec<Ready> {
         let one = |one: &Running| {
+            if one.stalled.is_some() {
+                return Ready { pending: 0, prefill: false };
+            }
             let held = one.sequence.tokens.len();
             let pending = one.slot.limit(held, one.slot.pending(held));
             let pending = self.model.span_limit(held, one.slot.prompt_len(), pending);
@@ -261,6 +289,8 @@ impl Worker<'_> {
             }
             let mut youngest = self.running.pop()?;
             self.stats.preemptions += 1;
+            // Its rows are computed again with its pages.
+            youngest.stalled = None;
             self.model.remember(&mut youngest.sequence, true);
             self.model.release(std::mem::take(&mut youngest.sequence));
             let place = self.preempted.partition_point(|other| other.order < youngest.order);
@@ -275,7 +305,9 @@ impl Worker<'_> {
         room: usize,
         outcomes: &mut [Option<Outcome>],
     ) {
-        let Worker { model, running, stats, .. } = self;
+        let Worker { model, running, preempted, masks, stats, .. } = self;
+        let orders: Vec<u64> = running.iter().map(|one| one.order).collect();
+        let mut asked = 0;
         let mut fed = Vec::with_capacity(members.len());
         let mut want = Want::Greedy;
         let mut free = model.kv().available();
@@ -308,18 +340,30 @@ impl Worker<'_> {
                 slots.push(&mut one.slot);
             }
         }
+        for (i, slot) in members.iter().zip(&mut slots) {
+            if let Some(constraint) = slot.lend() {
+                asked += 1;
+                masks.ask(orders[*i], constraint);
+            }
+        }
+        drop(slots);
         let begun = Instant::now();
         let step = AssertUnwindSafe(move || {
             let model = model;
             model.forward(&mut feeds, want)
         });
-        let output = with_masks(&mut slots, move || match catch_unwind(step) {
+        let output = match catch_unwind(step) {
             Ok(output) => output.map_err(|error| error.to_string()),
             Err(panic) => Err(format!("the model's step failed: {}", message(&*panic))),
-        });
+        };
+        let took = begun.elapsed();
         stats.steps += 1;
         stats.fed_tokens += fed.iter().map(|(tokens, _)| tokens.len() as u64).sum::<u64>();
-        stats.busy_seconds += begun.elapsed().as_secs_f64();
+        stats.busy_seconds += took.as_secs_f64();
+        if asked > 0 {
+            let until = Instant::now() + GRACE.max(took / GRACE_PART);
+            masks.collect(asked, until).into_iter().for_each(|done| give_back(running, preempted, done));
+        }
         let rows = |(tokens, pick): &(Vec<u32>, Pick)| match pick {
             Pick::None => 0,
             Pick::Last => 1,
@@ -327,20 +371,35 @@ impl Worker<'_> {
         };
         let picked: usize = fed.iter().map(rows).sum();
         let mut first = 0;
-        for ((i, slot), fed) in members.iter().zip(slots).zip(&fed) {
-            let mut events = Vec::new();
-            let taken = match &output {
+        for (i, fed) in members.iter().zip(&fed) {
+            let (one, n) = (&mut running[*i], rows(fed));
+            match &output {
                 Ok(output) => {
                     let part = Rows::new(output, picked, first);
-                    catch_unwind(AssertUnwindSafe(|| slot.take(part, &mut events)))
-                        .map_err(|panic| Failure::internal(format!("it failed: {}", message(&*panic))))
-                        .and_then(|taken| taken.map_err(Failure::from))
+                    match one.slot.is_away() {
+                        true => one.stalled = Some((part.kept(n), n)),
+                        false => outcomes[*i] = Some(taken(&mut one.slot, part)),
+                    }
                 }
-                Err(error) => Err(Failure::internal(error.clone())),
-            };
-            first += rows(fed);
-            outcomes[*i] = Some((events, taken));
+                Err(error) => outcomes[*i] = Some((Vec::new(), Err(Failure::internal(error.clone())))),
+            }
+            first += n;
         }
+    }
+
+    /// Lets those go on whose masks have come.
+    fn resume(&mut self) {
+        let done = self.masks.collect(0, Instant::now());
+        done.into_iter().for_each(|done| give_back(&mut self.running, &mut self.preempted, done));
+        if self.running.iter().all(|one| one.stalled.is_none() || one.slot.is_away()) {
+            return;
+        }
+        let resumed = |one: &mut Running| {
+            let (output, n) = one.stalled.take_if(|_| !one.slot.is_away())?;
+            Some(taken(&mut one.slot, Rows::new(&output, n, 0)))
+        };
+        let outcomes = self.running.iter_mut().map(resumed).collect();
+        self.emit(outcomes);
     }
 
     /// Hands events out, keeps what others may use, and lets go who has ended.
@@ -397,18 +456,20 @@ impl From<SlotError> for Failure {
     }
 }
 
-/// Runs a step while another thread computes the masks that are needed after it.
-fn with_masks<T>(slots: &mut [&mut Slot], run: impl FnOnce() -> T) -> T {
-    let wanting: Vec<&mut &mut Slot> = slots.iter_mut().filter(|slot| slot.wants_mask()).collect();
-    if wanting.is_empty() {
-        return run();
+/// Brings a constraint home. Its sequence may have ended.
+fn give_back(running: &mut [Running], preempted: &mut VecDeque<Running>, done: Done) {
+    if let Some(one) = running.iter_mut().chain(preempted).find(|one| one.order == done.order) {
+        one.slot.give_back(done.constraint, done.mask);
     }
-    std::thread::scope(|scope| {
-        let masks = || wanting.into_iter().for_each(|slot| slot.prepare());
-        // Without a thread each mask is computed when it is asked for.
-        let _ = std::thread::Builder::new().name("tessera-masks".to_owned()).spawn_scoped(scope, masks);
-        run()
-    })
+}
+
+/// What a step did for a sequence.
+fn taken(slot: &mut Slot, rows: Rows<'_>) -> Outcome {
+    let mut events = Vec::new();
+    let taken = catch_unwind(AssertUnwindSafe(|| slot.take(rows, &mut events)))
+        .map_err(|panic| Failure::internal(format!("it failed: {}", message(&*panic))))
+        .and_then(|taken| taken.map_err(Failure::from));
+    (events, taken)
 }
 
 /// What a panic said.

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use tessera_compute::batch::Output;
 
 /// Where a request's events go. If it is dropped before the last event, because the engine's thread
 /// panicked, that is the last event: nobody waits for one that cannot come.
@@ -27,6 +28,8 @@ pub(super) struct Running {
     /// Whether the end of its prompt was offered to others.
     pub offered: bool,
     pub cached_tokens: usize,
+    /// The rows of its last step, which wait for a mask, and how many there are.
+    pub stalled: Option<(Output, usize)>,
     outlet: Outlet,
     submitted: Instant,
     started: Instant,
@@ -90,6 +93,7 @@ impl Running {
             sequence,
             offered: false,
             cached_tokens,
+            stalled: None,
             outlet,
             submitted,
             started,
@@ -129,7 +133,7 @@ impl Running {
             prefill: first - self.started,
             decode: now - first,
         };
-        let text = self.slot.finish();
+        let text = self.slot.finish(finish_reason);
         self.outlet.emit(EngineEvent::Done { text, finish_reason, usage, timing });
     }
 

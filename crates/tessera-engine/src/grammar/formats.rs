@@ -1,7 +1,8 @@
 //! Values of `format` as patterns.
 //!
 //! What a pattern matches is always valid; some valid texts are left out where a pattern cannot tell
-//! them from others (leap seconds, addresses of more than about 250 characters, IPv6 with an IPv4 tail).
+//! them from others (leap seconds, addresses of more than about 250 characters, IPv6 with an IPv4 tail,
+//! letters beyond ASCII in `idn-` and `iri-` formats, groups in `regex`).
 
 const DATE: &str = concat!(
     // The year 0000 is left out: few libraries know it.
@@ -105,23 +106,41 @@ const URI: &str = concat!(
 );
 const JSON_POINTER: &str = "(?:/(?:[^~/]|~[01])*)*";
 
-/// Formats that are enforced, for messages.
-pub(super) const KNOWN: &str =
-    "date, date-time, time, duration, email, hostname, ipv4, ipv6, uuid, uri, json-pointer";
+/// A reference relative to something, without a template's braces and without letters beyond ASCII, so that
+/// it is also one of the kinds that allow more.
+const RELATIVE: &str = concat!(
+    // Before the first slash a colon would end a scheme; two slashes would begin a host.
+    "(?:/|/?(?:[A-Za-z0-9._~!$&'()*+,;=@-]|%[0-9A-Fa-f]{2})+(?:/",
+    pchar!(),
+    "+)*/?)?(?:\\?(?:",
+    pchar!(),
+    "|[/?])*)?(?:#(?:",
+    pchar!(),
+    "|[/?])*)?",
+);
+const RELATIVE_JSON_POINTER: &str = "(?:0|[1-9][0-9]{0,8})(?:#|(?:/(?:[^~/]|~[01])*)*)";
+/// Regular expressions without groups, which every engine reads.
+const REGEX: &str = concat!(
+    "\\^?(?:(?:[A-Za-z0-9_ /:;,@%&=~<>'\"!.-]|\\\\[dDwWsS.*+?^$|/()\\[\\]{}]",
+    "|\\[\\^?(?:[A-Za-z0-9_.]|\\\\[dws]){1,20}\\])(?:[*+?]|\\{[1-9]\\})?)*\\$?",
+);
 
-/// The pattern of a format, for the whole string.
+/// The pattern of a format, for the whole string; none for words that no edition of JSON Schema defines.
 pub(super) fn pattern(format: &str) -> Option<String> {
     let body = match format {
         "date" => DATE.to_owned(),
         "time" => TIME.to_owned(),
         "date-time" => format!("{DATE}T{TIME}"),
         "duration" => DURATION.to_owned(),
-        "email" => EMAIL.to_owned(),
-        "hostname" => HOSTNAME.to_owned(),
+        "email" | "idn-email" => EMAIL.to_owned(),
+        "hostname" | "idn-hostname" => HOSTNAME.to_owned(),
         "ipv4" => IPV4.to_owned(),
         "ipv6" => IPV6.to_owned(),
         "uuid" => UUID.to_owned(),
-        "uri" => URI.to_owned(),
+        "uri" | "iri" => URI.to_owned(),
+        "uri-reference" | "iri-reference" | "uri-template" => format!("(?:{URI}|{RELATIVE})"),
+        "regex" => REGEX.to_owned(),
+        "relative-json-pointer" => RELATIVE_JSON_POINTER.to_owned(),
         "json-pointer" => JSON_POINTER.to_owned(),
         _ => return None,
     };

@@ -2,9 +2,12 @@
 
 use super::{GrammarError, JsonSpacing, MAX_LARK, MAX_REGEX, schema};
 use serde_json::{Map, Value};
+use std::fmt::Write;
 
 /// Depth of brackets; llguidance reads them by recursion.
 const MAX_DEPTH: usize = 100;
+/// Most parts of a regex with its repetitions written out.
+pub(super) const MAX_PARTS: usize = 1_000_000;
 
 fn invalid(what: &'static str, message: impl Into<String>) -> GrammarError {
     GrammarError::Invalid { what, message: message.into() }
@@ -21,6 +24,7 @@ fn limit(what: &str, found: usize, limit: usize) -> Result<(), GrammarError> {
 pub(super) fn check_regex(regex: &str) -> Result<(), GrammarError> {
     limit("length of the regex in bytes", regex.len(), MAX_REGEX)?;
     limit("depth of groups in the regex", depth(regex.bytes()), MAX_DEPTH)?;
+    limit("the regex with its repetitions written out", parts(regex.as_bytes()), MAX_PARTS)?;
     if regex.bytes().rev().take_while(|b| *b == b'\\').count() % 2 == 1 {
         return Err(invalid("regex", "\\ at the end"));
     }
@@ -45,10 +49,53 @@ fn depth(bytes: impl Iterator<Item = u8>) -> usize {
     most
 }
 
+/// How long a regex is with every `{n,m}` written out; about, since strings of grammars count as regexes.
+fn parts(bytes: &[u8]) -> usize {
+    // What comes before the last part of each open group, and the last part.
+    let mut open = vec![(0usize, 0usize)];
+    let mut i = 0;
+    while let Some(byte) = bytes.get(i) {
+        i += 1;
+        let mut part = 1;
+        match byte {
+            b'(' => {
+                open.push((0, 0));
+                continue;
+            }
+            b')' if open.len() > 1 => {
+                let (before, last) = open.pop().unwrap_or_default();
+                part = before.saturating_add(last);
+            }
+            b'[' => i += bytes[i..].iter().position(|b| *b == b']' || *b == b'\n').map_or(0, |n| n + 1),
+            b'\\' => i += 1,
+            b'{' => {
+                let inside = &bytes[i..i + bytes[i..].iter().take(20).position(|b| *b == b'}').unwrap_or(0)];
+                let numbers = inside
+                    .split(|b| *b == b',')
+                    .filter_map(|n| std::str::from_utf8(n).ok()?.trim().parse().ok());
+                if let Some(most) = numbers.max().filter(|n: &usize| *n > 0) {
+                    i += inside.len() + 1;
+                    if let Some((_, last)) = open.last_mut() {
+                        *last = last.saturating_mul(most);
+                    }
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        if let Some((before, last)) = open.last_mut() {
+            *before = before.saturating_add(*last);
+            *last = part;
+        }
+    }
+    open.iter().fold(0, |sum, (before, last)| sum.saturating_add(*before).saturating_add(*last))
+}
+
 /// The grammar with its JSON schemas replaced by what is enforced exactly.
 pub(super) fn checked(grammar: &str) -> Result<String, GrammarError> {
     limit("length of the grammar in bytes", grammar.len(), MAX_LARK)?;
     limit("depth of brackets in the grammar", depth(grammar.bytes()), MAX_DEPTH)?;
+    limit("the grammar with its repetitions written out", parts(grammar.as_bytes()), MAX_PARTS)?;
     if grammar.trim().is_empty() {
         return Err(invalid("grammar", "empty"));
     }
@@ -76,11 +123,12 @@ pub(super) fn checked(grammar: &str) -> Result<String, GrammarError> {
             None => return Err(invalid("grammar", "%json without a schema after it")),
         };
         let end = start + values.byte_offset();
-        let mut normalizer = schema::Normalizer::default();
-        let root = normalizer.add(&value, "%json")?;
+        let mut normalizer = schema::Normalizer::new(schema::Mode::default());
+        let root = normalizer.add(&value, "%json", false)?;
         out.push_str(&grammar[rest..start]);
         // Errors of llguidance name its own line of the grammar.
-        out.push_str(&embedded(normalizer, root, JsonSpacing::Free)?.0);
+        let written = embedded(normalizer, schema::reference(root), JsonSpacing::Free)?;
+        let _ = write!(out, " {} ", written.schema);
         rest = end;
         from = end;
     }
@@ -90,17 +138,14 @@ pub(super) fn checked(grammar: &str) -> Result<String, GrammarError> {
 
 /// What follows `%json` in a grammar.
 pub(super) fn embedded(
-    normalizer: schema::Normalizer,
-    root: Value,
+    normalizer: schema::Normalizer<'_>,
+    root: Map<String, Value>,
     spacing: JsonSpacing,
-) -> Result<(String, schema::Places), GrammarError> {
+) -> Result<schema::Written, GrammarError> {
     let mut whole = Map::new();
     whole.insert("x-guidance".to_owned(), spacing.options());
-    if let Value::Object(root) = root {
-        whole.extend(root);
-    }
-    let (schema, places) = normalizer.finish(whole)?;
-    Ok((format!(" {schema} "), places))
+    whole.extend(root);
+    normalizer.finish(whole)
 }
 
 /// Whether `word =` stands in the grammar's code.
@@ -169,11 +214,23 @@ mod tests {
     }
 
     #[test]
+    fn repetitions_multiply() {
+        assert_eq!(parts(b"abc"), 3);
+        assert_eq!(parts(br"a{3}[xyz]{2,5}\d\{9}"), 3 + 5 + 1 + 3);
+        assert_eq!(parts(b"(ab{10}|c){100}d"), 12 * 100 + 1 + 100);
+        assert!(check_regex(&(0..8).fold("a".to_owned(), |r, _| format!("({r}){{100}}"))).is_err());
+        assert!(check_regex("(([a-z0-9]{1,63}[.]){1,8}[a-z]{2,63}){1,20}").is_ok());
+    }
+
+    #[test]
     fn schemas_inside_are_checked() {
         let text = checked("start: \"a\" %json {\"type\": \"string\", \"maxLength\": 3} \"b\"").unwrap();
         assert!(text.starts_with("start: \"a\" %json {\"x-guidance\"") && text.ends_with(" \"b\""), "{text}");
-        let error = checked("start: %json {\"not\": {\"type\": \"null\"}}").unwrap_err();
-        assert!(matches!(&error, GrammarError::Schema { keyword, .. } if keyword == "not"), "{error}");
+        let error = checked("start: %json {\"uniqueItems\": true}").unwrap_err();
+        assert!(
+            matches!(&error, GrammarError::Schema { keyword, .. } if keyword == "uniqueItems"),
+            "{error}"
+        );
         assert!(checked("start: %json").is_err());
         assert!(checked("start: x\nx[stop=\"a\"]: /b/").is_err());
     }

@@ -5,6 +5,7 @@
 //! character classes that every engine reads alike. What has no such form (look-around, back references,
 //! word boundaries, Unicode properties) is refused.
 
+use super::lark::MAX_PARTS;
 use std::fmt::Write;
 
 /// Longest pattern that is read.
@@ -63,10 +64,25 @@ pub(super) fn whole(pattern: &str) -> Result<String, String> {
     if parser.at < chars.len() {
         return Err(parser.wrong("a closing parenthesis without an opening one"));
     }
+    let parts = parts(&node);
+    if parts > MAX_PARTS {
+        return Err(format!("{parts} parts with its repetitions written out, at most {MAX_PARTS} are taken"));
+    }
     let mut out = String::from("^(?:");
     search(&node, false, false, &mut out)?;
     out.push_str(")$");
     Ok(out)
+}
+
+/// How many parts a pattern has with its repetitions written out.
+fn parts(node: &Node) -> usize {
+    match node {
+        Node::Class(_) | Node::Start | Node::End => 1,
+        Node::Concat(nodes) | Node::Alternatives(nodes) => {
+            nodes.iter().fold(1, |sum, node| sum.saturating_add(parts(node)))
+        }
+        Node::Repeat(node, min, max) => parts(node).saturating_mul(max.unwrap_or(*min).max(1) as usize),
+    }
 }
 
 /// Writes a node of which nothing but anchors says where it begins and ends.

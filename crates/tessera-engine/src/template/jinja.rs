@@ -1,12 +1,14 @@
 //! Hugging Face's `chat_template`: Jinja, as `transformers` runs it.
 
+use super::arguments::{Arguments, fail, text};
+use super::source::prepare;
 use super::strftime::strftime;
 use super::{Message, RenderOptions, TemplateError};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
-use serde_json::Value as Json;
-use tessera_weights::chat_config::python_json::{Style, to_string};
+use minijinja::value::{Rest, Serde, Value, ValueKind, ValueOrKwargs};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior};
+use serde_json::{Map, Value as Json};
+use tessera_weights::chat_config::python_json::float;
 
 /// Longest template that is taken; the longest known ones are about 30 kB.
 const MAX_TEMPLATE: usize = 1 << 20;
@@ -27,8 +29,8 @@ pub struct JinjaTemplate {
     tool_environment: Option<Environment<'static>>,
     source: String,
     file: &'static str,
-    bos_token: String,
-    eos_token: String,
+    /// By their names, `bos_token` and others.
+    special_tokens: Map<String, Json>,
 }
 
 impl std::fmt::Debug for JinjaTemplate {
@@ -40,23 +42,23 @@ impl std::fmt::Debug for JinjaTemplate {
 impl JinjaTemplate {
     /// Compiles a template. `bos_token` and `eos_token` are texts that it may put in.
     pub fn new(source: &str, bos_token: &str, eos_token: &str) -> Result<JinjaTemplate, TemplateError> {
-        JinjaTemplate::compile("chat_template", source, None, bos_token, eos_token)
+        let tokens = [("bos_token", bos_token), ("eos_token", eos_token)];
+        let tokens = tokens.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect();
+        JinjaTemplate::compile("chat_template", source, None, tokens)
     }
 
     fn compile(
         file: &'static str,
         source: &str,
         with_tools: Option<&str>,
-        bos_token: &str,
-        eos_token: &str,
+        special_tokens: Map<String, Json>,
     ) -> Result<JinjaTemplate, TemplateError> {
         Ok(JinjaTemplate {
             environment: environment(file, source)?,
             tool_environment: with_tools.map(|source| environment(file, source)).transpose()?,
             source: source.to_owned(),
             file,
-            bos_token: bos_token.to_owned(),
-            eos_token: eos_token.to_owned(),
+            special_tokens,
         })
     }
 
@@ -70,15 +72,12 @@ impl JinjaTemplate {
                 .map_err(|e| TemplateError::File { file, what: format!("invalid JSON: {e}") })
         };
         let config = json("tokenizer_config.json")?;
-        let token = |key: &str| -> String {
-            config[key].as_str().or_else(|| config[key]["content"].as_str()).unwrap_or_default().to_owned()
-        };
-        let (bos, eos) = (token("bos_token"), token("eos_token"));
+        let tokens = special_tokens(&config, &json("special_tokens_map.json")?);
         if let Some(bytes) = lookup("chat_template.jinja") {
             let file = "chat_template.jinja";
             let source = String::from_utf8(bytes)
                 .map_err(|e| TemplateError::File { file, what: format!("not UTF-8: {e}") })?;
-            return JinjaTemplate::compile(file, &source, None, &bos, &eos).map(Some);
+            return JinjaTemplate::compile(file, &source, None, tokens).map(Some);
         }
         let own = json("chat_template.json")?;
         let (file, field) = match &own["chat_template"] {
@@ -99,7 +98,7 @@ impl JinjaTemplate {
             },
             other => return Err(wrong(&format!("expected a string or a list, found {other}"))),
         };
-        JinjaTemplate::compile(file, source, tools, &bos, &eos).map(Some)
+        JinjaTemplate::compile(file, source, tools, tokens).map(Some)
     }
 
     /// The template's text.
@@ -109,25 +108,28 @@ impl JinjaTemplate {
 
     /// Text of the first token, as the folder names it.
     pub fn bos_token(&self) -> &str {
-        &self.bos_token
+        self.special_token("bos_token")
     }
 
     /// Text of the last token, as the folder names it.
     pub fn eos_token(&self) -> &str {
-        &self.eos_token
+        self.special_token("eos_token")
+    }
+
+    fn special_token(&self, name: &str) -> &str {
+        self.special_tokens.get(name).and_then(Json::as_str).unwrap_or_default()
     }
 
     /// Renders a conversation.
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<String, TemplateError> {
         let wrong = |what: String| TemplateError::Jinja { file: self.file.to_owned(), what };
-        let mut context = options.variables.clone();
+        let mut context = self.special_tokens.clone();
+        context.extend(options.variables.clone());
         let input = serde_json::to_value(messages).map_err(|e| wrong(e.to_string()))?;
         let size = messages.iter().map(|m| m.content.as_ref().map_or(64, String::len)).sum::<usize>()
             + options.tools.as_ref().map_or(0, |t| t.to_string().len());
         context.insert("messages".to_owned(), input);
         context.insert("add_generation_prompt".to_owned(), options.add_generation_prompt.into());
-        context.insert("bos_token".to_owned(), self.bos_token.as_str().into());
-        context.insert("eos_token".to_owned(), self.eos_token.as_str().into());
         // Templates test `tools is not none`, so it has to be there.
         context.insert("tools".to_owned(), options.tools.clone().unwrap_or(Json::Null));
         context.insert("documents".to_owned(), Json::Null);
@@ -139,9 +141,7 @@ impl JinjaTemplate {
         environment.set_fuel(Some(FUEL.saturating_add(FUEL_PER_BYTE.saturating_mul(size as u64))));
         let now = options.now;
         environment.add_function("strftime_now", move |format: String| -> Result<String, Error> {
-            let fail = |what: String| Error::new(ErrorKind::InvalidOperation, what);
-            let now =
-                now.ok_or_else(|| fail("the template asks for the date and none was given".to_owned()))?;
+            let now = now.ok_or_else(|| fail("the template asks for the date and none was given"))?;
             strftime(now, &format).map_err(|f| fail(format!("strftime_now: the format {f} is not known")))
         });
         let template = environment.get_template(NAME).map_err(|e| wrong(describe(&e)))?;
@@ -167,64 +167,61 @@ fn environment(file: &'static str, source: &str) -> Result<Environment<'static>,
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_recursion_limit(MAX_DEPTH);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(super::python::method);
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::None => out.write_str("None").map_err(Error::from),
         ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" }).map_err(Error::from),
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(f) if f.is_finite() => out.write_str(&float(f)).map_err(Error::from),
+            Ok(f) => out.write_str(&f.to_string().to_lowercase()).map_err(Error::from),
+            Err(_) => minijinja::escape_formatter(out, state, value),
+        },
         _ => minijinja::escape_formatter(out, state, value),
     });
-    environment.add_filter("tojson", tojson);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
-    });
-    environment.add_template_owned(NAME, without_generation_tags(source)).map_err(|e| wrong(describe(&e)))?;
+    super::filters::add(&mut environment);
+    environment.add_function(
+        "raise_exception",
+        |state: &State, given: Rest<ValueOrKwargs>| -> Result<Value, Error> {
+            let given = given.into_values();
+            let a = Arguments::bind(&given, ["message"])?;
+            Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{}", text(state, a.required(0)?)?)))
+        },
+    );
+    environment.add_template_owned(NAME, prepare(source)).map_err(|e| wrong(describe(&e)))?;
     Ok(environment)
 }
 
-/// `json.dumps` as `transformers` calls it: spaces after commas and colons, nothing escaped that
-/// need not be, keys in their order.
-fn tojson(value: Value, arguments: Kwargs) -> Result<String, Error> {
-    let fail = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
-    let indent: Option<usize> = arguments.get("indent")?;
-    let ascii: Option<bool> = arguments.get("ensure_ascii")?;
-    arguments.assert_all_used()?;
-    if indent > Some(32) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: an indent of more than 32"));
-    }
-    let value = serde_json::to_value(&value).map_err(fail)?;
-    Ok(to_string(&value, Style { indent, ascii: ascii.unwrap_or(false) }))
-}
-
-/// `transformers` marks what the model said by `{% generation %}` blocks. They leave no text, so they
-/// become blocks that are always taken.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inner = &tag[2..end];
-        let (left, inner) = match inner.strip_prefix('-') {
-            Some(inner) => ("-", inner),
-            None => ("", inner),
-        };
-        let (right, word) = match inner.strip_suffix('-') {
-            Some(inner) => ("-", inner.trim()),
-            None => ("", inner.trim()),
-        };
-        match word {
-            "generation" => out.push_str(&format!("{{%{left} if true {right}%}}")),
-            "endgeneration" => out.push_str(&format!("{{%{left} endif {right}%}}")),
-            _ => out.push_str(&tag[..end + 2]),
+/// The special tokens that a template may put in, by their names: those of transformers and those that
+/// the folder adds (`image_token`, `additional_special_tokens`). `special_tokens_map.json` counts only
+/// where the config has no `added_tokens_decoder`, as it does in transformers.
+fn special_tokens(config: &Json, map: &Json) -> Map<String, Json> {
+    let text = |token: &Json| {
+        let text = token.as_str().or_else(|| token["content"].as_str());
+        text.map(Json::from)
+    };
+    let mut found = Map::new();
+    let mut add = |source: &Json| {
+        for (name, token) in source.as_object().into_iter().flatten() {
+            let value = match token {
+                Json::Array(list) if name.ends_with("special_tokens") => {
+                    Some(list.iter().filter_map(text).collect())
+                }
+                token if name.ends_with("_token") => text(token),
+                _ => None,
+            };
+            if let Some(value) = value {
+                found.insert(name.clone(), value);
+            }
         }
-        rest = &tag[end + 2..];
+    };
+    add(config);
+    add(&config["extra_special_tokens"]);
+    add(&config["model_specific_special_tokens"]);
+    if config["added_tokens_decoder"].is_null() {
+        add(map);
+        add(&map["extra_special_tokens"]);
     }
-    out.push_str(rest);
-    out
+    found
 }
 
 fn describe(error: &Error) -> String {

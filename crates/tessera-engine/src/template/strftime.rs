@@ -53,6 +53,18 @@ pub(super) fn strftime(seconds: i64, format: &str) -> Result<String, String> {
             'a' => out.push_str(&weekday[..3]),
             'B' => out.push_str(name),
             'b' | 'h' => out.push_str(&name[..3]),
+            'c' => out.push_str(&strftime(seconds, "%a %b %e %H:%M:%S %Y")?),
+            'x' | 'D' => out.push_str(&strftime(seconds, "%m/%d/%y")?),
+            'X' => out.push_str(&strftime(seconds, "%T")?),
+            'R' => out.push_str(&format!("{hour:02}:{minute:02}")),
+            'u' => out.push_str(&((days + 3).rem_euclid(7) + 1).to_string()),
+            'w' => out.push_str(&(days + 4).rem_euclid(7).to_string()),
+            'C' => out.push_str(&padded(year.div_euclid(100), 2)),
+            'f' => out.push_str("000000"),
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            // Python's local time has no zone.
+            'z' | 'Z' => {}
             'F' => out.push_str(&format!("{year}-{month:02}-{day:02}")),
             'T' => out.push_str(&format!("{hour:02}:{minute:02}:{:02}", second % 60)),
             '%' => out.push('%'),

@@ -3,7 +3,7 @@
 
 use super::bytes::Spelling;
 use super::settings::Settings;
-use super::{Backend, Entry, Opened, TokenizerError, contained};
+use super::{Backend, Entry, Opened, TokenizerError, bound, contained};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
@@ -26,10 +26,11 @@ struct Shape {
 }
 
 /// Every step of a component, sequences unrolled.
-fn steps<'a>(component: &'a Value, out: &mut Vec<&'a Value>) {
+pub(super) fn steps<'a>(component: &'a Value, out: &mut Vec<&'a Value>) {
     let members = ["decoders", "pretokenizers"].iter().find_map(|key| component[*key].as_array());
     match members {
         Some(members) => members.iter().for_each(|member| steps(member, out)),
+        None if component.is_null() => {}
         None => out.push(component),
     }
 }
@@ -100,8 +101,9 @@ pub(super) fn open(json: &[u8], file: &'static str) -> Result<Opened, TokenizerE
         };
         (id, Entry { text: token.content, bytes, special: token.special })
     }));
+    let shrink = bound::of_json(json, &inner);
     let backend = Backend::Hf(Box::new(HfTokenizer { file, inner, ordinary: OnceLock::new() }));
-    Ok(Opened { backend, entries, strip_space_in_decode, bos: None, eos: None, notes })
+    Ok(Opened { backend, entries, strip_space_in_decode, shrink, bos: None, eos: None, notes })
 }
 
 /// How Qwen2 cuts a text into words; the other byte-level families of that age use GPT-2's way.

@@ -1,5 +1,6 @@
 //! `tokenizer.model`: SentencePiece by kitoken, with special tokens handled here.
 
+use super::bound::Shrink;
 use super::bytes::Spelling;
 use super::settings::Settings;
 use super::{Backend, Entry, Opened, TokenizerError, contained};
@@ -89,8 +90,14 @@ pub(super) fn open(bytes: &[u8], settings: &Settings) -> Result<Opened, Tokenize
     let bos = proto.trainer().and_then(|t| id_of(t.bos_id()));
     let eos = proto.trainer().and_then(|t| id_of(t.eos_id()));
     let strip_space_in_decode = proto.normalizer().is_none_or(|n| n.add_dummy_prefix());
+    // Llama's kind: nothing is normalised, and what is unknown is spelled in bytes.
+    let plain = proto
+        .normalizer()
+        .is_some_and(|n| n.precompiled_charsmap().is_empty() && !n.remove_extra_whitespaces.unwrap_or(true));
+    let shrink = (plain && proto.trainer().is_some_and(|t| t.byte_fallback()))
+        .then_some(Shrink { factor: 1, spaces: false });
     let backend = Backend::SentencePiece(Box::new(SentencePiece { model, inner, special: by_first }));
-    Ok(Opened { backend, entries, strip_space_in_decode, bos, eos, notes: Vec::new() })
+    Ok(Opened { backend, entries, strip_space_in_decode, shrink, bos, eos, notes: Vec::new() })
 }
 
 impl SentencePiece {

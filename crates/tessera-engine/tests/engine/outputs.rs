@@ -243,6 +243,64 @@ fn a_grammar_that_cannot_go_on_fails_its_request_only() {
     assert_idle(&engine);
 }
 
+/// A mask that takes long holds up nobody else, and changes nothing.
+#[test]
+fn a_slow_mask_holds_up_nobody_else() {
+    struct Slow(Script, std::sync::mpsc::Receiver<()>);
+    impl Constraint for Slow {
+        fn mask(&mut self) -> Result<&[u32], ConstraintError> {
+            // Until it is told to go on, or nobody is left to tell.
+            let _ = self.1.recv();
+            self.0.mask()
+        }
+        fn forced(&mut self) -> Vec<u32> {
+            self.0.forced()
+        }
+        fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+            self.0.accept(token)
+        }
+        fn finished(&self) -> bool {
+            self.0.finished()
+        }
+    }
+    let steps: Vec<Step> = (0..6).map(|i| Step::OneOf((40 + 5 * i..60 + 5 * i).collect())).collect();
+    let plain =
+        || Script { steps: steps.clone(), mask: Vec::new(), taken: Accepted::default(), inside: 0, at: 0 };
+    let engine = start(EngineOptions::default());
+    let request = |constraint: Box<dyn Constraint>, logprobs| EngineRequest {
+        constraint: Some(constraint),
+        logprobs,
+        ..greedy(tokens(1, 20), 100)
+    };
+    for logprobs in [None, Some(1)] {
+        let alone = answer(&engine, request(Box::new(plain()), logprobs));
+        let (go, going) = std::sync::mpsc::channel();
+        let slow = Stream::start(&engine, request(Box::new(Slow(plain(), going)), logprobs));
+        for round in 0..3 {
+            // One without a grammar, one with another.
+            let other = answer(&engine, greedy(tokens(2 + round, 20), 60));
+            assert_eq!(other.tokens.len(), 60);
+            let held = answer(&engine, request(Box::new(plain()), logprobs));
+            assert_eq!(held.tokens, alone.tokens);
+            go.send(()).unwrap();
+        }
+        drop(go);
+        let slow = slow.finish();
+        assert_eq!(
+            (slow.reason(), &slow.tokens, &slow.logprobs),
+            (alone.reason(), &alone.tokens, &alone.logprobs)
+        );
+    }
+    // One that is cancelled meanwhile is gone at once.
+    let (go, going) = std::sync::mpsc::channel();
+    let mut slow = Stream::start(&engine, request(Box::new(Slow(plain(), going)), None));
+    slow.next();
+    slow.cancel();
+    assert_eq!(slow.finish().reason(), FinishReason::Cancelled);
+    drop(go);
+    assert_idle(&engine);
+}
+
 #[test]
 fn answers_end_where_they_should() {
     let engine = start(EngineOptions::default());

@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tessera_hub::{HashKind, Settings, hash_file};
+use tessera_hub::{Fetch, FetchOptions, HashKind, Result, Settings, Source, Store, hash_file};
 
 /// A request as the server saw it.
 #[derive(Clone, Debug)]
@@ -33,6 +33,20 @@ pub enum Answer {
     Status(u16),
     /// Status, extra headers, body.
     Raw(u16, Vec<(String, String)>, Vec<u8>),
+    /// Whatever this writes.
+    Say(Say),
+}
+
+/// A server's own words.
+pub type Say = fn(&mut TcpStream, &Asked) -> std::io::Result<()>;
+
+/// What `Say` may answer to.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// How many requests for this path came before.
+    pub earlier: usize,
+    /// The first byte that is wanted, if not all are.
+    pub start: Option<usize>,
 }
 
 type Routes = Arc<Mutex<HashMap<String, Vec<Answer>>>>;
@@ -94,7 +108,11 @@ fn serve(mut stream: TcpStream, routes: &Routes, seen: &Mutex<Vec<Seen>>) {
             headers.insert(name.to_ascii_lowercase(), value.trim().to_string());
         }
     }
-    seen.lock().unwrap().push(Seen { path: path.clone(), headers: headers.clone() });
+    let earlier = {
+        let mut seen = seen.lock().unwrap();
+        seen.push(Seen { path: path.clone(), headers: headers.clone() });
+        seen.iter().filter(|s| s.path == path).count() - 1
+    };
     let answer = {
         let mut routes = routes.lock().unwrap();
         match routes.get_mut(&path) {
@@ -104,11 +122,19 @@ fn serve(mut stream: TcpStream, routes: &Routes, seen: &Mutex<Vec<Seen>>) {
         }
     };
     // The client may hang up early; that is its right.
-    let _ = reply(&mut stream, &headers, answer);
+    let _ = reply(&mut stream, &headers, earlier, answer);
 }
 
-fn reply(stream: &mut TcpStream, headers: &HashMap<String, String>, answer: Answer) -> std::io::Result<()> {
+fn reply(
+    stream: &mut TcpStream,
+    headers: &HashMap<String, String>,
+    earlier: usize,
+    answer: Answer,
+) -> std::io::Result<()> {
+    let range = headers.get("range").and_then(|r| r.strip_prefix("bytes=")).and_then(|r| r.strip_suffix('-'));
+    let range = range.and_then(|r| r.parse::<usize>().ok());
     match answer {
+        Answer::Say(say) => say(stream, &Asked { earlier, start: range }),
         Answer::Status(status) => {
             write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         }
@@ -129,12 +155,7 @@ fn reply(stream: &mut TcpStream, headers: &HashMap<String, String>, answer: Answ
             stream.write_all(&body[..cut])
         }
         Answer::File { body, etag } => {
-            let start = headers
-                .get("range")
-                .and_then(|r| r.strip_prefix("bytes="))
-                .and_then(|r| r.strip_suffix('-'))
-                .and_then(|r| r.parse::<usize>().ok())
-                .filter(|_| headers.get("if-range").is_none_or(|tag| tag == etag));
+            let start = range.filter(|_| headers.get("if-range").is_none_or(|tag| tag == etag));
             match start {
                 Some(start) => {
                     write!(
@@ -205,4 +226,40 @@ pub fn write_mlc_folder(dir: &Path) {
 pub fn installed(home: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(home.join("models")) else { return Vec::new() };
     entries.flatten().map(|e| e.file_name().into_string().unwrap()).collect()
+}
+
+pub const SHARD_0: &str = "/m/params_shard_0.bin";
+
+/// A server with a folder at `/m/`, and a store.
+pub struct World {
+    pub server: Server,
+    pub home: tempfile::TempDir,
+    pub settings: Settings,
+}
+
+impl World {
+    pub fn new() -> World {
+        let server = Server::start();
+        let folder = tempfile::tempdir().unwrap();
+        write_mlc_folder(folder.path());
+        server.serve_folder("/m", folder.path());
+        let settings = quick(&server.base);
+        World { server, home: tempfile::tempdir().unwrap(), settings }
+    }
+
+    pub fn store(&self) -> Store {
+        Store::open(self.home.path(), self.settings.clone())
+    }
+
+    pub fn pull(&self, source: &str) -> Result<Fetch> {
+        self.store().fetch(&Source::parse(source)?, &FetchOptions::default(), &|_| {})
+    }
+
+    pub fn pull_folder(&self) -> Result<Fetch> {
+        self.pull(&format!("{}/m/", self.server.base))
+    }
+
+    pub fn shard_part(&self) -> PathBuf {
+        self.home.path().join("partial/m/download/params_shard_0.bin.part")
+    }
 }

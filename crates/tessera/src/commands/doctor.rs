@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tessera_compute::cpu::kernels::Kernels;
-use tessera_hub::Store;
+use tessera_hub::{Store, without_secrets};
 
 #[derive(Serialize)]
 struct Report {
@@ -70,9 +70,9 @@ fn report(kernels: String, out: &Output) -> anyhow::Result<ExitCode> {
             models: models.len(),
             bytes: models.iter().fold(0, |sum, m| sum.saturating_add(m.bytes)),
             free_bytes: free_space(store.home()),
-            endpoint: settings.hf_endpoint.clone(),
+            endpoint: without_secrets(&settings.hf_endpoint),
             token: settings.hf_token.is_some(),
-            pip: settings.pip.join(" "),
+            pip: settings.pip_shown(),
         },
         choice: Choice { backend: "cpu", kernels, threads },
     };

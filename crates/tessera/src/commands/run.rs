@@ -121,7 +121,8 @@ const fn choice(template: Template) -> TemplateChoice {
     }
 }
 
-fn render_options() -> RenderOptions {
+/// For a prompt that is answered now.
+pub(super) fn render_options() -> RenderOptions {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok();
     RenderOptions { now: now.map(|d| d.as_secs() as i64), ..RenderOptions::answer() }
 }

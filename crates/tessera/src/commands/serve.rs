@@ -36,6 +36,7 @@ pub fn run(args: ServeArgs, out: &Output) -> anyhow::Result<ExitCode> {
         },
         keys: keys(&args)?,
         cors: args.cors.clone(),
+        allow_host: args.allow_host.clone(),
         max_body: usize::try_from(args.max_body)?,
         rate_limit: args.rate_limit,
         timeout: args.timeout,

@@ -1,5 +1,6 @@
 //! `tessera tokenize`: a text as token ids and pieces, plain and in the chat template.
 
+use super::run::render_options;
 use crate::checkpoint;
 use crate::cli::TokenizeArgs;
 use crate::models;
@@ -7,7 +8,7 @@ use crate::output::{Output, hinted};
 use serde::Serialize;
 use std::io::Read;
 use std::process::ExitCode;
-use tessera_engine::template::{ChatTemplates, Message, RenderOptions, TemplateChoice};
+use tessera_engine::template::{ChatTemplates, Message, TemplateChoice};
 use tessera_engine::tokenizer::Tokenizer;
 use tessera_weights::chat_config::ChatConfig;
 
@@ -59,8 +60,7 @@ pub fn run(args: TokenizeArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let templates = ChatTemplates::from_files(config.as_ref(), lookup)?;
     let chat = match templates.choose(TemplateChoice::Auto) {
         Ok(template) => {
-            let options = RenderOptions { now: Some(0), ..RenderOptions::answer() };
-            let prompt = template.render(&[Message::new("user", text.clone())], &options)?;
+            let prompt = template.render(&[Message::new("user", text.clone())], &render_options())?;
             let tokens = tokens(prompt.encode(&tokenizer)?);
             Some(InTemplate { template: template.name().to_owned(), prompt: prompt.text, tokens })
         }

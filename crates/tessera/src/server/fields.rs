@@ -2,7 +2,8 @@
 //! documentation read.
 //!
 //! A field is honoured, accepted at listed values only, accepted because it cannot change the answer, or
-//! refused. A field that is in no table is refused too. `null` is the same as leaving a field out.
+//! refused. A field that is in no table is refused too. `null` is the same as leaving a field out, whatever
+//! its name.
 
 pub mod chat;
 pub mod completions;
@@ -136,11 +137,15 @@ pub const TABLES: &[&Table] = &[
     &responses::MESSAGE,
     &responses::TEXT_PART,
     &responses::FUNCTION_CALL,
-    &responses::FUNCTION_CALL_OUTPUT,
+    &responses::CUSTOM_TOOL_CALL,
+    &responses::CALL_OUTPUT,
     &responses::REASONING_ITEM,
     &responses::TEXT,
     &responses::TEXT_FORMAT,
     &responses::TOOL,
+    &responses::CUSTOM_TOOL,
+    &responses::CUSTOM_FORMAT,
+    &responses::NAMESPACE,
     &responses::TOOL_CHOICE,
     &responses::REASONING,
     &responses::STREAM_OPTIONS,
@@ -178,11 +183,11 @@ impl<'a> Fields<'a> {
         for (name, value) in map {
             let param = fields.param(name);
             match table.field(name) {
+                _ if value.is_null() => {}
                 None => {
                     let message = format!("{param} is not a known field of {}", table.title);
                     return Err(ApiError::field(param, "unknown_parameter", message));
                 }
-                Some(_) if value.is_null() => {}
                 Some(field) => check_value(field, value, param)?,
             }
         }
@@ -244,10 +249,15 @@ pub fn wrong_type(param: &str, expected: &str, found: &str) -> ApiError {
     if param.is_empty() { ApiError { param: None, ..error } } else { error }
 }
 
-/// A number without a fraction.
+/// A number without a fraction, as far as it is exact.
 pub fn whole(value: &Value) -> Option<i64> {
     let whole = |n: &f64| n.fract() == 0.0 && n.abs() < 9e15;
     value.as_i64().or_else(|| value.as_f64().filter(whole).map(|n| n as i64))
+}
+
+/// Whether a number has no fraction, however large it is.
+fn has_no_fraction(value: &Value) -> bool {
+    value.as_f64().is_some_and(|n| n.fract() == 0.0)
 }
 
 fn check_value(field: &Field, value: &Value, param: String) -> ApiResult<()> {
@@ -259,9 +269,11 @@ fn check_value(field: &Field, value: &Value, param: String) -> ApiResult<()> {
         }
         Treatment::Neutral(values) if values.iter().any(|v| same(v, value)) => Ok(()),
         Treatment::Neutral(values) => {
-            let accepted = values.join(", ");
-            let message =
-                format!("{param}: {} is not implemented; accepted: {accepted} or null", short(value));
+            let accepted = match values {
+                [] => "null".to_owned(),
+                some => format!("{} or null", some.join(", ")),
+            };
+            let message = format!("{param}: {} is not implemented; accepted: {accepted}", short(value));
             Err(ApiError::unsupported(param, message))
         }
         Treatment::Honoured | Treatment::NoEffect => check_kind(field.kind, value, param),
@@ -280,7 +292,7 @@ fn same(text: &str, value: &Value) -> bool {
 fn check_kind(kind_of: Kind, value: &Value, param: String) -> ApiResult<()> {
     let right_type = match kind_of {
         Kind::Bool => value.is_boolean(),
-        Kind::Int(..) => whole(value).is_some(),
+        Kind::Int(..) => has_no_fraction(value),
         Kind::Number(..) => value.is_number(),
         Kind::Text | Kind::OneOf(_) => value.is_string(),
         Kind::List(..) => value.is_array(),
@@ -304,7 +316,12 @@ fn check_kind(kind_of: Kind, value: &Value, param: String) -> ApiResult<()> {
         Value::Array(list) => format!("{} values", list.len()),
         other => short(other),
     };
-    let message = format!("{param}: expected {}, found {found}", expected(kind_of));
+    let expected = match (kind_of, whole(value)) {
+        // Too large for any field, also for one without a limit of its own.
+        (Kind::Int(low, high), None) => format!("an integer from {low} to {high}"),
+        _ => expected(kind_of),
+    };
+    let message = format!("{param}: expected {expected}, found {found}");
     Err(ApiError::value(param, message))
 }
 

@@ -71,10 +71,12 @@ impl Gate {
     /// Lets a request in, or not. The number tells keys (addresses, where there are no keys) apart.
     pub fn enter(&self, headers: &HeaderMap, address: IpAddr) -> ApiResult<u64> {
         let flow = if self.keys.is_empty() {
-            self.hasher.hash_one(address)
+            self.hasher.hash_one(network(address))
         } else {
             let header = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let key = header.and_then(|h| h.strip_prefix("Bearer ")).ok_or_else(|| {
+            let bearer =
+                header.and_then(|h| h.split_once(' ')).filter(|(s, _)| s.eq_ignore_ascii_case("bearer"));
+            let (_, key) = bearer.ok_or_else(|| {
                 ApiError::key("this server needs an API key: send the header `Authorization: Bearer KEY`")
             })?;
             let index = self.keys.find(key.trim());
@@ -94,6 +96,14 @@ impl Gate {
         if buckets.len() >= MAX_BUCKETS {
             buckets.retain(|_, bucket| filled(bucket) < most);
         }
+        if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(&flow) {
+            // Those that have asked least lose least when they are forgotten.
+            let mut all: Vec<(u64, f64)> = buckets.iter().map(|(flow, b)| (*flow, filled(b))).collect();
+            all.sort_by(|a, b| b.1.total_cmp(&a.1));
+            for (flow, _) in &all[..MAX_BUCKETS / 2] {
+                buckets.remove(flow);
+            }
+        }
         let bucket = buckets.entry(flow).or_insert(Bucket { left: most, at: now });
         *bucket = Bucket { left: filled(bucket), at: now };
         if bucket.left < 1.0 {
@@ -104,6 +114,14 @@ impl Gate {
         }
         bucket.left -= 1.0;
         Ok(())
+    }
+}
+
+/// What counts as one client: an address, and of IPv6 the network that a client is given as a whole (64 bits).
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        v4 => v4,
     }
 }
 
@@ -131,7 +149,32 @@ mod tests {
         for header in wrong {
             assert_eq!(enter(&gate, header), Err(401), "{header:?}");
         }
+        // The scheme's name has no case (RFC 9110, 11.1).
+        assert_eq!((enter(&gate, Some("bearer alpha")), enter(&gate, Some("BEARER beta"))), (alpha, beta));
         assert!(enter(&Gate::new(Keys::default(), None), None).is_ok());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
+        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
+        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+    }
+
+    #[test]
+    fn buckets_have_a_bound_and_the_busiest_are_kept() {
+        let gate = Gate::new(Keys::default(), Some(3));
+        let now = Instant::now();
+        for _ in 0..3 {
+            gate.take(u64::MAX, 3, now).unwrap();
+        }
+        for flow in 0..3 * MAX_BUCKETS as u64 {
+            gate.take(flow, 3, now).unwrap();
+        }
+        assert!(lock(&gate.buckets).len() <= MAX_BUCKETS);
+        assert!(gate.take(u64::MAX, 3, now).is_err(), "who asked most is not forgotten");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use super::error::ApiError;
 use super::models::Load;
 use super::routes::{Peer, router};
-use super::{App, Config};
+use super::socket::{Patient, gone};
+use super::{App, Config, ServeError};
 use axum::extract::Request;
+use axum::http::Version;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -12,44 +14,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, Sleep};
 
 /// Longest head of a request.
 const MAX_HEAD: usize = 64 << 10;
-
-/// A server that cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The address is taken, or not this machine's.
-    #[error("cannot listen on {address}: {cause}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// An option that no server can have.
-    #[error("{option}: {what}")]
-    Option {
-        /// Its name.
-        option: &'static str,
-        /// What is wrong.
-        what: String,
-    },
-    /// The first model cannot be loaded.
-    #[error("{0}")]
-    Model(String),
-    /// The system gave no threads, sockets or signals.
-    #[error(transparent)]
-    System(#[from] io::Error),
-}
 
 /// Serves until the process is told to end (Ctrl-C, SIGTERM). `listening` is told the address.
 pub fn serve(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
@@ -69,7 +41,7 @@ pub fn serve(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)
 async fn run(config: Config, load: Arc<Load>, listening: impl FnOnce(SocketAddr)) -> Result<(), ServeError> {
     let address = config.address;
     let listener = TcpListener::bind(address).await.map_err(|cause| ServeError::Bind { address, cause })?;
-    let app = Arc::new(App::new(config, load));
+    let app = Arc::new(App::new(config, load)?);
     let service = router(app.clone())?;
     let mut told = Signals::new()?;
     listening(listener.local_addr()?);
@@ -185,14 +157,25 @@ async fn connection(
     mut closing: watch::Receiver<bool>,
 ) {
     let inner = TowerToHyperService::new(router);
+    let stream = Arc::new(stream);
+    let io = TokioIo::new(Patient::new(stream.clone(), config.write_timeout));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
-        inner.call(request)
+        let (stream, interim) = (stream.clone(), request.version() >= Version::HTTP_11);
+        let answer = inner.call(request);
+        async move {
+            tokio::select! {
+                biased;
+                response = answer => response.map_err(|never| match never {}),
+                error = gone(&stream, interim) => Err(error),
+            }
+        }
     });
-    let io = TokioIo::new(Patient::new(stream, config.write_timeout));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.read_timeout)
+        // A client may close its side once it has asked: it still gets its answer.
+        .half_close(true)
         .max_buf_size(MAX_HEAD)
         .serve_connection(io, service);
     tokio::pin!(connection);
@@ -228,80 +211,6 @@ async fn refuse(mut stream: TcpStream, limit: usize) {
         Ok::<(), io::Error>(())
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), talk).await;
-}
-
-/// A stream whose writes fail when the other side takes nothing for a while.
-struct Patient {
-    stream: TcpStream,
-    limit: Duration,
-    /// Runs while a write waits.
-    clock: Option<Pin<Box<Sleep>>>,
-}
-
-impl Patient {
-    fn new(stream: TcpStream, limit: Duration) -> Patient {
-        Patient { stream, limit, clock: None }
-    }
-
-    fn watch<T>(&mut self, context: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if wrote.is_ready() {
-            self.clock = None;
-            return wrote;
-        }
-        let limit = self.limit;
-        let clock =
-            self.clock.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + limit)));
-        match clock.as_mut().poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("the client took nothing for {} s", limit.as_secs_f64()),
-            ))),
-        }
-    }
-}
-
-impl AsyncRead for Patient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Patient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, wrote)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.watch(context, wrote)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.watch(context, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 /// The ways in which a process is told to end.

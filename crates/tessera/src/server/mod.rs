@@ -1,14 +1,17 @@
 //! An OpenAI-compatible server for the models of this machine, in which nothing is silent: every field
 //! of a request is honoured or refused ([`fields`]).
 //!
-//! A request goes through these files: `listen.rs` takes the connection, `gate.rs` asks who it is,
-//! `json.rs` and `fields.rs` check the body, `openai/` makes it a job for the engine, `generation.rs`
-//! runs the job, and `openai/` makes the answer, whole or through `stream.rs`.
+//! A request goes through these files: `listen.rs` takes the connection, `hosts.rs` asks where it was sent to
+//! and `gate.rs` who it is, `asked.rs`, `json.rs` and `fields.rs` read and check the body, `openai/` makes it a
+//! job for the engine, `generation.rs` runs the job, and `openai/` makes the answer, whole or through
+//! `stream.rs`.
 
+mod asked;
 mod error;
 pub mod fields;
 mod gate;
 mod generation;
+mod hosts;
 mod ids;
 mod json;
 mod listen;
@@ -19,20 +22,50 @@ mod openai;
 mod page;
 mod routes;
 mod shutdown;
+mod socket;
 mod stream;
 
 pub use gate::Keys;
-pub use listen::{ServeError, serve};
+pub use listen::serve;
 pub use logs::{LogFormat, start_logs};
 pub use models::{Load, LoadedModel};
 
 use metrics::Metrics;
 use models::Models;
 use shutdown::Shutdown;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_engine::engine::EngineOptions;
+use tokio::sync::Semaphore;
+
+/// A server that cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {cause}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// An option that no server can have.
+    #[error("{option}: {what}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// The first model cannot be loaded.
+    #[error("{0}")]
+    Model(String),
+    /// The system gave no threads, sockets or signals.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
 
 /// How a server runs.
 #[derive(Clone, Debug)]
@@ -47,6 +80,8 @@ pub struct Config {
     pub keys: Keys,
     /// Origins whose pages may ask, `*` for all.
     pub cors: Vec<String>,
+    /// Names of this machine that requests may be sent to, besides its own; `*` for any.
+    pub allow_host: Vec<String>,
     /// Longest body in bytes.
     pub max_body: usize,
     /// Requests a minute of one key (of one address where there are no keys).
@@ -72,14 +107,21 @@ struct App {
     metrics: Metrics,
     shutdown: Shutdown,
     gate: gate::Gate,
+    /// Names that requests may be sent to.
+    hosts: hosts::Hosts,
+    /// One for each core: work on long bodies waits for one.
+    work: Arc<Semaphore>,
 }
 
 impl App {
-    fn new(config: Config, load: Arc<Load>) -> App {
+    fn new(config: Config, load: Arc<Load>) -> Result<App, ServeError> {
         let models = Arc::new(Models::new(config.models.clone(), load, config.engine));
         let metrics = Metrics::new(&models);
         let gate = gate::Gate::new(config.keys.clone(), config.rate_limit);
-        App { config, models, metrics, shutdown: Shutdown::new(), gate }
+        let hosts = hosts::Hosts::new(&config.allow_host)?;
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let work = Arc::new(Semaphore::new(cores));
+        Ok(App { config, models, metrics, shutdown: Shutdown::new(), gate, hosts, work })
     }
 }
 

@@ -142,7 +142,7 @@ impl Models {
 impl Slot {
     fn start(&self, load: &Load, options: EngineOptions) -> Result<Lease, String> {
         let begun = Instant::now();
-        let LoadedModel { model, mut text } = load(&self.source)?;
+        let LoadedModel { model, text } = load(&self.source)?;
         for note in text.notes.iter().chain(model.notes()) {
             tracing::warn!(model = self.name, "{note}");
         }
@@ -151,9 +151,8 @@ impl Slot {
         let jinja = text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
         let knows_reasoning =
             jinja.is_some_and(reasoning::is_known) || text.tokenizer.id_of(reasoning::OPEN).is_some();
-        let for_tools = text.tool_template.as_ref().and_then(ChatTemplate::jinja_source);
+        let for_tools = text.other_template.as_ref().and_then(ChatTemplate::jinja_source);
         let tool_support = ToolSupport::detect(for_tools.or(jinja), &text.tokenizer);
-        text.tool_template = text.tool_template.filter(|_| tool_support.template_knows);
         let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
         tracing::info!(model = self.name, context, ms = begun.elapsed().as_millis() as u64, "loaded");
         let served = Arc::new(Served {
@@ -259,11 +258,12 @@ impl Served {
         })
     }
 
-    /// Whether the chat template is one of Jinja that mentions one of these names. A field for a template
-    /// that has no use for it is refused.
-    pub fn template_mentions(&self, names: &[&str]) -> bool {
-        let jinja = self.text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
-        jinja.is_some_and(|source| names.iter().any(|name| mentions(source, name)))
+    /// Whether there is a Jinja template that mentions this name. A field for a template that has no use for
+    /// it is refused.
+    pub fn template_mentions(&self, name: &str) -> bool {
+        let templates = [self.text.template.as_ref().ok(), self.text.other_template.as_ref()];
+        let jinja = templates.into_iter().flatten().find_map(ChatTemplate::jinja_source);
+        jinja.is_some_and(|source| mentions(source, name))
     }
 }
 

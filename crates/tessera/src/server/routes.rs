@@ -1,27 +1,23 @@
 //! Which function answers which request, and what happens to every one of them.
 
 use super::error::{ApiError, ApiResult, json_response};
-use super::listen::ServeError;
 use super::openai::{chat, completions, embeddings, models, responses, tokenize};
 use super::shutdown::Phase;
-use super::{App, Caller, ids, json, page};
+use super::{App, Caller, ServeError, hosts, ids, page};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use futures_core::Stream;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::any::Any;
-use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::cors::{Any as AnyOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, Any as AnyOrigin, CorsLayer};
 
 /// The other end of a connection.
 #[derive(Clone, Copy)]
@@ -38,11 +34,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is taken from a client.
 const MAX_ID: usize = 128;
-
-/// A body that is too long is read and dropped up to here, so that the client sees the answer and not a
-/// broken connection.
-const MAX_DRAIN: usize = 256 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// Everything that is served.
 pub fn router(app: Arc<App>) -> Result<Router, ServeError> {
@@ -70,6 +61,7 @@ pub fn router(app: Arc<App>) -> Result<Router, ServeError> {
         .with_state(app.clone())
         .layer(cors)
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(app.clone(), hosts::guard))
         .layer(from_fn_with_state(app, note)))
 }
 
@@ -131,116 +123,6 @@ fn admit(app: &App, request: &mut Request) -> ApiResult<()> {
     Ok(())
 }
 
-/// A request of the API.
-pub struct Asked {
-    /// Who asks.
-    pub caller: Caller,
-    /// What.
-    pub body: Value,
-    /// Bytes of the body.
-    pub len: usize,
-}
-
-/// Who asks, and the body as JSON.
-pub async fn read(app: &App, request: Request) -> ApiResult<Asked> {
-    let (parts, body) = request.into_parts();
-    let caller = parts.extensions.get::<Caller>().cloned();
-    let caller = caller.ok_or_else(|| ApiError::internal("the request passed no gate"))?;
-    check_type(&parts.headers)?;
-    let limit = app.config.max_body;
-    let bytes = tokio::time::timeout(app.config.read_timeout, collect(&parts.headers, body, limit));
-    let bytes = bytes.await.unwrap_or_else(|_| {
-        let seconds = app.config.read_timeout.as_secs_f64();
-        let message = format!("the body did not arrive within {seconds} s");
-        Err(ApiError::request(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
-    })?;
-    let len = bytes.len();
-    let body = offload(len, move || json::parse(&bytes)).await?;
-    Ok(Asked { caller, body, len })
-}
-
-impl Asked {
-    /// How long it may take to make the body a job, in bytes: grammars and tools are compiled.
-    pub fn effort(&self) -> usize {
-        const COMPILED: [&str; 8] = [
-            "response_format",
-            "tools",
-            "text",
-            "structured_outputs",
-            "guided_json",
-            "guided_regex",
-            "guided_grammar",
-            "regex",
-        ];
-        let compiled = COMPILED.iter().any(|name| self.body.get(name).is_some_and(|v| !v.is_null()));
-        if compiled { usize::MAX } else { self.len }
-    }
-}
-
-/// Runs what takes long for long inputs where it holds nobody up.
-pub async fn offload<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
-) -> ApiResult<T> {
-    const SHORT: usize = 16 << 10;
-    if bytes <= SHORT {
-        return work();
-    }
-    let task = tokio::task::spawn_blocking(work).await;
-    task.unwrap_or_else(|e| {
-        tracing::error!("a request failed: {e}");
-        Err(ApiError::internal("the server failed; its log says how"))
-    })
-}
-
-fn check_type(headers: &HeaderMap) -> ApiResult<()> {
-    let wrong = |message| {
-        Err(ApiError::request(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message))
-    };
-    let content_type = headers.get(header::CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
-    let essence = content_type.map(|t| t.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-    if essence.as_deref() != Some("application/json") {
-        let found = content_type.unwrap_or("none");
-        return wrong(format!("content-type: expected application/json, found {found}"));
-    }
-    match headers.get(header::CONTENT_ENCODING).map(|v| v.to_str().unwrap_or("?")) {
-        None | Some("identity") => Ok(()),
-        Some(found) => wrong(format!("content-encoding: expected identity, found {found}")),
-    }
-}
-
-async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> ApiResult<Vec<u8>> {
-    let stated = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let mut too_long = stated.is_some_and(|n| n > limit as u64);
-    if too_long && headers.contains_key(header::EXPECT) {
-        // The client waits for leave to send: it gets none.
-        return Err(too_large(limit, stated));
-    }
-    let mut stream = pin!(body.into_data_stream());
-    let (mut bytes, mut read) = (Vec::new(), 0usize);
-    let begun = Instant::now();
-    while let Some(chunk) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
-        let chunk = chunk.map_err(|e| {
-            let message = format!("the body cannot be read: {e}");
-            ApiError::request(StatusCode::BAD_REQUEST, "body_incomplete", message)
-        })?;
-        read = read.saturating_add(chunk.len());
-        too_long |= read > limit;
-        match too_long {
-            false => bytes.extend_from_slice(&chunk),
-            true if read > MAX_DRAIN || begun.elapsed() > DRAIN_TIME => break,
-            true => bytes = Vec::new(),
-        }
-    }
-    if too_long { Err(too_large(limit, stated)) } else { Ok(bytes) }
-}
-
-fn too_large(limit: usize, stated: Option<u64>) -> ApiError {
-    let found = stated.map_or("more".to_owned(), |n| format!("{n}"));
-    let message = format!("the body may have {limit} bytes, found {found}");
-    ApiError::request(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-}
-
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let phase = *app.shutdown.phase().borrow();
     let (status, word) = match phase {
@@ -290,7 +172,8 @@ fn cors(origins: &[String]) -> Result<CorsLayer, ServeError> {
     }
     let layer = layer
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::AUTHORIZATION, REQUEST_ID])
+        // The origin is what is trusted, not the names of headers: SDKs send a dozen of their own.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([REQUEST_ID, header::RETRY_AFTER]);
     if origins.iter().any(|o| o == "*") {
         return Ok(layer.allow_origin(AnyOrigin));
@@ -314,6 +197,7 @@ fn cors(origins: &[String]) -> Result<CorsLayer, ServeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[tokio::test]
     async fn a_panic_is_a_500_in_the_usual_shape_and_the_next_request_is_answered() {

@@ -71,7 +71,7 @@ fn a_body_of_64_mib_is_refused_and_not_kept() {
     }
     // The same without a stated length.
     let mut stream = server.raw();
-    write!(stream, "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    write!(stream, "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
     let chunk = "x".repeat(1 << 20);
     for _ in 0..8 {
         write!(stream, "{:x}\r\n{chunk}\r\n", chunk.len()).unwrap();
@@ -101,13 +101,13 @@ fn answer(mut stream: std::net::TcpStream) -> String {
 #[test]
 fn heads_that_are_no_http() {
     let server = Server::start(&[]);
-    for head in ["hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET \0 HTTP/1.1\r\nhost: x\r\n\r\n"] {
+    for head in ["hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET \0 HTTP/1.1\r\nhost: localhost\r\n\r\n"] {
         let mut stream = server.raw();
         stream.write_all(head.as_bytes()).unwrap();
         assert!(answer(stream).starts_with("HTTP/1.1 400"), "{head:?}");
     }
     let mut stream = server.raw();
-    let _ = write!(stream, "GET /health HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(1 << 20));
+    let _ = write!(stream, "GET /health HTTP/1.1\r\nhost: localhost\r\na: {}\r\n\r\n", "x".repeat(1 << 20));
     let reply = answer(stream);
     assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 4"), "{reply}");
     server.get("/health").ok();
@@ -123,7 +123,7 @@ fn a_client_that_goes_away_at_any_point_is_cancelled() {
     let mut stream = server.raw();
     write!(
         stream,
-        "POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{"
+        "POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{"
     )
     .unwrap();
     drop(stream);
@@ -238,14 +238,14 @@ fn too_many_connections_are_told_so() {
     let held: Vec<_> = (0..3).map(|_| server.raw()).collect();
     server.until("the next is refused", |s| {
         let mut stream = s.raw();
-        let _ = stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+        let _ = stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let reply = answer(stream);
         reply.starts_with("HTTP/1.1 503") && reply.contains("too_many_connections")
     });
     drop(held);
     server.until("there is room again", |s| {
         let mut stream = s.raw();
-        let _ = stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let _ = stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         answer(stream).starts_with("HTTP/1.1 200")
     });
 }

@@ -4,9 +4,11 @@
 mod common;
 
 mod chat;
+mod clients;
 mod completions;
 mod faults;
 mod fields;
+mod hosts;
 mod responses;
 mod running;
 mod server;

@@ -1,4 +1,5 @@
 //! The real program on a free port, and a small client.
+#![allow(dead_code)] // each test file uses its own part
 
 use super::common::{Home, copy, golden};
 use serde_json::{Value, json};
@@ -86,6 +87,11 @@ impl Server {
         Server { address: address.to_owned(), url, child, home }
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.path("log")).unwrap()
     }
@@ -127,7 +133,7 @@ impl Server {
         let mut stream = self.raw();
         let body = body.to_string();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
         );
         write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
         stream

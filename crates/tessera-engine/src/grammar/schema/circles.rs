@@ -1,69 +1,33 @@
 //! References that lead back to themselves: fine where something is read on the way and where a value can
 //! end, refused elsewhere.
 
-use super::{Normalizer, unsupported};
+use super::unsupported;
 use crate::grammar::GrammarError;
 use serde_json::Value;
 
-/// Rounds of [`Normalizer::refuse_endless`]; real schemas need two or three.
+/// Rounds of [`refuse_endless`]; real schemas need two or three.
 const MAX_ROUNDS: usize = 200;
 
-impl Normalizer {
-    /// A definition that leads back to itself before anything is read has no meaning.
-    pub(super) fn refuse_circles(&self) -> Result<(), GrammarError> {
-        #[derive(Clone, Copy, PartialEq)]
-        enum State {
-            New,
-            OnPath,
-            Done,
-        }
-        let mut state = vec![State::New; self.in_place.len()];
-        for start in 0..self.in_place.len() {
-            if state[start] == State::Done {
-                continue;
-            }
-            let mut path = vec![(start, 0)];
-            while let Some((node, next)) = path.pop() {
-                state[node] = State::OnPath;
-                let Some(to) = self.in_place[node].get(next) else {
-                    state[node] = State::Done;
-                    continue;
-                };
-                path.push((node, next + 1));
-                match state[*to] {
-                    State::New => path.push((*to, 0)),
-                    State::OnPath => {
-                        let message = "a circle of references that reads nothing";
-                        return Err(unsupported(&self.origins[*to], "$ref", message));
-                    }
-                    State::Done => {}
-                }
+/// A value that needs another one of its kind inside never ends: the mask would ask for more until the
+/// context is full.
+pub(super) fn refuse_endless(definitions: &[Value], origins: &[String]) -> Result<(), GrammarError> {
+    let mut ends = vec![false; definitions.len()];
+    for _ in 0..MAX_ROUNDS {
+        let mut changed = false;
+        // Targets come after what refers to them.
+        for (id, definition) in definitions.iter().enumerate().rev() {
+            if !ends[id] && can_end(definition, &ends) {
+                ends[id] = true;
+                changed = true;
             }
         }
-        Ok(())
+        if !changed {
+            break;
+        }
     }
-
-    /// A value that needs another one of its kind inside never ends: the mask would ask for more until the
-    /// context is full.
-    pub(super) fn refuse_endless(&self) -> Result<(), GrammarError> {
-        let mut ends = vec![false; self.definitions.len()];
-        for _ in 0..MAX_ROUNDS {
-            let mut changed = false;
-            // Targets come after what refers to them.
-            for (id, definition) in self.definitions.iter().enumerate().rev() {
-                if !ends[id] && definition.as_ref().is_none_or(|schema| can_end(schema, &ends)) {
-                    ends[id] = true;
-                    changed = true;
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
-        match ends.iter().position(|ends| !ends) {
-            Some(id) => Err(unsupported(&self.origins[id], "$ref", "a value of this schema would never end")),
-            None => Ok(()),
-        }
+    match ends.iter().position(|ends| !ends) {
+        Some(id) => Err(unsupported(&origins[id], "$ref", "a value of this schema would never end")),
+        None => Ok(()),
     }
 }
 

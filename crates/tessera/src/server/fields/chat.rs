@@ -46,7 +46,7 @@ pub const SAMPLING: &[Field] = &[
     ),
     honoured(
         "stop",
-        Kind::Mixed("a string or an array of 1 to 16 strings"),
+        Kind::Mixed("a string or an array of up to 16 strings"),
         "[\"\\n\\n\"]",
         "Texts that end the answer and are no part of it.",
     ),
@@ -114,6 +114,8 @@ pub const REQUEST: Table = Table {
                 "Prompts that begin alike share their computation anyway.",
             ),
             no_effect("metadata", Kind::Object, r#"{"a":"b"}"#, "For stored answers, and nothing is stored."),
+            no_effect("prompt_cache_retention", Kind::Text, "\"24h\"", ""),
+            no_effect("prompt_cache_options", Kind::Object, "{}", ""),
             neutral("store", &["false"], "false", "Nothing is stored."),
             neutral("service_tier", &["\"auto\"", "\"default\""], "\"auto\"", ""),
             neutral("modalities", &["[\"text\"]"], "[\"text\"]", ""),
@@ -124,10 +126,8 @@ pub const REQUEST: Table = Table {
                 "\"medium\"",
                 "Models with such a setting take it in `chat_template_kwargs`.",
             ),
-            neutral("prompt_cache_retention", &["\"in_memory\""], "\"in_memory\"", ""),
             neutral("function_call", &["\"none\""], "\"none\"", "Use `tool_choice`."),
             refused("functions", r#"[{"name":"f"}]"#, "use tools"),
-            refused("prompt_cache_options", "{}", ""),
             refused("audio", "{}", "only text is generated"),
             refused("prediction", r#"{"type":"content","content":"x"}"#, ""),
             refused("web_search_options", "{}", ""),
@@ -141,9 +141,16 @@ pub const REQUEST: Table = Table {
     ],
 };
 
+/// Of fields that ask for a cache.
+pub const CACHED: &str = "Prompts that begin alike share their computation anyway.";
+const CACHE_CONTROL: Field = no_effect("cache_control", Kind::Object, r#"{"type":"ephemeral"}"#, CACHED);
 const CONTENT: Kind = Kind::Mixed("a string or an array of text parts");
-const NAME: Field =
-    honoured("name", Kind::Text, "\"Ann\"", "Refused where the chat template has no place for it.");
+const NAME: Field = honoured(
+    "name",
+    Kind::Text,
+    "\"Ann\"",
+    "Given to the chat template; most have no place for it and leave it out.",
+);
 
 /// Instructions.
 pub const SYSTEM_MESSAGE: Table = Table {
@@ -157,6 +164,7 @@ pub const SYSTEM_MESSAGE: Table = Table {
         ),
         required("content", CONTENT, "\"Be brief.\"", "Parts are joined by line breaks."),
         NAME,
+        CACHE_CONTROL,
     ]],
 };
 
@@ -172,6 +180,7 @@ pub const USER_MESSAGE: Table = Table {
             "Parts are joined by line breaks. Images, audio and files are refused.",
         ),
         NAME,
+        CACHE_CONTROL,
     ]],
 };
 
@@ -188,9 +197,13 @@ pub const ASSISTANT_MESSAGE: Table = Table {
             "\"Hm.\"",
             "Given to the chat template; many leave out what was thought in earlier turns.",
         ),
+        honoured("reasoning", Kind::Text, "\"Hm.\"", "Another name of `reasoning_content`."),
         NAME,
+        CACHE_CONTROL,
+        no_effect("provider_specific_fields", Kind::Object, "{}", "Clients copy it from a response."),
         neutral("refusal", &[], "\"No.\"", ""),
         neutral("annotations", &["[]"], "[]", ""),
+        no_effect("parsed", Kind::Mixed("anything"), "{}", "OpenAI's client adds it to a response."),
         neutral("audio", &[], r#"{"id":"x"}"#, ""),
         neutral("function_call", &[], r#"{"name":"f","arguments":"{}"}"#, "Use `tool_calls`."),
     ]],
@@ -204,6 +217,7 @@ pub const TOOL_MESSAGE: Table = Table {
         required("content", CONTENT, "\"12 degrees\"", "Parts are joined by line breaks."),
         required("tool_call_id", Kind::Text, "\"call_1\"", "The `id` of a call in an earlier message."),
         honoured("name", Kind::Text, "\"f\"", "The function; must be the one of the call."),
+        CACHE_CONTROL,
     ]],
 };
 
@@ -213,8 +227,8 @@ pub const TEXT_PART: Table = Table {
     fields: &[&[
         required("type", Kind::OneOf(&["text"]), "\"text\"", "Other types are refused."),
         required("text", Kind::Text, "\"Hi\"", ""),
-        neutral("prompt_cache_breakpoint", &[], "{}", ""),
-        neutral("cache_control", &[], "{}", ""),
+        CACHE_CONTROL,
+        no_effect("prompt_cache_breakpoint", Kind::Object, "{}", CACHED),
     ]],
 };
 
@@ -225,7 +239,8 @@ pub const TOOL_CALL: Table = Table {
         required("id", Kind::Text, "\"call_1\"", ""),
         required("type", Kind::OneOf(&["function"]), "\"function\"", ""),
         required("function", Kind::Object, r#"{"name":"f","arguments":"{}"}"#, ""),
-        neutral("index", &["0", "1", "2", "3", "4", "5", "6", "7"], "0", "Clients copy it from a stream."),
+        no_effect("index", Kind::Int(0, i64::MAX), "0", "Clients copy it from a stream."),
+        no_effect("provider_specific_fields", Kind::Object, "{}", "Clients copy it from a response."),
     ]],
 };
 
@@ -235,6 +250,13 @@ pub const CALLED_FUNCTION: Table = Table {
     fields: &[&[
         required("name", Kind::Text, "\"f\"", ""),
         required("arguments", Kind::Text, "\"{}\"", "A JSON object as text."),
+        no_effect(
+            "parsed_arguments",
+            Kind::Mixed("anything"),
+            "{}",
+            "OpenAI's client adds it to a response.",
+        ),
+        no_effect("provider_specific_fields", Kind::Object, "{}", "Clients copy it from a response."),
     ]],
 };
 
@@ -291,6 +313,7 @@ pub const TOOL: Table = Table {
     fields: &[&[
         required("type", Kind::OneOf(&["function"]), "\"function\"", ""),
         required("function", Kind::Object, r#"{"name":"f"}"#, ""),
+        CACHE_CONTROL,
     ]],
 };
 
@@ -307,6 +330,7 @@ pub const FUNCTION: Table = Table {
             "Given to the model; enforced for `required` and named calls, and where `strict`.",
         ),
         honoured("strict", Kind::Bool, "true", "The arguments follow the schema."),
+        CACHE_CONTROL,
     ]],
 };
 

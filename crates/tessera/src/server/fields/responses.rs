@@ -1,6 +1,6 @@
 //! `POST /v1/responses`, and the objects inside it.
 
-use super::{Kind, Table, honoured, neutral, no_effect, refused, required};
+use super::{Kind, Table, chat, honoured, neutral, no_effect, refused, required};
 use tessera_engine::sampler::range;
 
 /// The request.
@@ -45,7 +45,7 @@ pub const REQUEST: Table = Table {
             "tools",
             Kind::List(0, 128),
             "[]",
-            "Functions that the model may call; built-in tools are refused.",
+            "Functions and `custom` tools that the model may call; see below.",
         ),
         honoured(
             "tool_choice",
@@ -56,9 +56,9 @@ pub const REQUEST: Table = Table {
         honoured("parallel_tool_calls", Kind::Bool, "true", "false: at most one call in an answer."),
         honoured(
             "include",
-            Kind::List(0, 1),
-            r#"["message.output_text.logprobs"]"#,
-            "`message.output_text.logprobs` only.",
+            Kind::List(0, 16),
+            r#"["message.output_text.logprobs","reasoning.encrypted_content"]"#,
+            "`message.output_text.logprobs`. OpenAI's other words are taken: an answer has nothing that they name, and what was thought comes unencrypted.",
         ),
         honoured(
             "top_logprobs",
@@ -68,6 +68,12 @@ pub const REQUEST: Table = Table {
         ),
         honoured("metadata", Kind::Object, r#"{"a":"b"}"#, "Comes back in the response."),
         no_effect("user", Kind::Text, "\"u\"", ""),
+        no_effect(
+            "client_metadata",
+            Kind::Object,
+            r#"{"session_id":"s"}"#,
+            "What the Codex command line says of itself.",
+        ),
         no_effect("safety_identifier", Kind::Text, "\"u\"", ""),
         no_effect(
             "prompt_cache_key",
@@ -80,17 +86,19 @@ pub const REQUEST: Table = Table {
         neutral("truncation", &["\"disabled\""], "\"disabled\"", "A prompt is never cut."),
         neutral("service_tier", &["\"auto\"", "\"default\""], "\"auto\"", ""),
         honoured("reasoning", Kind::Object, "{}", "See below."),
-        neutral("prompt_cache_retention", &["\"in_memory\""], "\"in_memory\"", ""),
+        no_effect("prompt_cache_retention", Kind::Text, "\"24h\"", ""),
+        no_effect("prompt_cache_options", Kind::Object, "{}", ""),
+        no_effect("max_tool_calls", Kind::Int(1, i64::MAX), "1", "Of built-in tools, and there are none."),
         neutral("priority", &["0"], "0", ""),
         refused("previous_response_id", "\"resp_1\"", "nothing is stored: send the conversation as input"),
         refused("conversation", "\"conv_1\"", "nothing is stored: send the conversation as input"),
         refused("context_management", "[{\"type\":\"compaction\"}]", "a prompt is never cut"),
-        refused("max_tool_calls", "1", "there are no built-in tools"),
         refused("prompt", r#"{"id":"p"}"#, "there are no stored prompts"),
-        refused("prompt_cache_options", "{}", ""),
         refused("moderation", r#"{"model":"m"}"#, ""),
     ]],
 };
+
+const STATUS: Kind = Kind::OneOf(&["in_progress", "completed", "incomplete"]);
 
 /// A message.
 pub const MESSAGE: Table = Table {
@@ -105,13 +113,13 @@ pub const MESSAGE: Table = Table {
         ),
         honoured("type", Kind::OneOf(&["message"]), "\"message\"", "May be left out."),
         no_effect("id", Kind::Text, "\"msg_1\"", "Clients copy it from a response."),
+        no_effect("status", STATUS, "\"completed\"", "Clients copy it from a response."),
         no_effect(
-            "status",
-            Kind::OneOf(&["in_progress", "completed", "incomplete"]),
-            "\"completed\"",
-            "Clients copy it from a response.",
+            "phase",
+            Kind::OneOf(&["commentary", "final_answer"]),
+            "\"commentary\"",
+            "No model here was trained on it.",
         ),
-        neutral("phase", &[], "\"commentary\"", ""),
     ]],
 };
 
@@ -128,7 +136,7 @@ pub const TEXT_PART: Table = Table {
         required("text", Kind::Text, "\"Hi\"", ""),
         no_effect("annotations", Kind::List(0, 0), "[]", "Clients copy it from a response."),
         no_effect("logprobs", Kind::List(0, usize::MAX), "[]", "Clients copy it from a response."),
-        neutral("prompt_cache_breakpoint", &[], "{}", ""),
+        no_effect("prompt_cache_breakpoint", Kind::Object, "{}", chat::CACHED),
     ]],
 };
 
@@ -141,31 +149,41 @@ pub const FUNCTION_CALL: Table = Table {
         required("name", Kind::Text, "\"f\"", ""),
         required("arguments", Kind::Text, "\"{}\"", "A JSON object as text."),
         no_effect("id", Kind::Text, "\"fc_1\"", "Clients copy it from a response."),
-        no_effect(
-            "status",
-            Kind::OneOf(&["in_progress", "completed", "incomplete"]),
-            "\"completed\"",
-            "Clients copy it from a response.",
-        ),
+        no_effect("status", STATUS, "\"completed\"", "Clients copy it from a response."),
         neutral("caller", &[], "{}", ""),
-        neutral("namespace", &[], "\"n\"", ""),
+        honoured("namespace", Kind::Text, "\"n\"", ""),
+    ]],
+};
+
+/// A call of a `custom` tool.
+pub const CUSTOM_TOOL_CALL: Table = Table {
+    title: "a `custom_tool_call` item",
+    fields: &[&[
+        required("type", Kind::OneOf(&["custom_tool_call"]), "\"custom_tool_call\"", ""),
+        required("call_id", Kind::Text, "\"call_1\"", ""),
+        required("name", Kind::Text, "\"f\"", ""),
+        required("input", Kind::Text, "\"x\"", ""),
+        no_effect("id", Kind::Text, "\"ctc_1\"", "Clients copy it from a response."),
+        no_effect("status", STATUS, "\"completed\"", "Clients copy it from a response."),
+        neutral("caller", &[], "{}", ""),
+        honoured("namespace", Kind::Text, "\"n\"", ""),
     ]],
 };
 
 /// What a call gave.
-pub const FUNCTION_CALL_OUTPUT: Table = Table {
-    title: "a `function_call_output` item",
+pub const CALL_OUTPUT: Table = Table {
+    title: "a `function_call_output` or `custom_tool_call_output` item",
     fields: &[&[
-        required("type", Kind::OneOf(&["function_call_output"]), "\"function_call_output\"", ""),
+        required(
+            "type",
+            Kind::OneOf(&["function_call_output", "custom_tool_call_output"]),
+            "\"function_call_output\"",
+            "",
+        ),
         required("call_id", Kind::Text, "\"call_1\"", "The `call_id` of an earlier call."),
         required("output", Kind::Mixed("a string or an array of text parts"), "\"12\"", ""),
         no_effect("id", Kind::Text, "\"fco_1\"", "Clients copy it from a response."),
-        no_effect(
-            "status",
-            Kind::OneOf(&["in_progress", "completed", "incomplete"]),
-            "\"completed\"",
-            "Clients copy it from a response.",
-        ),
+        no_effect("status", STATUS, "\"completed\"", "Clients copy it from a response."),
         honoured("name", Kind::Text, "\"f\"", "The function; must be the one of the call."),
         neutral("caller", &[], "{}", ""),
         neutral("namespace", &[], "\"n\"", ""),
@@ -185,12 +203,7 @@ pub const REASONING_ITEM: Table = Table {
         ),
         no_effect("id", Kind::Text, "\"rs_1\"", "Clients copy it from a response."),
         no_effect("summary", Kind::List(0, 0), "[]", "There is none."),
-        no_effect(
-            "status",
-            Kind::OneOf(&["in_progress", "completed", "incomplete"]),
-            "\"completed\"",
-            "Clients copy it from a response.",
-        ),
+        no_effect("status", STATUS, "\"completed\"", "Clients copy it from a response."),
         neutral("encrypted_content", &[], "\"x\"", ""),
     ]],
 };
@@ -221,11 +234,13 @@ pub const TEXT_FORMAT: Table = Table {
     ]],
 };
 
+const TOOL_TYPE: &str = "See below for `custom` and `namespace`. OpenAI's other types cannot run here: with `tool_choice` `auto` or `none` such a tool is left out, which `notes` of the response says; refused otherwise.";
+
 /// A tool.
 pub const TOOL: Table = Table {
     title: "`tools[i]` of /v1/responses",
     fields: &[&[
-        required("type", Kind::OneOf(&["function"]), "\"function\"", "Built-in tools are refused."),
+        required("type", Kind::OneOf(&["function"]), "\"function\"", TOOL_TYPE),
         required("name", Kind::Text, "\"f\"", "Letters, digits, `_` and `-`; at most 64."),
         honoured("description", Kind::Text, "\"d\"", "Given to the model."),
         honoured(
@@ -241,22 +256,69 @@ pub const TOOL: Table = Table {
     ]],
 };
 
+/// A tool that takes a text.
+pub const CUSTOM_TOOL: Table = Table {
+    title: "a `custom` tool of /v1/responses",
+    fields: &[&[
+        required("type", Kind::OneOf(&["custom"]), "\"custom\"", ""),
+        required("name", Kind::Text, "\"f\"", "Letters, digits, `_` and `-`; at most 64."),
+        honoured("description", Kind::Text, "\"d\"", "Given to the model."),
+        honoured("format", Kind::Object, r#"{"type":"text"}"#, "What the text must look like; enforced."),
+        neutral("defer_loading", &["false"], "false", ""),
+        neutral("allowed_callers", &[], "[]", ""),
+    ]],
+};
+
+/// What a `custom` tool takes.
+pub const CUSTOM_FORMAT: Table = Table {
+    title: "`format` of a `custom` tool",
+    fields: &[&[
+        required("type", Kind::OneOf(&["text", "grammar"]), "\"text\"", ""),
+        honoured(
+            "syntax",
+            Kind::OneOf(&["regex", "lark"]),
+            "\"regex\"",
+            "A tool with `lark` cannot run here, and is treated as OpenAI's own tools.",
+        ),
+        honoured("definition", Kind::Text, "\"[ab]+\"", ""),
+    ]],
+};
+
+/// Tools under one name.
+pub const NAMESPACE: Table = Table {
+    title: "a `namespace` tool of /v1/responses",
+    fields: &[&[
+        required("type", Kind::OneOf(&["namespace"]), "\"namespace\"", ""),
+        required("name", Kind::Text, "\"n\"", "The model sees `n.f`; a call has `namespace` and `name`."),
+        required("tools", Kind::List(0, 128), "[]", "Functions and `custom` tools."),
+        no_effect("description", Kind::Text, "\"d\"", "Not given to the model: those of the tools are."),
+        neutral("defer_loading", &["false"], "false", ""),
+    ]],
+};
+
 /// A choice by name.
 pub const TOOL_CHOICE: Table = Table {
     title: "`tool_choice` of /v1/responses",
     fields: &[&[
-        required("type", Kind::OneOf(&["function"]), "\"function\"", ""),
-        required("name", Kind::Text, "\"f\"", "One of `tools`."),
+        required("type", Kind::OneOf(&["function", "custom"]), "\"function\"", ""),
+        required("name", Kind::Text, "\"f\"", "One of `tools`; `n.f` for one of a namespace."),
     ]],
 };
+
+const SUMMARIES: &[&str] = &["auto", "concise", "detailed"];
 
 /// `reasoning`.
 pub const REASONING: Table = Table {
     title: "`reasoning`",
     fields: &[&[
         neutral("effort", &["\"medium\""], "\"medium\"", ""),
-        neutral("summary", &[], "\"auto\"", ""),
-        neutral("generate_summary", &[], "\"auto\"", ""),
+        no_effect(
+            "summary",
+            Kind::OneOf(SUMMARIES),
+            "\"auto\"",
+            "There is none: what was thought comes whole. The response says `null`.",
+        ),
+        no_effect("generate_summary", Kind::OneOf(SUMMARIES), "\"auto\"", "Older name of `summary`."),
         neutral("mode", &[], "\"auto\"", ""),
         neutral("context", &["\"auto\""], "\"auto\"", ""),
     ]],

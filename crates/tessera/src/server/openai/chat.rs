@@ -8,11 +8,11 @@ use super::sampling::{Ending, ending, for_choice, sampling};
 use super::tools::Tools;
 use super::usage::Totals;
 use super::{now, prompts};
+use crate::server::asked::{Planned, planned};
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, chat};
 use crate::server::generation::{Generation, Job};
 use crate::server::models::Served;
-use crate::server::routes::{Asked, offload, read};
 use crate::server::stream::{Events, Gone, respond};
 use crate::server::{App, ids};
 use axum::extract::{Request, State};
@@ -46,15 +46,7 @@ struct Head {
 
 /// Answers a request.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let asked = read(&app, request).await?;
-    let (effort, Asked { caller, body, .. }) = (asked.effort(), asked);
-    let model = Fields::check(&body, &chat::REQUEST, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    let (lease, plan) = offload(effort, move || {
-        let plan = plan(&body, &lease)?;
-        Ok((lease, plan))
-    })
-    .await?;
+    let Planned { caller, lease, model, plan } = planned(&app, request, &chat::REQUEST, plan).await?;
     let (stream, include_usage, n) = (plan.stream, plan.include_usage, plan.n);
     let head = Head { id: ids::unique("chatcmpl-"), created: now(), model };
     let (wants_logprobs, answers) = (plan.logprobs.is_some(), vec![Answer::new(plan.reading.clone()); n]);

@@ -4,17 +4,17 @@ use super::answer::finish;
 use super::chat::stream_options;
 use super::constraint::Rule;
 use super::format::Format;
-use super::logprobs::Lists;
+use super::logprobs::{Lists, Offset};
 use super::now;
 use super::prompts::{self, RawPrompt};
 use super::sampling::{Ending, ending, for_choice, sampling};
 use super::tools::Tools;
 use super::usage::Totals;
+use crate::server::asked::{Planned, planned};
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, completions};
 use crate::server::generation::{Generation, Job};
 use crate::server::models::Served;
-use crate::server::routes::{Asked, offload, read};
 use crate::server::stream::{Events, Gone, respond};
 use crate::server::{App, ids};
 use axum::extract::{Request, State};
@@ -58,8 +58,8 @@ struct Head {
 struct Choice {
     text: String,
     logprobs: Lists,
-    /// Characters of the text that tokens stand for.
-    offset: usize,
+    /// The end of the text that tokens stand for.
+    offset: Offset,
     finish: Option<&'static str>,
     usage: Usage,
 }
@@ -73,15 +73,7 @@ struct Delta {
 
 /// Answers a request.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let asked = read(&app, request).await?;
-    let (effort, Asked { caller, body, .. }) = (asked.effort(), asked);
-    let model = Fields::check(&body, &completions::REQUEST, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    let (lease, plan) = offload(effort, move || {
-        let plan = plan(&body, &lease)?;
-        Ok((lease, plan))
-    })
-    .await?;
+    let Planned { caller, lease, model, plan } = planned(&app, request, &completions::REQUEST, plan).await?;
     let plan = Arc::new(plan);
     let head = Head { id: ids::unique("cmpl-"), created: now(), model };
     let generation = Generation::start(&app, &caller, lease, jobs(&plan, caller.flow))?;
@@ -162,7 +154,7 @@ impl Choice {
         if plan.logprobs.is_some() {
             self.logprobs.push_first(prompt.tokens[0], tokenizer, &mut self.offset);
         } else {
-            self.offset = text.chars().count();
+            self.offset = Offset::after(&text);
         }
         Some(Delta { text, logprobs: plan.logprobs.map(|_| self.logprobs.clone()), finish: None })
     }

@@ -3,11 +3,11 @@
 use super::prompts::{self, RawPrompt};
 use super::usage::Totals;
 use crate::server::App;
+use crate::server::asked::{Planned, planned};
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, other};
 use crate::server::generation::{Generation, Job};
 use crate::server::models::Served;
-use crate::server::routes::{Asked, offload, read};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use base64::Engine as _;
@@ -21,14 +21,8 @@ const MAX_INPUTS: usize = 2048;
 
 /// Answers a request.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let Asked { caller, body, len } = read(&app, request).await?;
-    let model = Fields::check(&body, &other::EMBEDDINGS, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    let (lease, inputs, base64) = offload(len, move || {
-        let (inputs, base64) = plan(&body, &lease)?;
-        Ok((lease, inputs, base64))
-    })
-    .await?;
+    let Planned { caller, lease, model, plan: (inputs, base64) } =
+        planned(&app, request, &other::EMBEDDINGS, plan).await?;
     let count = inputs.len();
     let flow = caller.flow;
     let jobs = inputs.into_iter().map(|input| {

@@ -1,7 +1,7 @@
 //! From `messages` to a prompt.
 
-use super::now;
 use super::tools::Tools;
+use super::{now, prompts};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, Table, chat, wrong_type};
 use crate::server::json::kind;
@@ -51,8 +51,8 @@ pub fn parse(list: &[Value], served: &Served) -> ApiResult<Conversation> {
         let message = match map.get("role") {
             Some(Value::String(role)) => match role.as_str() {
                 "system" | "developer" => instructions(value, &path, served)?,
-                "user" => user(value, &path, served)?,
-                "assistant" => assistant(value, &path, served, &mut calls)?,
+                "user" => user(value, &path)?,
+                "assistant" => assistant(value, &path, &mut calls)?,
                 "tool" => tool(value, &path, &calls)?,
                 other => {
                     let param = format!("{path}.role");
@@ -76,33 +76,28 @@ pub fn parse(list: &[Value], served: &Served) -> ApiResult<Conversation> {
 
 fn instructions(value: &Value, path: &str, served: &Served) -> ApiResult<Message> {
     let fields = Fields::check(value, &chat::SYSTEM_MESSAGE, path)?;
-    let developer = fields.text("role") == Some("developer") && served.template_mentions(&["developer"]);
+    let developer = fields.text("role") == Some("developer") && served.template_mentions("developer");
     let mut message = Message::new(if developer { "developer" } else { "system" }, required_text(&fields)?);
-    name(&fields, served, &mut message)?;
+    name(&fields, &mut message);
     Ok(message)
 }
 
-fn user(value: &Value, path: &str, served: &Served) -> ApiResult<Message> {
+fn user(value: &Value, path: &str) -> ApiResult<Message> {
     let fields = Fields::check(value, &chat::USER_MESSAGE, path)?;
     let mut message = Message::new("user", required_text(&fields)?);
-    name(&fields, served, &mut message)?;
+    name(&fields, &mut message);
     Ok(message)
 }
 
-fn assistant(
-    value: &Value,
-    path: &str,
-    served: &Served,
-    calls: &mut Vec<(String, String)>,
-) -> ApiResult<Message> {
+fn assistant(value: &Value, path: &str, calls: &mut Vec<(String, String)>) -> ApiResult<Message> {
     let fields = Fields::check(value, &chat::ASSISTANT_MESSAGE, path)?;
     let content = match fields.get("content") {
         Some(value) => Some(content(value, &fields.param("content"), &chat::TEXT_PART)?),
         None => None,
     };
     let mut message = Message { role: "assistant".to_owned(), content, extra: Map::new() };
-    name(&fields, served, &mut message)?;
-    if let Some(thought) = fields.text("reasoning_content") {
+    name(&fields, &mut message);
+    if let Some(thought) = thought(&fields)? {
         message.extra.insert("reasoning_content".to_owned(), thought.into());
     }
     let list = fields.list("tool_calls").unwrap_or_default();
@@ -131,6 +126,18 @@ fn assistant(
     }
     message.extra.insert("tool_calls".to_owned(), Value::Array(rendered));
     Ok(message)
+}
+
+/// What the assistant thought, by either of its names.
+fn thought<'a>(fields: &Fields<'a>) -> ApiResult<Option<&'a str>> {
+    match (fields.text("reasoning_content"), fields.text("reasoning")) {
+        (Some(one), Some(other)) if one != other => {
+            let param = fields.param("reasoning");
+            let message = format!("{param} and reasoning_content are two names of one text, and differ");
+            Err(ApiError::value(param, message))
+        }
+        (one, other) => Ok(one.or(other)),
+    }
 }
 
 /// The arguments of a call: templates take an object, the API a text.
@@ -203,15 +210,11 @@ pub fn content(value: &Value, param: &str, part_table: &'static Table) -> ApiRes
     Ok(texts.join("\n"))
 }
 
-fn name(fields: &Fields<'_>, served: &Served, message: &mut Message) -> ApiResult<()> {
-    let Some(name) = fields.text("name") else { return Ok(()) };
-    if !served.template_mentions(&["message.name", "message['name']", "message[\"name\"]"]) {
-        let param = fields.param("name");
-        let text = format!("{param}: the chat template of {} has no place for a name", served.name);
-        return Err(ApiError::unsupported(param, text));
+/// Templates without a place for a name leave it out, as the models were trained that have them.
+fn name(fields: &Fields<'_>, message: &mut Message) {
+    if let Some(name) = fields.text("name") {
+        message.extra.insert("name".to_owned(), name.into());
     }
-    message.extra.insert("name".to_owned(), name.into());
-    Ok(())
 }
 
 /// `chat_template_kwargs`: variables that the template mentions.
@@ -225,7 +228,7 @@ pub fn template_variables(fields: &Fields<'_>, served: &Served) -> ApiResult<Map
             let message = format!("{param}: this variable is made from the request");
             return Err(ApiError::value(param, message));
         }
-        if name.is_empty() || !served.template_mentions(&[name]) {
+        if name.is_empty() || !served.template_mentions(name) {
             let message = format!("{param}: the chat template of {} does not mention it", served.name);
             return Err(ApiError::unsupported(param, message));
         }
@@ -286,7 +289,10 @@ pub fn prompt(
     let as_given =
         Conversation { messages: conversation.messages.clone(), places: conversation.places.clone() };
     let about_tools = with_tools || conversation.messages.iter().any(has_calls);
-    let template = served.text.tool_template.as_ref().filter(|_| about_tools).unwrap_or(template);
+    // The folder's other template, where only that one may have a place for something; and a second try.
+    let other = served.text.other_template.as_ref();
+    let needs_other = (about_tools && served.tool_support.template_knows) || !options.variables.is_empty();
+    let (template, second) = if needs_other { (other.unwrap_or(template), None) } else { (template, other) };
     let conversation = if about_tools {
         let list = if with_tools { &called_tools.list[..] } else { &[] };
         let (messages, shown) = tools::conversation(served.tool_support, &conversation.messages, list)
@@ -302,15 +308,31 @@ pub fn prompt(
     let messages = &conversation.messages;
     let continued = if rendering.continues { messages.last() } else { None };
     let rendered = &messages[..messages.len() - usize::from(continued.is_some())];
-    let mut prompt = template.render(rendered, &options).map_err(|error| {
-        let param = match blamed(&error, rendered) {
-            Some(Blame::Message(i)) => format!("{}.role", conversation.places[i]),
-            Some(Blame::Tools) => "tools".to_owned(),
-            None => place.to_owned(),
-        };
-        ApiError::unsupported(param, error.to_string())
+    // Every text of a message is a part of the prompt, so that the longest says enough before any is rendered.
+    for (message, path) in messages.iter().zip(&conversation.places) {
+        prompts::may_fit(served, message.content.as_deref().unwrap_or_default(), path)?;
+    }
+    let render = |template: &ChatTemplate| {
+        let prompt = template.render(rendered, &options).map_err(|error| {
+            let param = match blamed(&error, rendered) {
+                Some(Blame::Message(i)) => format!("{}.role", conversation.places[i]),
+                Some(Blame::Tools) => "tools".to_owned(),
+                None => place.to_owned(),
+            };
+            (error.is_about_place(), ApiError::unsupported(param, error.to_string()))
+        })?;
+        prompts::may_fit(served, &prompt.text, place).map_err(|error| (false, error))?;
+        let kept = nothing_lost(template, &conversation, rendered.len(), &prompt);
+        kept.map_err(|error| (true, error))?;
+        Ok(prompt)
+    };
+    let mut prompt = render(template).or_else(|(about_place, error)| match second {
+        Some(second) if about_place => {
+            // Where neither has a place, the first says what is wrong.
+            render(second).map_err(|(about_place, other)| if about_place { error } else { other })
+        }
+        _ => Err(error),
     })?;
-    nothing_lost(template, &conversation, rendered.len(), &prompt)?;
     if let Some(text) = continued.and_then(|m| m.content.as_deref()) {
         prompt.text.push_str(text);
     }
@@ -329,10 +351,17 @@ fn nothing_lost(
     if !matches!(template, ChatTemplate::Jinja(_)) {
         return Ok(());
     }
+    // Each is looked for behind the one before it first, so that many messages cost one walk over the prompt.
+    let mut at = 0;
     for (message, place) in conversation.messages.iter().zip(&conversation.places).take(rendered) {
         let content = message.content.as_deref().unwrap_or_default().trim();
         let kept = ["system", "developer", "user"].contains(&message.role.as_str());
-        if kept && !prompt.text.contains(content) {
+        if !kept {
+            continue;
+        }
+        if let Some(found) = prompt.text[at..].find(content) {
+            at += found + content.len();
+        } else if !prompt.text[..at].contains(content) {
             let param = format!("{place}.role");
             let text = format!("{param}: the chat template leaves out this {} message", message.role);
             return Err(ApiError::unsupported(param, text));

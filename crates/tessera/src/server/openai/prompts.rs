@@ -29,6 +29,7 @@ pub fn parse(
 ) -> ApiResult<Vec<RawPrompt>> {
     const EXPECTED: &str = "a string, an array of strings, an array of token ids or an array of such arrays";
     let text = |text: &str, param: String| {
+        may_fit(served, text, &param)?;
         let tokens = served
             .text
             .tokenizer
@@ -77,6 +78,18 @@ fn finish(served: &Served, prompt: RawPrompt) -> ApiResult<RawPrompt> {
         return Err(ApiError::value(param, message));
     }
     Ok(prompt)
+}
+
+/// Refuses what is too long by its length alone: encoding it would take a hundred times that in memory.
+pub fn may_fit(served: &Served, text: &str, param: &str) -> ApiResult<()> {
+    let (least, context) = (served.text.tokenizer.least_tokens(text), served.engine.context());
+    if least <= context {
+        return Ok(());
+    }
+    let message =
+        format!("{param}: {} bytes are at least {least} tokens, the context holds {context}", text.len());
+    let error = ApiError::request(StatusCode::BAD_REQUEST, "context_length_exceeded", message);
+    Err(ApiError { param: Some(param.to_owned()), ..error })
 }
 
 /// A prompt has to leave room for a token of the answer.

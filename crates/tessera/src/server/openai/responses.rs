@@ -2,20 +2,20 @@
 
 mod input;
 mod items;
+mod tools;
 
 use super::answer::{Answer, Reading};
 use super::constraint::Rule;
 use super::format::Format;
 use super::messages::{self, ChatPrompt, Rendering};
 use super::sampling::top_p;
-use super::tools::Tools;
 use super::usage::Totals;
 use super::{now, prompts};
+use crate::server::asked::{Planned, planned};
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, responses, short};
 use crate::server::generation::{Generation, Job};
 use crate::server::models::Served;
-use crate::server::routes::{Asked, offload, read};
 use crate::server::stream::{Events, Gone, respond};
 use crate::server::{App, ids};
 use axum::extract::{Request, State};
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use tessera_engine::engine::EngineRequest;
 use tessera_engine::sampler::SamplingParams;
 use tessera_engine::template::RenderOptions;
+use tools::Offer;
 
 /// What a request asks for, checked.
 struct Plan {
@@ -35,6 +36,8 @@ struct Plan {
     logprobs: Option<usize>,
     rule: Option<Rule>,
     reading: Reading,
+    /// Names of tools that take a text.
+    custom: Vec<String>,
     /// The text has to keep special tokens, which are the marks of calls or reasoning.
     keep_special: bool,
     /// The chat template's.
@@ -47,19 +50,11 @@ struct Plan {
 
 /// Answers a request.
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let asked = read(&app, request).await?;
-    let (effort, Asked { caller, body, .. }) = (asked.effort(), asked);
-    let model = Fields::check(&body, &responses::REQUEST, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    let (lease, plan) = offload(effort, move || {
-        let plan = plan(&body, &lease)?;
-        Ok((lease, plan))
-    })
-    .await?;
+    let Planned { caller, lease, plan, .. } = planned(&app, request, &responses::REQUEST, plan).await?;
     let (stream, wants_logprobs, head) = (plan.stream, plan.logprobs.is_some(), plan.head.clone());
-    let answer = Answer::new(plan.reading.clone());
+    let (answer, custom) = (Answer::new(plan.reading.clone()), plan.custom.clone());
     let generation = Generation::start(&app, &caller, lease, vec![job(plan, caller.flow)])?;
-    let writer = Writer { head, items: Items::new(wants_logprobs), answer, sequence: 0 };
+    let writer = Writer { head, items: Items::new(wants_logprobs, custom), answer, sequence: 0 };
     if stream {
         return Ok(respond(move |events| writer.write(events, generation)));
     }
@@ -78,7 +73,7 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     let metadata = metadata(&fields)?;
     let logprobs = logprobs(&fields)?;
     let (format, shown_format) = format(&fields)?;
-    let tools = Tools::responses(&fields)?;
+    let Offer { tools, shown, custom, notes, .. } = Offer::new(&fields)?;
     let conversation = input::parse(&fields)?;
     let options = RenderOptions { now: i64::try_from(now()).ok(), ..RenderOptions::answer() };
     let rendering = Rendering { options, continues: false };
@@ -113,7 +108,7 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
         "temperature": shortest(sampling.temperature),
         "text": {"format": shown_format},
         "tool_choice": fields.get("tool_choice").cloned().unwrap_or_else(|| json!("auto")),
-        "tools": shown_tools(&tools),
+        "tools": shown,
         "top_logprobs": logprobs.unwrap_or(0),
         "top_p": shortest(sampling.top_p),
         "truncation": "disabled",
@@ -122,6 +117,10 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
     // The one field that OpenAI's schema leaves out rather than gives as null.
     if let Some(user) = fields.text("user") {
         head["user"] = json!(user);
+    }
+    if !notes.is_empty() {
+        tracing::info!(model = served.name, "{}", notes.join("; "));
+        head["notes"] = json!(notes);
     }
     let max_tokens = fields.size("max_output_tokens");
     let (stop, stop_token_ids) = (served.text.stop_strings(), served.text.stop_token_ids.clone());
@@ -134,6 +133,7 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
         logprobs,
         rule,
         reading,
+        custom,
         keep_special,
         stop,
         stop_token_ids,
@@ -145,16 +145,6 @@ fn plan(body: &Value, served: &Served) -> ApiResult<Plan> {
 /// The number as it was written: 0.7, not what an f32 makes of it.
 fn shortest(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
-}
-
-fn shown_tools(tools: &Tools) -> Vec<Value> {
-    let shown = tools.list.iter().map(|tool| {
-        json!({
-            "type": "function", "name": tool.name, "description": tool.description,
-            "parameters": tool.parameters, "strict": tool.strict,
-        })
-    });
-    shown.collect()
 }
 
 /// Up to 16 pairs of strings, as OpenAI has it.
@@ -174,16 +164,30 @@ fn metadata(fields: &Fields<'_>) -> ApiResult<Value> {
     Ok(Value::Object(map.clone()))
 }
 
+/// What an answer has none of: results of OpenAI's own tools, images, and thoughts that only its server can
+/// read.
+const NOTHING_TO_INCLUDE: [&str; 7] = [
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+];
+
 fn logprobs(fields: &Fields<'_>) -> ApiResult<Option<usize>> {
     const WORD: &str = "message.output_text.logprobs";
     let mut included = false;
     for (i, value) in fields.list("include").unwrap_or_default().iter().enumerate() {
-        if *value != WORD {
+        let word = value.as_str().unwrap_or_default();
+        if word != WORD && !NOTHING_TO_INCLUDE.contains(&word) {
             let param = format!("include[{i}]");
-            let message = format!("{param}: expected \"{WORD}\", found {}", short(value));
+            let known = NOTHING_TO_INCLUDE.join("\", \"");
+            let message = format!("{param}: expected \"{WORD}\" or \"{known}\", found {}", short(value));
             return Err(ApiError::unsupported(param, message));
         }
-        included = true;
+        included |= word == WORD;
     }
     match (included, fields.size("top_logprobs")) {
         (true, top) => Ok(Some(top.unwrap_or(0))),

@@ -57,6 +57,13 @@ pub fn for_choice(params: &SamplingParams, i: usize) -> SamplingParams {
 pub fn ending(fields: &Fields<'_>, served: &Served, template: bool) -> ApiResult<Ending> {
     let mut stop = stop_strings(fields)?;
     let mut stop_token_ids = token_ids(fields, "stop_token_ids")?;
+    if let Some((i, id)) =
+        stop_token_ids.iter().enumerate().find(|(_, id)| **id as usize >= served.vocab_size)
+    {
+        let param = format!("{}[{i}]", fields.param("stop_token_ids"));
+        let message = format!("{param}: token {id} does not exist, the vocabulary has {}", served.vocab_size);
+        return Err(ApiError::value(param, message));
+    }
     if fields.bool("ignore_eos") != Some(true) {
         stop_token_ids.extend(&served.text.stop_token_ids);
         if template {
@@ -80,8 +87,8 @@ fn stop_strings(fields: &Fields<'_>) -> ApiResult<Vec<String>> {
         Some(Value::Array(list)) => list.as_slice(),
         Some(other) => return Err(wrong_type(&param, "a string or an array of strings", kind(other))),
     };
-    if list.is_empty() || list.len() > MAX_STOPS {
-        let message = format!("{param}: expected 1 to {MAX_STOPS} strings, found {}", list.len());
+    if list.len() > MAX_STOPS {
+        let message = format!("{param}: expected at most {MAX_STOPS} strings, found {}", list.len());
         return Err(ApiError::value(param, message));
     }
     let mut stops = Vec::new();

@@ -3,10 +3,10 @@
 use super::tools::Tools;
 use super::{messages, sampling};
 use crate::server::App;
+use crate::server::asked::planned;
 use crate::server::error::{ApiError, ApiResult, json_response};
 use crate::server::fields::{Fields, other};
 use crate::server::models::Served;
-use crate::server::routes::{Asked, offload, read};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::json;
@@ -15,24 +15,21 @@ use tessera_engine::template::RenderOptions;
 
 /// The tokens of a text or a conversation.
 pub async fn tokenize(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let Asked { body, len, .. } = read(&app, request).await?;
-    let model = Fields::check(&body, &other::TOKENIZE, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    offload(len, move || {
-        let fields = Fields::check(&body, &other::TOKENIZE, "")?;
-        let tokens = tokens(&fields, &lease)?;
+    let response = planned(&app, request, &other::TOKENIZE, |body, served| {
+        let fields = Fields::check(body, &other::TOKENIZE, "")?;
+        let tokens = tokens(&fields, served)?;
         let mut response = json!({
             "count": tokens.len(),
-            "max_model_len": lease.engine.context(),
+            "max_model_len": served.engine.context(),
             "tokens": tokens,
         });
         if fields.bool("return_token_strs") == Some(true) {
-            let text = |id: &u32| lease.text.tokenizer.token_text(*id).unwrap_or_default().to_owned();
+            let text = |id: &u32| served.text.tokenizer.token_text(*id).unwrap_or_default().to_owned();
             response["token_strs"] = tokens.iter().map(text).collect::<Vec<_>>().into();
         }
         Ok(json_response(&response))
-    })
-    .await
+    });
+    Ok(response.await?.plan)
 }
 
 fn tokens(fields: &Fields<'_>, served: &Served) -> ApiResult<Vec<u32>> {
@@ -70,13 +67,10 @@ fn tokens(fields: &Fields<'_>, served: &Served) -> ApiResult<Vec<u32>> {
 
 /// The text of tokens.
 pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
-    let Asked { body, len, .. } = read(&app, request).await?;
-    let model = Fields::check(&body, &other::DETOKENIZE, "")?.text("model").unwrap_or_default().to_owned();
-    let lease = app.models.lease(&model).await?;
-    offload(len, move || {
-        let fields = Fields::check(&body, &other::DETOKENIZE, "")?;
+    let response = planned(&app, request, &other::DETOKENIZE, |body, served| {
+        let fields = Fields::check(body, &other::DETOKENIZE, "")?;
         let tokens = sampling::token_ids(&fields, "tokens")?;
-        let tokenizer = &lease.text.tokenizer;
+        let tokenizer = &served.text.tokenizer;
         let mut bytes = Vec::new();
         for (i, id) in tokens.iter().enumerate() {
             let Some(token) = tokenizer.token_bytes(*id) else {
@@ -87,6 +81,6 @@ pub async fn detokenize(State(app): State<Arc<App>>, request: Request) -> ApiRes
             bytes.extend_from_slice(token);
         }
         Ok(json_response(&json!({"prompt": String::from_utf8_lossy(&bytes)})))
-    })
-    .await
+    });
+    Ok(response.await?.plan)
 }

@@ -1,6 +1,7 @@
 //! From `input` to messages.
 
 use super::super::messages::{Conversation, arguments, called, content};
+use super::tools::{joined, split};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, responses, short, wrong_type};
 use crate::server::json::kind;
@@ -45,8 +46,9 @@ impl Reader {
             None => self.message(item, path),
             Some(Value::String(kind)) => match kind.as_str() {
                 "message" => self.message(item, path),
-                "function_call" => self.call(item, path),
-                "function_call_output" => self.output(item, path),
+                "function_call" => self.function_call(item, path),
+                "custom_tool_call" => self.custom_call(item, path),
+                "function_call_output" | "custom_tool_call_output" => self.output(item, path),
                 "reasoning" => self.reasoning(item, path),
                 other => {
                     let param = format!("{path}.type");
@@ -74,12 +76,23 @@ impl Reader {
         Ok(())
     }
 
-    /// Calls belong to the assistant's message before them, where there is one.
-    fn call(&mut self, item: &Value, path: &str) -> ApiResult<()> {
+    fn function_call(&mut self, item: &Value, path: &str) -> ApiResult<()> {
         let fields = Fields::check(item, &responses::FUNCTION_CALL, path)?;
-        let text = |name| fields.text(name).unwrap_or_default().to_owned();
-        let (id, name) = (text("call_id"), text("name"));
-        let arguments = arguments(&text("arguments"), &fields.param("arguments"))?;
+        let text = fields.text("arguments").unwrap_or_default();
+        self.call(&fields, arguments(text, &fields.param("arguments"))?, path);
+        Ok(())
+    }
+
+    fn custom_call(&mut self, item: &Value, path: &str) -> ApiResult<()> {
+        let fields = Fields::check(item, &responses::CUSTOM_TOOL_CALL, path)?;
+        self.call(&fields, json!({"input": fields.text("input")}), path);
+        Ok(())
+    }
+
+    /// Calls belong to the assistant's message before them, where there is one.
+    fn call(&mut self, fields: &Fields<'_>, arguments: Value, path: &str) {
+        let text = |name| fields.text(name).unwrap_or_default();
+        let (id, name) = (text("call_id").to_owned(), joined(text("namespace"), text("name")));
         let call = json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
         self.calls.push((id, name));
         let last = self.conversation.messages.last_mut().filter(|m| m.role == "assistant");
@@ -88,20 +101,20 @@ impl Reader {
             if let Value::Array(calls) = calls {
                 calls.push(call);
             }
-            return Ok(());
+            return;
         }
         let mut message = Message { role: "assistant".to_owned(), content: None, extra: Map::new() };
         message.extra.insert("tool_calls".to_owned(), json!([call]));
         self.think(&mut message);
         self.conversation.push(message, path);
-        Ok(())
     }
 
     fn output(&mut self, item: &Value, path: &str) -> ApiResult<()> {
-        let fields = Fields::check(item, &responses::FUNCTION_CALL_OUTPUT, path)?;
+        let fields = Fields::check(item, &responses::CALL_OUTPUT, path)?;
         let id = fields.text("call_id").unwrap_or_default();
         let function = called(&self.calls, id, &fields.param("call_id"))?;
-        if let Some(name) = fields.text("name").filter(|name| *name != function) {
+        if let Some(name) = fields.text("name").filter(|name| *name != function && *name != split(function).1)
+        {
             let param = fields.param("name");
             let text = format!("{param}: the call {id:?} was of {function:?}, found {name:?}");
             return Err(ApiError::value(param, text));

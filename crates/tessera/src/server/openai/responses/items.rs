@@ -1,6 +1,7 @@
 //! The output of a response, item by item, with the events that tell of it.
 
 use super::super::answer::Delta;
+use super::tools::{input, split};
 use crate::server::ids;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ pub type Event = (&'static str, Value);
 enum Open {
     Reasoning { id: String, text: String },
     Message { id: String, text: String, logprobs: Vec<Value> },
-    Call { id: String, call_id: String, name: String, arguments: String },
+    Call { id: String, call_id: String, name: String, arguments: String, custom: bool },
 }
 
 /// Items so far.
@@ -20,12 +21,14 @@ pub struct Items {
     done: Vec<Value>,
     open: Option<Open>,
     wants_logprobs: bool,
+    /// Names of tools that take a text.
+    custom: Vec<String>,
 }
 
 impl Items {
     /// Nothing yet.
-    pub fn new(wants_logprobs: bool) -> Items {
-        Items { wants_logprobs, ..Items::default() }
+    pub fn new(wants_logprobs: bool, custom: Vec<String>) -> Items {
+        Items { wants_logprobs, custom, ..Items::default() }
     }
 
     /// The finished items.
@@ -49,13 +52,18 @@ impl Items {
         }
         for part in delta.calls {
             if let Some((call_id, name)) = part.begins {
-                let id = ids::unique("fc_");
-                self.begin(Open::Call { id, call_id, name, arguments: String::new() }, &mut events);
+                let custom = self.custom.contains(&name);
+                let id = ids::unique(if custom { "ctc_" } else { "fc_" });
+                self.begin(Open::Call { id, call_id, name, arguments: String::new(), custom }, &mut events);
             }
-            if let Some(Open::Call { id, arguments, .. }) = &mut self.open
+            if let Some(Open::Call { id, arguments, custom, .. }) = &mut self.open
                 && !part.arguments.is_empty()
             {
                 arguments.push_str(&part.arguments);
+                // The text inside of them is known when they are whole.
+                if *custom {
+                    continue;
+                }
                 let index = self.done.len();
                 let event = json!({"item_id": id, "output_index": index, "delta": part.arguments});
                 events.push(("response.function_call_arguments.delta", event));
@@ -127,7 +135,7 @@ impl Items {
             }
             event
         };
-        events.push(match &item {
+        let done = match &item {
             Open::Reasoning { text, .. } => {
                 ("response.reasoning_text.done", place(json!({"content_index": 0, "text": text})))
             }
@@ -135,11 +143,18 @@ impl Items {
                 "response.output_text.done",
                 place(json!({"content_index": 0, "text": text, "logprobs": logprobs})),
             ),
+            Open::Call { arguments, custom: true, .. } => {
+                let input = input(arguments);
+                let delta = place(json!({"delta": input}));
+                events.push(("response.custom_tool_call_input.delta", delta));
+                ("response.custom_tool_call_input.done", place(json!({"input": input})))
+            }
             Open::Call { name, arguments, .. } => (
                 "response.function_call_arguments.done",
-                place(json!({"name": name, "arguments": arguments})),
+                place(json!({"name": split(name).1, "arguments": arguments})),
             ),
-        });
+        };
+        events.push(done);
         if let Some(part) = item.part() {
             events.push(("response.content_part.done", place(json!({"content_index": 0, "part": part}))));
         }
@@ -180,10 +195,23 @@ impl Open {
             Open::Message { id, .. } => {
                 json!({"type": "message", "id": id, "role": "assistant", "content": [content], "status": status})
             }
-            Open::Call { id, call_id, name, arguments } => json!({
-                "type": "function_call", "id": id, "call_id": call_id, "name": name, "arguments": arguments,
-                "status": status,
-            }),
+            Open::Call { id, call_id, name, arguments, custom } => {
+                let (namespace, name) = split(name);
+                let mut call = match custom {
+                    true => json!({"type": "custom_tool_call", "input": input(arguments)}),
+                    false => json!({"type": "function_call", "arguments": arguments}),
+                };
+                for (field, value) in
+                    [("id", id.as_str()), ("call_id", call_id), ("name", name), ("status", status)]
+                {
+                    call[field] = json!(value);
+                }
+                // Left out otherwise, as OpenAI does.
+                if let Some(namespace) = namespace {
+                    call["namespace"] = json!(namespace);
+                }
+                call
+            }
         }
     }
 }
