@@ -7,9 +7,11 @@ use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
 #[cfg(feature = "fs")]
 use crate::template::{ChatTemplates, TemplateChoice, stop_token_ids};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use serde_json::Number;
 #[cfg(feature = "fs")]
-use serde_json::{Number, Value};
+use serde_json::Value;
 use std::sync::Arc;
+use tessera_weights::chat_config::ChatConfig;
 
 /// Tokenizer and chat template of a folder.
 #[derive(Debug)]
@@ -46,12 +48,30 @@ pub enum TextError {
         /// Rows of the embedding.
         rows: usize,
     },
-    /// A sampling default of the folder is none that the sampler takes.
+    /// The folder's own sampling defaults lie outside their ranges.
     #[error("mlc-chat-config.json: {0}")]
-    Default(SampleError),
+    Defaults(#[from] SampleError),
     /// A model without a template.
     #[error("no chat template: {0}")]
     NoTemplate(String),
+}
+
+/// The folder's own sampling defaults, where it has any, over those of [`SamplingParams`].
+pub fn sampling_defaults(config: Option<&ChatConfig>) -> Result<SamplingParams, SampleError> {
+    let number = |n: fn(&ChatConfig) -> Option<&Number>, or: f32| {
+        config.and_then(n).and_then(Number::as_f64).map_or(or, |v| v as f32)
+    };
+    let plain = SamplingParams::default();
+    let defaults = SamplingParams {
+        temperature: number(|c| c.temperature.as_ref(), plain.temperature),
+        top_p: number(|c| c.top_p.as_ref(), plain.top_p),
+        repetition_penalty: number(|c| c.repetition_penalty.as_ref(), plain.repetition_penalty),
+        frequency_penalty: number(|c| c.frequency_penalty.as_ref(), plain.frequency_penalty),
+        presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),
+        ..plain
+    };
+    defaults.check()?;
+    Ok(defaults)
 }
 
 impl Text {
@@ -78,19 +98,7 @@ impl Text {
             Ok(template) => stop_token_ids(template, chat_config, generation_config.as_ref(), &tokenizer),
             Err(_) => tokenizer.eos().into_iter().collect(),
         };
-        let number = |n: fn(&_) -> Option<&Number>, or: f32| {
-            chat_config.and_then(n).and_then(Number::as_f64).map_or(or, |v| v as f32)
-        };
-        let plain = SamplingParams::default();
-        let defaults = SamplingParams {
-            temperature: number(|c| c.temperature.as_ref(), plain.temperature),
-            top_p: number(|c| c.top_p.as_ref(), plain.top_p),
-            repetition_penalty: number(|c| c.repetition_penalty.as_ref(), plain.repetition_penalty),
-            frequency_penalty: number(|c| c.frequency_penalty.as_ref(), plain.frequency_penalty),
-            presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),
-            ..plain
-        };
-        defaults.check().map_err(TextError::Default)?;
+        let defaults = sampling_defaults(chat_config)?;
         Ok(Text { tokenizer, template, other_template, stop_token_ids, defaults, notes })
     }
 

@@ -2,6 +2,7 @@
 //! the shapes in a manifest.
 
 mod infer;
+pub mod known;
 mod parse;
 
 pub use parse::ConfigError;

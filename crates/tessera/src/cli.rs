@@ -587,9 +587,16 @@ mod tests {
         let parse = |args: &[&str]| Cli::try_parse_from(["tessera", "run", "m"].iter().chain(args));
         assert!(parse(&["--temperature", "0", "--top-p", "1", "--logit-bias", "3=-100"]).is_ok());
         assert!(parse(&["--frequency-penalty", "-0.5", "--top-p", "0"]).is_ok());
-        for bad in
-            [["--temperature", "-1"], ["--temperature", "nan"], ["--temperature", "101"], ["--top-p", "1.5"], ["--min-p", "-0.1"], ["--repetition-penalty", "0"], ["--presence-penalty", "inf"], ["--logit-bias", "x=1"]]
-        {
+        for bad in [
+            ["--temperature", "-1"],
+            ["--temperature", "nan"],
+            ["--temperature", "101"],
+            ["--top-p", "1.5"],
+            ["--min-p", "-0.1"],
+            ["--repetition-penalty", "0"],
+            ["--presence-penalty", "inf"],
+            ["--logit-bias", "x=1"],
+        ] {
             assert!(parse(&bad).is_err(), "{bad:?} was accepted");
         }
     }

@@ -2,6 +2,7 @@
 
 mod chat;
 mod safetensors;
+mod settings;
 
 use crate::checkpoint::{Checkpoint, MlcFolder, Model};
 use crate::interrupt;
@@ -83,8 +84,16 @@ impl Summary {
             let count = report.non_finite.len();
             self.note(out, format!("{count} parameter(s) hold a NaN or an infinity, the first is {first}"));
         }
-        for tensor in &report.unused {
-            out.detail(format_args!("not needed: {tensor}"));
+        if !report.unused.is_empty() {
+            const SHOWN: usize = 4;
+            let mut names = report.unused[..report.unused.len().min(SHOWN)].join(", ");
+            if report.unused.len() > SHOWN {
+                names.push_str(&format!(" and {} more (--json has all)", report.unused.len() - SHOWN));
+            }
+            self.note(
+                out,
+                format!("{} tensor(s) of the source are not needed: {names}", report.unused.len()),
+            );
         }
         (self.non_finite, self.unused) = (report.non_finite, report.unused);
     }
@@ -173,7 +182,9 @@ fn from_checkpoint(
             format!("the source is quantised ({from}); its values are quantised again to {}", scheme.name),
         );
     }
+    settings::check(checkpoint, &model_type, &mut summary, out)?;
     let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
+    settings::read_back(checkpoint, &model_type, &chat)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
     run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;

@@ -105,6 +105,7 @@ fn of_text(error: &TextError) -> Option<&'static str> {
         TextError::Tokenizer(e) => of_tokenizer(e),
         TextError::Template(_) => None,
         TextError::Vocabulary { .. } => Some("the tokenizer is another model's: fetch this model's own"),
+        TextError::Defaults(_) => Some("correct the field, or remove it: the usual default is then taken"),
         TextError::NoTemplate(_) => Some(
             "correct conv_template in mlc-chat-config.json, take the Hugging Face template with --template \
              jinja, or give the prompt as it is with --raw",

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::known::{self, Contradiction};
 use super::{Activation, ModelConfig, RopeScaling};
 use crate::arch::{ArchError, Sizes};
 
@@ -25,7 +26,7 @@ pub enum ConfigError {
         expected: String,
     },
     /// A known field asks for something that is not implemented.
-    #[error("config: {field} {found:?} is not supported; supported are {supported}")]
+    #[error("config: {field} {found} is not supported; supported is {supported}")]
     Unsupported {
         /// The field.
         field: String,
@@ -214,6 +215,12 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigErro
         return Err(model.invalid("", model.json, "an object"));
     }
     let sizes = Sizes::from_json(model_type, model.json)?;
+    let findings = known::findings(model_type, model.json);
+    if let Some(one) = findings.contradictions.into_iter().next() {
+        let Contradiction { field, found, supported } = one;
+        return Err(ConfigError::Unsupported { field: format!("{}{field}", model.path), found, supported });
+    }
+    // Partial rotation is not among the blocks of any family yet.
     for key in ["partial_rotary_factor", "rotary_pct"] {
         if let Some(part) = model.number(key, 0.0)?.filter(|part| *part != 1.0) {
             return Err(ConfigError::Unsupported {
@@ -223,7 +230,8 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigErro
             });
         }
     }
-    let mut guesses = Vec::new();
+    let file = if model.path.is_empty() { "config.json" } else { "model_config" };
+    let mut guesses: Vec<String> = known::unknown_note(file, &findings.unknown).into_iter().collect();
     let eps_keys = ["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"];
     let norm_eps = match model.any(&eps_keys) {
         Some((key, v)) => match v.as_f64().filter(|e| *e > 0.0 && *e < 1.0) {
@@ -285,7 +293,7 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
         Some("relu") => Ok(Activation::Relu),
         Some(other) => Err(ConfigError::Unsupported {
             field: format!("{}{key}", model.path),
-            found: other.to_owned(),
+            found: format!("{other:?}"),
             supported: "silu, gelu, gelu_new, gelu_pytorch_tanh, gelu_fast, relu",
         }),
         None => Err(model.invalid(key, v, "a string")),
@@ -381,7 +389,7 @@ fn rope_scaling(
         other => {
             return Err(ConfigError::Unsupported {
                 field: format!("{}rope_type", scaling.path),
-                found: other.to_owned(),
+                found: format!("{other:?}"),
                 supported: "default, linear, dynamic, llama3, yarn, longrope",
             });
         }
