@@ -18,6 +18,7 @@
 //! seed gives the same tokens for the same logits everywhere. The loops over a vocabulary have no call, no
 //! early end and no sum that waits for itself, so that they become vector code on every machine.
 
+pub mod range;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +34,7 @@ pub struct SamplingParams {
     pub temperature: f32,
     /// Keeps this many tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keeps the most probable tokens up to this mass; 1 keeps all.
+    /// Keeps the most probable tokens up to this mass; 1 keeps all, 0 the most probable one.
     pub top_p: f32,
     /// Drops tokens below this part of the largest probability; 0 keeps all.
     pub min_p: f32,
@@ -117,21 +118,14 @@ pub enum SampleError {
 impl SamplingParams {
     /// Whether every parameter lies in its range.
     pub fn check(&self) -> Result<(), SampleError> {
-        let within = |field, value: f32, low: f32, high: f32, expected| {
-            if value >= low && value <= high {
-                Ok(())
-            } else {
-                Err(SampleError::Param { field, expected, found: value })
-            }
-        };
-        within("temperature", self.temperature, 0.0, 100.0, "0 to 100")?;
-        within("top_p", self.top_p, f32::MIN_POSITIVE, 1.0, "more than 0 and at most 1")?;
-        within("min_p", self.min_p, 0.0, 1.0, "0 to 1")?;
-        within("repetition_penalty", self.repetition_penalty, 1e-3, 1e3, "0.001 to 1000")?;
-        within("frequency_penalty", self.frequency_penalty, -100.0, 100.0, "-100 to 100")?;
-        within("presence_penalty", self.presence_penalty, -100.0, 100.0, "-100 to 100")?;
+        range::TEMPERATURE.check(self.temperature)?;
+        range::TOP_P.check(self.top_p)?;
+        range::MIN_P.check(self.min_p)?;
+        range::REPETITION_PENALTY.check(self.repetition_penalty)?;
+        range::FREQUENCY_PENALTY.check(self.frequency_penalty)?;
+        range::PRESENCE_PENALTY.check(self.presence_penalty)?;
         for (_, bias) in &self.logit_bias {
-            within("logit_bias", *bias, -1e4, 1e4, "-10000 to 10000")?;
+            range::LOGIT_BIAS.check(*bias)?;
         }
         Ok(())
     }
@@ -168,6 +162,8 @@ impl Sampler {
     /// Starts a sequence. The prompt matters to the repetition penalty only.
     pub fn new(params: SamplingParams, prompt: &[u32]) -> Result<Sampler, SampleError> {
         params.check()?;
+        // A mass of 0 would keep nothing; the smallest one keeps the first token.
+        let params = SamplingParams { top_p: params.top_p.max(f32::MIN_POSITIVE), ..params };
         let seen = match params.repetition_penalty {
             1.0 => BTreeMap::new(),
             _ => prompt.iter().map(|token| (*token, 0)).collect(),

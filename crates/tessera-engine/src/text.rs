@@ -64,8 +64,7 @@ pub fn sampling_defaults(config: Option<&ChatConfig>) -> Result<SamplingParams, 
     let plain = SamplingParams::default();
     let defaults = SamplingParams {
         temperature: number(|c| c.temperature.as_ref(), plain.temperature),
-        // 0 keeps the likeliest token, which is what the smallest number does.
-        top_p: number(|c| c.top_p.as_ref(), plain.top_p).max(f32::MIN_POSITIVE),
+        top_p: number(|c| c.top_p.as_ref(), plain.top_p),
         repetition_penalty: number(|c| c.repetition_penalty.as_ref(), plain.repetition_penalty),
         frequency_penalty: number(|c| c.frequency_penalty.as_ref(), plain.frequency_penalty),
         presence_penalty: number(|c| c.presence_penalty.as_ref(), plain.presence_penalty),

@@ -122,6 +122,38 @@ struct Header {
     tensors: Vec<(String, Dtype, Vec<usize>, std::ops::Range<usize>)>,
 }
 
+impl Header {
+    /// Of a weight file that messages call `file`.
+    fn parse(data: Bytes, file: &str) -> Result<Header, HfError> {
+        let bad = |what: String| HfError::BadFile { file: file.to_owned(), what };
+        if data.starts_with(b"version https://git-lfs") {
+            return Err(bad(format!(
+                "{} bytes, a git-LFS pointer instead of weights; fetch it with `git lfs pull`",
+                data.len()
+            )));
+        }
+        if data.starts_with(b"<!DOCTYPE") || data.starts_with(b"<html") {
+            return Err(bad("a web page instead of weights; download it again".to_owned()));
+        }
+        let (header_len, metadata) =
+            SafeTensors::read_metadata(&data).map_err(|e| bad(format!("not a safetensors file: {e}")))?;
+        let start = 8 + header_len;
+        let mut tensors: Vec<_> = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let (from, to) = info.data_offsets;
+                (name, info.dtype, info.shape.clone(), start + from..start + to)
+            })
+            .collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some((tensor, ..)) = tensors.iter().find(|(.., range)| range.end > data.len()) {
+            return Err(bad(format!("tensor {tensor} ends after the file's {} bytes", data.len())));
+        }
+        Ok(Header { data, tensors })
+    }
+}
+
 impl HfFolder {
     /// Opens a folder: reads its index and the headers of its weight files.
     pub fn open(folder: &Path) -> Result<HfFolder, HfError> {
@@ -165,6 +197,14 @@ impl HfFolder {
                 }
             }
         }
+        Ok(open)
+    }
+
+    /// A lone weight file from memory, as if it lay in a folder of its own without an index.
+    pub fn of_file(name: &str, data: Bytes) -> Result<HfFolder, HfError> {
+        let mut open = HfFolder { folder: PathBuf::new(), tensors: vec![], places: vec![], files: vec![] };
+        let header = Header::parse(data, name)?;
+        open.add(name.to_owned(), header, &[], &|_| true);
         Ok(open)
     }
 
@@ -225,32 +265,7 @@ impl HfFolder {
         let path = self.folder.join(name);
         let file = std::fs::File::open(&path).map_err(|e| io(&path, e))?;
         let data = Bytes::map(&file, &path).map_err(|e| io(&path, e))?;
-        let bad = |what: String| HfError::BadFile { file: path.display().to_string(), what };
-        if data.starts_with(b"version https://git-lfs") {
-            return Err(bad(format!(
-                "{} bytes, a git-LFS pointer instead of weights; fetch it with `git lfs pull`",
-                data.len()
-            )));
-        }
-        if data.starts_with(b"<!DOCTYPE") || data.starts_with(b"<html") {
-            return Err(bad("a web page instead of weights; download it again".to_owned()));
-        }
-        let (header_len, metadata) =
-            SafeTensors::read_metadata(&data).map_err(|e| bad(format!("not a safetensors file: {e}")))?;
-        let start = 8 + header_len;
-        let mut tensors: Vec<_> = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| {
-                let (from, to) = info.data_offsets;
-                (name, info.dtype, info.shape.clone(), start + from..start + to)
-            })
-            .collect();
-        tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some((tensor, ..)) = tensors.iter().find(|(.., range)| range.end > data.len()) {
-            return Err(bad(format!("tensor {tensor} ends after the file's {} bytes", data.len())));
-        }
-        Ok(Header { data, tensors })
+        Header::parse(data, &path.display().to_string())
     }
 
     /// Adds a file's tensors: those of `first` in that order, then by name all others that `wanted` admits.

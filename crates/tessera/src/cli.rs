@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use tessera_engine::sampler::range::{self, Range};
 
 const ABOUT: &str = "Opens, verifies, converts and runs the model folders of MLC-LLM and WebLLM";
 
@@ -149,25 +150,25 @@ pub struct ComputeArgs {
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
     /// 0 takes the likeliest token every time, without the model's penalties [default: the model's]
-    #[arg(long, value_name = "T", value_parser = at_least_zero, help_heading = "Sampling")]
+    #[arg(long, value_name = "T", value_parser = within(range::TEMPERATURE), help_heading = "Sampling")]
     pub temperature: Option<f32>,
     /// Keep the K likeliest tokens; 0 keeps all
     #[arg(long, value_name = "K", help_heading = "Sampling")]
     pub top_k: Option<u32>,
     /// Keep the likeliest tokens that together have this probability [default: the model's]
-    #[arg(long, value_name = "P", value_parser = zero_to_one, help_heading = "Sampling")]
+    #[arg(long, value_name = "P", value_parser = within(range::TOP_P), help_heading = "Sampling")]
     pub top_p: Option<f32>,
     /// Drop tokens less likely than this share of the likeliest
-    #[arg(long, value_name = "P", value_parser = zero_to_one, help_heading = "Sampling")]
+    #[arg(long, value_name = "P", value_parser = within(range::MIN_P), help_heading = "Sampling")]
     pub min_p: Option<f32>,
     /// Divide the logits of tokens seen before; 1 is off [default: the model's]
-    #[arg(long, value_name = "X", value_parser = above_zero, help_heading = "Sampling")]
+    #[arg(long, value_name = "X", value_parser = within(range::REPETITION_PENALTY), help_heading = "Sampling")]
     pub repetition_penalty: Option<f32>,
     /// Subtract this for each time a token was generated [default: the model's]
-    #[arg(long, value_name = "X", value_parser = finite, allow_hyphen_values = true, help_heading = "Sampling")]
+    #[arg(long, value_name = "X", value_parser = within(range::FREQUENCY_PENALTY), allow_hyphen_values = true, help_heading = "Sampling")]
     pub frequency_penalty: Option<f32>,
     /// Subtract this once from tokens that were generated [default: the model's]
-    #[arg(long, value_name = "X", value_parser = finite, allow_hyphen_values = true, help_heading = "Sampling")]
+    #[arg(long, value_name = "X", value_parser = within(range::PRESENCE_PENALTY), allow_hyphen_values = true, help_heading = "Sampling")]
     pub presence_penalty: Option<f32>,
     /// Add BIAS to the logit of a token id (may be repeated)
     #[arg(long, value_name = "ID=BIAS", value_parser = id_and_bias, help_heading = "Sampling")]
@@ -541,29 +542,19 @@ fn seconds(text: &str) -> Result<std::time::Duration, String> {
     Ok(std::time::Duration::from_secs_f64(number))
 }
 
-fn number(text: &str, fits: impl Fn(f32) -> bool, must: &str) -> Result<f32, String> {
-    text.parse().ok().filter(|&v: &f32| v.is_finite() && fits(v)).ok_or_else(|| format!("must be {must}"))
+fn number(text: &str, range: Range) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|&v: &f32| range.check(v).is_ok());
+    number.ok_or_else(|| format!("must be a number from {}", range.expected))
 }
 
-fn finite(text: &str) -> Result<f32, String> {
-    number(text, |_| true, "a number")
-}
-
-fn at_least_zero(text: &str) -> Result<f32, String> {
-    number(text, |v| v >= 0.0, "a number, 0 or more")
-}
-
-fn above_zero(text: &str) -> Result<f32, String> {
-    number(text, |v| v > 0.0, "a number above 0")
-}
-
-fn zero_to_one(text: &str) -> Result<f32, String> {
-    number(text, |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")
+/// A number that the sampler takes.
+fn within(range: Range) -> impl Fn(&str) -> Result<f32, String> + Clone {
+    move |text| number(text, range)
 }
 
 fn id_and_bias(text: &str) -> Result<(u32, f32), String> {
     let (id, bias) = text.split_once('=').ok_or("write ID=BIAS, such as 42=-1.5")?;
-    Ok((id.parse().map_err(|_| format!("\"{id}\" is not a token id"))?, finite(bias)?))
+    Ok((id.parse().map_err(|_| format!("\"{id}\" is not a token id"))?, number(bias, range::LOGIT_BIAS)?))
 }
 
 #[cfg(test)]
@@ -595,10 +586,17 @@ mod tests {
     fn sampling_values_are_checked() {
         let parse = |args: &[&str]| Cli::try_parse_from(["tessera", "run", "m"].iter().chain(args));
         assert!(parse(&["--temperature", "0", "--top-p", "1", "--logit-bias", "3=-100"]).is_ok());
-        assert!(parse(&["--frequency-penalty", "-0.5"]).is_ok());
-        for bad in
-            [["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "1.5"], ["--logit-bias", "x=1"]]
-        {
+        assert!(parse(&["--frequency-penalty", "-0.5", "--top-p", "0"]).is_ok());
+        for bad in [
+            ["--temperature", "-1"],
+            ["--temperature", "nan"],
+            ["--temperature", "101"],
+            ["--top-p", "1.5"],
+            ["--min-p", "-0.1"],
+            ["--repetition-penalty", "0"],
+            ["--presence-penalty", "inf"],
+            ["--logit-bias", "x=1"],
+        ] {
             assert!(parse(&bad).is_err(), "{bad:?} was accepted");
         }
     }

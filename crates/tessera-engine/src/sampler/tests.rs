@@ -183,7 +183,7 @@ fn parameters_out_of_range_are_named() {
     for (p, field) in [
         (SamplingParams { temperature: -1.0, ..params() }, "temperature: expected 0 to 100, found -1"),
         (SamplingParams { temperature: f32::NAN, ..params() }, "temperature"),
-        (SamplingParams { top_p: 0.0, ..params() }, "top_p"),
+        (SamplingParams { top_p: -0.1, ..params() }, "top_p: expected 0 to 1, found -0.1"),
         (SamplingParams { min_p: 1.5, ..params() }, "min_p"),
         (SamplingParams { repetition_penalty: 0.0, ..params() }, "repetition_penalty"),
         (SamplingParams { logit_bias: vec![(0, f32::INFINITY)], ..params() }, "logit_bias"),
@@ -194,6 +194,14 @@ fn parameters_out_of_range_are_named() {
     let p = SamplingParams { logit_bias: vec![(9, 1.0)], ..params() };
     let error = Sampler::new(p, &[]).unwrap().sample(&[0.0; 4], None).unwrap_err();
     assert_eq!(error, SampleError::BiasToken { token: 9, vocab_size: 4 });
+}
+
+#[test]
+fn a_top_p_of_zero_takes_the_likeliest_token() {
+    for seed in 0..20 {
+        let p = SamplingParams { top_p: 0.0, temperature: 2.0, seed, ..params() };
+        assert_eq!(Sampler::new(p, &[]).unwrap().sample(&[0.1, 0.3, 0.2], None), Ok(1));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod responses;
 use super::error::{ApiError, ApiResult};
 use super::json::kind;
 use serde_json::{Map, Value};
+use tessera_engine::sampler::range::Range;
 
 /// What a value must look like.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +33,13 @@ pub enum Kind {
     Object,
     /// More than one type; whoever reads it checks.
     Mixed(&'static str),
+}
+
+impl Kind {
+    /// A sampling setting, as far as OpenAI's interface goes.
+    pub const fn of(range: Range) -> Kind {
+        Kind::Number(range.openai.0, range.openai.1)
+    }
 }
 
 /// What is done with a field.

@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`, and the objects inside it.
 
 use super::{Field, Kind, Table, extras, honoured, neutral, no_effect, refused, required};
+use tessera_engine::sampler::range;
 
 /// Most stop strings.
 pub const MAX_STOPS: usize = 16;
@@ -9,25 +10,25 @@ pub const MAX_STOPS: usize = 16;
 pub const SAMPLING: &[Field] = &[
     honoured(
         "temperature",
-        Kind::Number(0.0, 2.0),
+        Kind::of(range::TEMPERATURE),
         "0.7",
         "0 takes the likeliest token every time. Default: the model's.",
     ),
     honoured(
         "top_p",
-        Kind::Number(0.0, 1.0),
+        Kind::of(range::TOP_P),
         "0.9",
         "Keep the likeliest tokens that together have this probability. Default: the model's.",
     ),
     honoured(
         "frequency_penalty",
-        Kind::Number(-2.0, 2.0),
+        Kind::of(range::FREQUENCY_PENALTY),
         "0.5",
         "Subtracted from a token's logit for each time it was generated. Default: the model's.",
     ),
     honoured(
         "presence_penalty",
-        Kind::Number(-2.0, 2.0),
+        Kind::of(range::PRESENCE_PENALTY),
         "0.5",
         "Subtracted once from the logits of tokens that were generated. Default: the model's.",
     ),

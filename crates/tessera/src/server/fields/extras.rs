@@ -1,6 +1,7 @@
 //! Fields that are not OpenAI's: routers send them with every request, other servers' clients know them.
 
 use super::{Field, Kind, Table, honoured, neutral, refused};
+use tessera_engine::sampler::range;
 
 /// Sampling, for everything that generates.
 pub const SAMPLING: &[Field] = &[
@@ -12,13 +13,13 @@ pub const SAMPLING: &[Field] = &[
     ),
     honoured(
         "min_p",
-        Kind::Number(0.0, 1.0),
+        Kind::of(range::MIN_P),
         "0.05",
         "Drop tokens less likely than this share of the likeliest.",
     ),
     honoured(
         "repetition_penalty",
-        Kind::Number(0.001, 1000.0),
+        Kind::of(range::REPETITION_PENALTY),
         "1.1",
         "Divide the logits of tokens seen before. Default: the model's.",
     ),

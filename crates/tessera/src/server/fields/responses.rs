@@ -1,6 +1,7 @@
 //! `POST /v1/responses`, and the objects inside it.
 
 use super::{Kind, Table, chat, honoured, neutral, no_effect, refused, required};
+use tessera_engine::sampler::range;
 
 /// The request.
 pub const REQUEST: Table = Table {
@@ -22,13 +23,13 @@ pub const REQUEST: Table = Table {
         ),
         honoured(
             "temperature",
-            Kind::Number(0.0, 2.0),
+            Kind::of(range::TEMPERATURE),
             "0.7",
             "0 takes the likeliest token every time. Default: the model's.",
         ),
         honoured(
             "top_p",
-            Kind::Number(0.0, 1.0),
+            Kind::of(range::TOP_P),
             "0.9",
             "Keep the likeliest tokens that together have this probability. Default: the model's.",
         ),

@@ -7,6 +7,7 @@ use crate::server::json::kind;
 use crate::server::{ids, models::Served};
 use serde_json::Value;
 use tessera_engine::sampler::SamplingParams;
+use tessera_engine::sampler::range::LOGIT_BIAS;
 
 /// What ends an answer, and what of it is shown.
 #[derive(Clone, Debug, Default)]
@@ -42,9 +43,9 @@ pub fn sampling(fields: &Fields<'_>, served: &Served) -> ApiResult<SamplingParam
     })
 }
 
-/// `top_p`: 0 keeps the likeliest token, which is what the smallest number does.
+/// `top_p`, over the model's own.
 pub fn top_p(fields: &Fields<'_>, defaults: &SamplingParams) -> f32 {
-    fields.number("top_p").unwrap_or(defaults.top_p).max(f32::MIN_POSITIVE)
+    fields.number("top_p").unwrap_or(defaults.top_p)
 }
 
 /// The parameters of choice `i` of `n`.
@@ -128,6 +129,8 @@ pub fn tokens(list: &[Value], param: &str) -> ApiResult<Vec<u32>> {
 
 fn logit_bias(fields: &Fields<'_>) -> ApiResult<Vec<(u32, f32)>> {
     let Some(map) = fields.get("logit_bias").and_then(Value::as_object) else { return Ok(Vec::new()) };
+    let (low, high) = LOGIT_BIAS.openai;
+    let expected = format!("a number from {low} to {high}");
     let mut biases = Vec::new();
     for (key, value) in map {
         let param = format!("{}.{key}", fields.param("logit_bias"));
@@ -136,12 +139,12 @@ fn logit_bias(fields: &Fields<'_>) -> ApiResult<Vec<(u32, f32)>> {
             ApiError::value(&*param, format!("{param}: expected a token id as the key, found {key:?}"))
         })?;
         match value.as_f64() {
-            Some(bias) if (-100.0..=100.0).contains(&bias) => biases.push((token, bias as f32)),
+            Some(bias) if (low..=high).contains(&bias) => biases.push((token, bias as f32)),
             Some(_) => {
-                let message = format!("{param}: expected a number from -100 to 100, found {}", short(value));
+                let message = format!("{param}: expected {expected}, found {}", short(value));
                 return Err(ApiError::value(param, message));
             }
-            None => return Err(wrong_type(&param, "a number from -100 to 100", kind(value))),
+            None => return Err(wrong_type(&param, &expected, kind(value))),
         }
     }
     Ok(biases)
