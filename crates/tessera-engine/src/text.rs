@@ -63,11 +63,14 @@ fn empty_ends(config: Option<&ChatConfig>, stops: &[u32], rows: usize) -> Vec<St
     let outside: Vec<String> = stops.iter().filter(|id| **id as usize >= rows).map(u32::to_string).collect();
     if !outside.is_empty() {
         let ids = outside.join(", ");
-        notes.push(format!("no token has the id {ids}, which is to end an answer: the vocabulary has {rows}"));
+        notes
+            .push(format!("no token has the id {ids}, which is to end an answer: the vocabulary has {rows}"));
     }
     let Some(config) = config else { return notes };
     if let Some(n) = config.active_vocab_size.filter(|n| *n < 1 || *n > rows as i64) {
-        notes.push(format!("mlc-chat-config.json: active_vocab_size is {n}, the vocabulary has {rows}; it has no effect"));
+        notes.push(format!(
+            "mlc-chat-config.json: active_vocab_size is {n}, the vocabulary has {rows}; it has no effect"
+        ));
     }
     let conv = config.conv_template.as_ref().and_then(|c| c.resolve().ok());
     if conv.is_some_and(|c| c.stop_str.iter().any(String::is_empty)) {

@@ -134,7 +134,10 @@ impl Beside {
         // The other way to store the same tensors, for machines with 16-bit loads: MLC writes it beside the first.
         for name in MANIFEST_NAMES.iter().filter(|name| name.contains("b16")) {
             let twin = folder.join(name);
-            if twin.exists() && twin != path && let Err(error) = Folder::open(&twin) {
+            if twin.exists()
+                && twin != path
+                && let Err(error) = Folder::open(&twin)
+            {
                 self.defect(name, "file", "a manifest of these shards", "another", error.to_string());
             }
         }
@@ -143,7 +146,9 @@ impl Beside {
             Err(OpenError::Config { source, .. }) if !self.runs(folder) => {
                 return self.notes.push(format!("it can be converted but not run: {source}"));
             }
-            Err(error) => return self.defect(CONFIG, "file", "a folder that opens", "another", error.to_string()),
+            Err(error) => {
+                return self.defect(CONFIG, "file", "a folder that opens", "another", error.to_string());
+            }
         };
         if !TOKENIZERS.iter().any(|name| folder.join(name).exists()) {
             self.notes.push("no tokenizer: it can be verified and converted but not run".to_owned());
