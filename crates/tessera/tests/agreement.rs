@@ -93,7 +93,9 @@ fn what_run_refuses_verify_reports() {
 #[test]
 fn a_folder_that_says_another_quantisation_is_refused_by_all() {
     let home = folder(|f| config(f, |c| c["quantization"] = json!("q4f16_1")));
-    for args in [&RUN[..], &["verify", "m"], &["convert", "m", "out", "--quant", "q4f16_1"], &["convert", "m", "o2"]] {
+    for args in
+        [&RUN[..], &["verify", "m"], &["convert", "m", "out", "--quant", "q4f16_1"], &["convert", "m", "o2"]]
+    {
         home.tessera(args).fails(&["q4f16_1", "q4f32_1"]);
     }
 }
