@@ -46,7 +46,7 @@ pub fn program(folder: &Folder, config: &ModelConfig, scheme: &Scheme) -> Result
         dim: c.head_dim,
         theta: c.rope_theta,
         scaling: c.rope_scaling.clone(),
-        context: c.context_window_size,
+        context: c.trained_context,
     };
     let mut p = Program::new(heads, rope, c.num_hidden_layers, c.vocab_size);
     let mut w = Weights { folder, scheme, p: &mut p, used: HashSet::new() };

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use tessera_weights::chat_config::{ChatConfig, ChatConfigError};
 use tessera_weights::config::{ConfigError, ModelConfig};
 #[cfg(feature = "fs")]
+use tessera_weights::files;
+#[cfg(feature = "fs")]
 use tessera_weights::folder::infer_scheme;
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::scheme::{Scheme, SchemeError};
@@ -132,7 +134,7 @@ impl ModelFiles {
                 let scheme =
                     Scheme::find(name).map_err(|source| OpenError::Scheme { file: mlc.clone(), source })?;
                 match infer_scheme(&folder) {
-                    Ok(found) if (found.group, found.layout) != (scheme.group, scheme.layout) => {
+                    Ok(found) if !scheme.may_be(found) => {
                         let (stated, found) = (scheme.name, found.name);
                         return Err(OpenError::OtherScheme { file: mlc, stated, found });
                     }
@@ -178,15 +180,7 @@ fn compare(mlc: &ModelConfig, hf: &ModelConfig, notes: &mut Vec<String>) {
 #[cfg(feature = "fs")]
 fn read(path: &Path) -> Result<Option<Vec<u8>>, OpenError> {
     let wrong = |what: String| OpenError::File { file: path.to_owned(), what };
-    let len = match std::fs::metadata(path) {
-        Ok(m) => m.len(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(wrong(e.to_string())),
-    };
-    if len > MAX_CONFIG {
-        return Err(wrong(format!("{len} bytes, at most {MAX_CONFIG} are read")));
-    }
-    std::fs::read(path).map(Some).map_err(|e| wrong(e.to_string()))
+    files::read(path, MAX_CONFIG).map_err(|e| wrong(e.to_string()))
 }
 
 #[cfg(feature = "fs")]

@@ -56,6 +56,29 @@ pub enum TextError {
     NoTemplate(String),
 }
 
+/// Settings of a folder that end nothing, or that no model can have.
+#[cfg(feature = "fs")]
+fn empty_ends(config: Option<&ChatConfig>, stops: &[u32], rows: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    let outside: Vec<String> = stops.iter().filter(|id| **id as usize >= rows).map(u32::to_string).collect();
+    if !outside.is_empty() {
+        let ids = outside.join(", ");
+        notes
+            .push(format!("no token has the id {ids}, which is to end an answer: the vocabulary has {rows}"));
+    }
+    let Some(config) = config else { return notes };
+    if let Some(n) = config.active_vocab_size.filter(|n| *n < 1 || *n > rows as i64) {
+        notes.push(format!(
+            "mlc-chat-config.json: active_vocab_size is {n}, the vocabulary has {rows}; it has no effect"
+        ));
+    }
+    let conv = config.conv_template.as_ref().and_then(|c| c.resolve().ok());
+    if conv.is_some_and(|c| c.stop_str.iter().any(String::is_empty)) {
+        notes.push("mlc-chat-config.json: an empty stop_str ends nothing and is left out".to_owned());
+    }
+    notes
+}
+
 /// The folder's own sampling defaults, where it has any, over those of [`SamplingParams`].
 pub fn sampling_defaults(config: Option<&ChatConfig>) -> Result<SamplingParams, SampleError> {
     let number = |n: fn(&ChatConfig) -> Option<&Number>, or: f32| {
@@ -98,6 +121,8 @@ impl Text {
             Ok(template) => stop_token_ids(template, chat_config, generation_config.as_ref(), &tokenizer),
             Err(_) => tokenizer.eos().into_iter().collect(),
         };
+        notes.extend(empty_ends(chat_config, &stop_token_ids, rows));
+        let stop_token_ids = stop_token_ids.into_iter().filter(|id| (*id as usize) < rows).collect();
         let defaults = sampling_defaults(chat_config)?;
         Ok(Text { tokenizer, template, other_template, stop_token_ids, defaults, notes })
     }

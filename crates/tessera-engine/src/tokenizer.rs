@@ -123,17 +123,8 @@ impl Tokenizer {
         let folder = folder.as_ref();
         let read = |name: &str| -> Result<Option<Vec<u8>>, TokenizerError> {
             let path = folder.join(name);
-            let file = || path.display().to_string();
-            let len = match std::fs::metadata(&path) {
-                Ok(data) => data.len(),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                Err(source) => return Err(TokenizerError::Io { file: file(), source }),
-            };
-            if len > MAX_FILE {
-                return Err(TokenizerError::TooLarge { file: file(), found: len, limit: MAX_FILE });
-            }
-            let bytes = std::fs::read(&path).map_err(|source| TokenizerError::Io { file: file(), source })?;
-            Ok(Some(bytes))
+            tessera_weights::files::read(&path, MAX_FILE)
+                .map_err(|source| TokenizerError::Io { file: path.display().to_string(), source })
         };
         Tokenizer::open(read, &folder.display().to_string())
     }

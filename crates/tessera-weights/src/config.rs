@@ -109,6 +109,9 @@ pub struct ModelConfig {
     pub rope_scaling: RopeScaling,
     /// Longest sequence, in tokens.
     pub context_window_size: usize,
+    /// Longest sequence of the model itself, which `longrope` compares with what it was first trained for. A
+    /// packager may choose a shorter one for [`ModelConfig::context_window_size`].
+    pub trained_context: usize,
     /// Whether the head is the embedding.
     pub tie_word_embeddings: bool,
     /// Whether q, k, v and o have biases.

@@ -12,6 +12,8 @@ pub mod convert;
 pub mod dtype;
 #[cfg(feature = "fs")]
 pub mod export;
+#[cfg(feature = "fs")]
+pub mod files;
 pub mod folder;
 pub mod gguf;
 pub mod hf;

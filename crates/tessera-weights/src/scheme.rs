@@ -134,6 +134,15 @@ fn known_names() -> String {
 }
 
 impl Scheme {
+    /// Whether tensors that look like those of `found` can be this scheme's: the same groups, laid out alike, with
+    /// scales of the same type. What is f32 may be stored as bf16.
+    pub fn may_be(&self, found: &Scheme) -> bool {
+        let dtype = self.group.is_none()
+            || self.dtype == found.dtype
+            || (self.dtype, found.dtype) == (DType::F32, DType::BF16);
+        (self.group, self.layout) == (found.group, found.layout) && dtype
+    }
+
     /// By MLC's name.
     pub fn find(name: &str) -> Result<&'static Scheme, SchemeError> {
         if let Some(scheme) = SCHEMES.iter().find(|s| s.name == name) {

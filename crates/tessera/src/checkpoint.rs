@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tessera_hub::{Kind, kind_of};
 use tessera_weights::chat_config::ChatConfig;
+use tessera_weights::files;
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::gguf::{self, GgufSource};
 use tessera_weights::hf::HfFolder;
@@ -209,17 +210,5 @@ fn read_files(folder: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 
 /// A file's bytes; `None` if there is no such file.
 pub fn read(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    let shown = path.display();
-    match std::fs::metadata(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => anyhow::bail!("{shown}: {e}"),
-        Ok(meta) if !meta.is_file() => anyhow::bail!("{shown}: not a regular file"),
-        Ok(meta) if meta.len() > MAX_FILE => {
-            anyhow::bail!("{shown}: {} bytes, at most {MAX_FILE} are read", meta.len())
-        }
-        Ok(_) => match std::fs::read(path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) => anyhow::bail!("{shown}: {e}"),
-        },
-    }
+    files::read(path, MAX_FILE).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
 }

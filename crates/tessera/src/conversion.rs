@@ -78,7 +78,14 @@ impl Summary {
         self.notes.push(text);
     }
 
+    fn removed(&mut self, folders: &[String], out: &Output) {
+        for folder in folders {
+            self.note(out, format!("{folder}: removed; a conversion that was killed had left it"));
+        }
+    }
+
     fn take(&mut self, report: ConvertReport, out: &Output) {
+        self.removed(&report.removed, out);
         (self.files, self.tensors, self.bytes) = (report.shards, report.tensors, report.bytes);
         if let Some(first) = report.non_finite.first() {
             let count = report.non_finite.len();

@@ -147,6 +147,9 @@ fn of_generate(error: &GenerateError) -> Option<&'static str> {
 
 fn of_folder_model(error: &FolderModelError) -> Option<&'static str> {
     Some(match error {
+        FolderModelError::OtherScheme { .. } => {
+            "correct quantization in mlc-chat-config.json, or fetch the right shards"
+        }
         FolderModelError::Scheme(_) => "correct quantization in mlc-chat-config.json",
         FolderModelError::Arch(_) => "correct model_config in mlc-chat-config.json",
         _ => return None,

@@ -2,6 +2,7 @@
 
 use crate::output::Output;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::Mutex;
 
 /// The bar, or nothing.
 pub struct Bar(Option<ProgressBar>);
@@ -37,8 +38,13 @@ impl Bar {
 }
 
 /// Makes the threads that everything parallel runs on: `threads`, or one a core. Where the system refuses them it runs
-/// on this one, which is said.
+/// on this one, which is said. Whoever is second finds them made.
 pub fn use_threads(threads: Option<u16>, out: &Output) -> anyhow::Result<()> {
+    static MADE: Mutex<bool> = Mutex::new(false);
+    let mut made = MADE.lock().unwrap_or_else(|e| e.into_inner());
+    if std::mem::replace(&mut *made, true) {
+        return Ok(());
+    }
     let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.map_or(0, usize::from));
     // There is one attempt at the pool that everything uses, and a panic where it failed: so another is tried first.
     let Err(error) = builder().build().map(drop) else {

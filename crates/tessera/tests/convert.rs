@@ -170,3 +170,24 @@ fn what_cannot_be_converted_is_named_and_nothing_is_left() {
     home.tessera(&["convert", "hf", "empty", "--quant", "q0f16"]).ok();
     home.tessera(&["convert", "hf", "empty", "--quant", "q0f16"]).fails(&["not an empty folder"]);
 }
+
+#[test]
+fn what_a_killed_conversion_left_goes_with_the_next_one_to_the_same_place() {
+    let home = Home::new();
+    home.checkpoint("llama-gqa-f32", true);
+    for (args, dst) in [
+        (&["convert", "hf", "out", "--quant", "q4f16_1"][..], "out"),
+        (&["convert", "out", "copy"], "copy"),
+        (&["convert", "out", "st", "--to", "safetensors"], "st"),
+    ] {
+        let left = home.path(&format!("{dst}.tmp-3e800"));
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join("params_shard_0.bin"), [0; 100]).unwrap();
+        std::fs::write(home.path(&format!("{dst}.tmp-3e800.lock")), "").unwrap();
+        let run = home.tessera(args).ok();
+        assert!(run.stderr.contains("removed; a conversion that was killed"), "{}", run.stderr);
+        let names = std::fs::read_dir(home.0.path()).unwrap().map(|e| e.unwrap().file_name());
+        let rest: Vec<_> = names.filter(|n| n.to_string_lossy().contains(".tmp-")).collect();
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+}

@@ -111,6 +111,7 @@ impl ModelConfig {
             rope_theta: theta,
             rope_scaling: RopeScaling::None,
             context_window_size: 2048,
+            trained_context: 2048,
             tie_word_embeddings: !exists(lookup, "lm_head"),
             attention_bias: qkv_bias && has("self_attn.o_proj.bias"),
             qkv_bias,

@@ -161,6 +161,7 @@ impl ModelConfig {
         let context = context.ok_or_else(|| top.missing("context_window_size"))?;
         config.context_window_size = within_window(&mut config, context, window);
         let trained = trained.unwrap_or(context);
+        config.trained_context = model.tokens("max_position_embeddings")?.unwrap_or(trained);
         if let Some(scaling) = model.get("rope_scaling") {
             let scaling = Fields { json: scaling, path: "model_config.rope_scaling." };
             config.rope_scaling = rope_scaling(scaling, model, config.head_dim, trained)?;
@@ -198,6 +199,7 @@ impl ModelConfig {
             _ => top.tokens("sliding_window")?,
         };
         config.context_window_size = within_window(&mut config, context, window);
+        config.trained_context = context;
         let scaling = match top.get("rope_scaling") {
             Some(json) => Some(Fields { json, path: "rope_scaling." }),
             None => parameters,
@@ -263,6 +265,7 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigErro
         rope_theta: 10000.0,
         rope_scaling: RopeScaling::None,
         context_window_size: 0,
+        trained_context: 0,
         tie_word_embeddings: sizes.tied,
         attention_bias: qkv && out,
         qkv_bias: qkv,

@@ -56,8 +56,10 @@ pub fn copy_folder(
             staging.write(to, &text[start..])?;
         }
     }
+    let removed = staging.removed().to_vec();
     staging.publish(dst)?;
     Ok(ConvertReport {
+        removed,
         shards: folder.manifest().shards().len(),
         tensors: folder.manifest().records().len(),
         bytes: total,

@@ -36,6 +36,8 @@ pub struct FolderModel {
 pub enum FolderModelError {
     #[error("mlc-chat-config.json: {0}")]
     Scheme(#[from] SchemeError),
+    #[error("mlc-chat-config.json: quantization is {stated}, but the tensors are those of {found}")]
+    OtherScheme { stated: &'static str, found: &'static str },
     #[error("mlc-chat-config.json: {0}")]
     Arch(#[from] ArchError),
     #[error(transparent)]
@@ -54,7 +56,17 @@ impl FolderModel {
     ) -> Result<FolderModel, FolderModelError> {
         let mut guesses = Vec::new();
         let scheme = match chat.and_then(|c| c.quantization.as_deref()) {
-            Some(name) => Scheme::find(name)?,
+            Some(name) => {
+                let stated = Scheme::find(name)?;
+                // Where the tensors do not tell, each is still checked when it is read.
+                match infer() {
+                    Ok(found) if !stated.may_be(found) => {
+                        let (stated, found) = (stated.name, found.name);
+                        return Err(FolderModelError::OtherScheme { stated, found });
+                    }
+                    _ => stated,
+                }
+            }
             None => {
                 let scheme = infer()?;
                 guesses.push(format!("The quantisation is assumed to be {}, from the tensors.", scheme.name));

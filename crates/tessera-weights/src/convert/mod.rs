@@ -129,6 +129,8 @@ pub struct ConvertReport {
     pub non_finite: Vec<String>,
     /// Tensors of the checkpoint that no parameter is made from.
     pub unused: Vec<String>,
+    /// Unfinished folders of killed conversions to the same place, which were removed.
+    pub removed: Vec<String>,
 }
 
 /// Why nothing was written.

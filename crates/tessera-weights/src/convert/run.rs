@@ -41,7 +41,12 @@ pub fn convert(
     let staging = Staging::beside(dst)?;
     let mut shards = ShardFiles::new(&plan, staging.path());
     let total = plan.total_bytes();
-    let mut report = ConvertReport { unused: plan.unused.clone(), bytes: total, ..ConvertReport::default() };
+    let mut report = ConvertReport {
+        unused: plan.unused.clone(),
+        removed: staging.removed().to_vec(),
+        bytes: total,
+        ..ConvertReport::default()
+    };
     let mut done = 0;
     let tell = |done: u64, tensor: &str| match options.progress {
         Some(progress) => progress(&Progress { done, total, tensor }),

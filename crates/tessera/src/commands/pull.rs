@@ -5,6 +5,7 @@ use crate::cli::PullArgs;
 use crate::commands::verify;
 use crate::conversion::{self, Settings};
 use crate::output::{Bytes, Output, hinted};
+use crate::progress::use_threads;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -96,6 +97,7 @@ fn convert_fetched(
     }
     let settings = Settings { quant: Some(quant.to_owned()), ..Settings::default() };
     out.note(format_args!("converting to {quant}"));
+    use_threads(None, out)?;
     let summary = conversion::to_mlc(&model, &settings, &target, out)?;
     let report = verify::check(&target, out)?;
     if let Some(defect) = report.defects.first() {

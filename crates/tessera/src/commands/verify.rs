@@ -7,6 +7,10 @@ use crate::output::Output;
 use crate::progress::{Bar, use_threads};
 use std::path::Path;
 use std::process::ExitCode;
+use tessera_engine::decoder;
+use tessera_engine::open::{ModelFiles, OpenError};
+use tessera_engine::template::TemplateChoice;
+use tessera_engine::text::{Text, TextError};
 use tessera_weights::arch::StoredTensor;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::convert::{FolderModel, FolderModelError};
@@ -15,6 +19,8 @@ use tessera_weights::manifest::{MANIFEST_NAMES, Manifest};
 use tessera_weights::verify::{self, Defect, ExpectedTensor, Note, Report, VerifyOptions};
 
 const CONFIG: &str = "mlc-chat-config.json";
+/// One of them is the tokenizer.
+const TOKENIZERS: [&str; 3] = ["tokenizer.json", "tokenizer.model", "vocab.json"];
 
 /// Verifies; exit 1 if anything is wrong.
 pub fn run(args: VerifyArgs, out: &Output) -> anyhow::Result<ExitCode> {
@@ -67,6 +73,9 @@ pub fn check(path: &Path, out: &Output) -> anyhow::Result<Report> {
     let options = VerifyOptions { expected: expected.as_deref(), ..VerifyOptions::default() };
     let mut report = verify::verify(path, options, &|p| bar.show(p.done, p.total, ""));
     bar.end();
+    if report.manifest.is_some() && report.is_clean() && beside.defects.is_empty() {
+        beside.as_run_opens_it(path, folder);
+    }
     // Without a manifest this is no MLC folder, and its other files mean nothing.
     if report.manifest.is_some() {
         report.defects.extend(beside.defects);
@@ -119,6 +128,48 @@ impl Beside {
         Ok(Some(chat))
     }
 
+    /// Whatever `run` would refuse, by the same code. It stops at the first thing that is wrong, so it is asked once
+    /// everything else is right.
+    fn as_run_opens_it(&mut self, path: &Path, folder: &Path) {
+        // The other way to store the same tensors, for machines with 16-bit loads: MLC writes it beside the first.
+        for name in MANIFEST_NAMES.iter().filter(|name| name.contains("b16")) {
+            let twin = folder.join(name);
+            if twin.exists()
+                && twin != path
+                && let Err(error) = Folder::open(&twin)
+            {
+                self.defect(name, "file", "a manifest of these shards", "another", error.to_string());
+            }
+        }
+        let files = match ModelFiles::open(path) {
+            Ok(files) => files,
+            Err(OpenError::Config { source, .. }) if !self.runs(folder) => {
+                return self.notes.push(format!("it can be converted but not run: {source}"));
+            }
+            Err(error) => {
+                return self.defect(CONFIG, "file", "a folder that opens", "another", error.to_string());
+            }
+        };
+        if !TOKENIZERS.iter().any(|name| folder.join(name).exists()) {
+            self.notes.push("no tokenizer: it can be verified and converted but not run".to_owned());
+        } else if let Err(error) = Text::open(&files, TemplateChoice::Auto) {
+            let file = if matches!(error, TextError::Defaults(_)) { CONFIG } else { "tokenizer" };
+            self.defect(file, "file", "one that can be used", "another", error.to_string());
+        }
+        if decoder::FAMILIES.contains(&files.config.model_type.as_str())
+            && let Err(error) = decoder::program(&files.folder, &files.config, files.scheme)
+        {
+            self.defect(CONFIG, "model_config", "a model of these tensors", "another", error.to_string());
+        }
+    }
+
+    /// Whether the folder's family is one that runs.
+    fn runs(&self, folder: &Path) -> bool {
+        let text = checkpoint::read(&folder.join(CONFIG)).ok().flatten().unwrap_or_default();
+        let chat = ChatConfig::parse(&text).ok();
+        chat.and_then(|c| c.model_type).is_none_or(|t| decoder::FAMILIES.contains(&t.as_str()))
+    }
+
     /// The architecture's tensors, where they can be told.
     fn expected(
         &mut self,
@@ -145,6 +196,10 @@ impl Beside {
                 let expected =
                     |t: StoredTensor| ExpectedTensor { name: t.name, shape: t.shape, dtype: t.dtype };
                 return Ok(Some(stored.map(expected).collect()));
+            }
+            Err(FolderModelError::OtherScheme { stated, found }) => {
+                let message = format!("quantization is {stated}, but the tensors are those of {found}");
+                self.defect(CONFIG, "quantization", found, stated, message);
             }
             Err(FolderModelError::Scheme(error)) => {
                 self.defect(CONFIG, "quantization", "a known scheme", "another", error.to_string());

@@ -69,6 +69,7 @@ pub fn to_safetensors(
         );
     }
     let staging = Staging::beside(dst)?;
+    summary.removed(staging.removed(), out);
     let bar = Bar::new(out, 0);
     interrupt::watch();
     let written = export_safetensors(

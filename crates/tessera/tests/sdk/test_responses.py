@@ -100,7 +100,7 @@ def test_a_call_and_its_result(client):
     ("options", "param"),
     [
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0]"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tools[0]"),
         ({"background": True}, "background"),
         ({"truncation": "auto"}, "truncation"),
         ({"extra_body": {"frobnicate": 1}}, "frobnicate"),
