@@ -30,6 +30,10 @@ pub const MAX_REGEX: usize = 16 << 10;
 /// Longest Lark grammar that is taken, in bytes.
 pub const MAX_LARK: usize = 64 << 10;
 
+/// Stack for compiling, of which only what is used takes memory: 32 KiB for each of
+/// [`schema::MAX_CHAIN`] levels.
+#[cfg(feature = "threads")]
+const STACK: usize = schema::MAX_CHAIN << 15;
 /// Work that the masks of an answer may take at once, and for each of its tokens on the average. It is
 /// counted, not timed, so that it ends at the same token every time; a unit is about 20 ns.
 const WORK: u64 = 10_000_000;
@@ -185,16 +189,17 @@ impl GrammarEnv {
         schema: &Value,
         spacing: JsonSpacing,
     ) -> Result<GrammarConstraint, GrammarError> {
-        let mode = schema::Mode { closed: false, watched: true };
-        let mut normalizer = schema::Normalizer::new(mode);
-        let root = normalizer.add(schema, "", false)?;
-        let schema::Written { schema, places, shapes } =
-            lark::embedded(normalizer, schema::reference(root), spacing)?;
-        let plan = Plan { shapes, root, around: false };
-        let constraint = self.start(TopLevelGrammar::from_json_schema(schema), ROW_OF_SCHEMA, |message| {
-            places.explain(&message)
-        })?;
-        Ok(constraint.watched(plan))
+        deep(|| {
+            let mode = schema::Mode { closed: false, watched: true };
+            let mut normalizer = schema::Normalizer::new(mode);
+            let root = normalizer.add(schema, "", false)?;
+            let schema::Written { schema, places, shapes } =
+                lark::embedded(normalizer, schema::reference(root), spacing)?;
+            let plan = Plan { shapes, root, around: false };
+            let grammar = TopLevelGrammar::from_json_schema(schema);
+            let constraint = self.start(grammar, ROW_OF_SCHEMA, |message| places.explain(&message))?;
+            Ok(constraint.watched(plan))
+        })
     }
 
     /// Text that a regular expression matches from its beginning to its end, in the syntax of Rust's
@@ -202,7 +207,7 @@ impl GrammarEnv {
     pub fn regex(&self, regex: &str) -> Result<GrammarConstraint, GrammarError> {
         lark::check_regex(regex)?;
         let refused = |message| GrammarError::Invalid { what: "regex", message };
-        self.start(TopLevelGrammar::from_regex(regex), ROW_OF_REGEX, refused)
+        deep(|| self.start(TopLevelGrammar::from_regex(regex), ROW_OF_REGEX, refused))
     }
 
     /// Text by a grammar in Lark's syntax, in the variant that llguidance reads. JSON schemas in it
@@ -211,11 +216,19 @@ impl GrammarEnv {
     pub fn lark(&self, grammar: &str) -> Result<GrammarConstraint, GrammarError> {
         let refused = |message| GrammarError::Invalid { what: "grammar", message };
         let row = (grammar.len() as u64 / 4).clamp(*ROW_OF_LARK.start(), *ROW_OF_LARK.end());
-        self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), row, refused)
+        deep(|| self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), row, refused))
     }
 
     /// Calls of tools; `around` writes the grammar around the JSON of one call.
     pub(crate) fn tool_calls(
+        &self,
+        grammar: &ToolGrammar<'_>,
+        around: impl FnOnce(&str) -> String + Send,
+    ) -> Result<GrammarConstraint, GrammarError> {
+        deep(|| self.calls(grammar, around))
+    }
+
+    fn calls(
         &self,
         grammar: &ToolGrammar<'_>,
         around: impl FnOnce(&str) -> String,
@@ -276,6 +289,24 @@ impl GrammarEnv {
             closers: self.closers.clone(),
         })
     }
+}
+
+/// Compiling is recursive, and on the stack of an ordinary thread not deep enough.
+#[cfg(feature = "threads")]
+fn deep<T: Send>(compile: impl FnOnce() -> Result<T, GrammarError> + Send) -> Result<T, GrammarError> {
+    let unusable = |what: &str| GrammarError::Unusable(what.to_owned());
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("tessera-grammar".to_owned()).stack_size(STACK);
+        let Ok(thread) = thread.spawn_scoped(scope, compile) else {
+            return Err(unusable("no thread could be started to compile it"));
+        };
+        thread.join().unwrap_or_else(|_| Err(unusable("compiling it panicked")))
+    })
+}
+
+#[cfg(not(feature = "threads"))]
+fn deep<T>(compile: impl FnOnce() -> Result<T, GrammarError>) -> Result<T, GrammarError> {
+    compile()
 }
 
 /// llguidance appends dumps of its state to its messages.

@@ -437,6 +437,22 @@ fn as_deep_as_a_schema_may_be() {
     };
     taken(&chain(30)).unwrap();
     assert!(taken(&chain(3_000)).is_err());
+    // All of them known to the root, each met first in the one before.
+    let known = |n: usize| -> Value {
+        let mut schema = chain(n);
+        let all = (0..n).map(|i| (format!("p{i}"), json!({"$ref": format!("#/$defs/a{i}")})));
+        schema["properties"] = all.collect::<serde_json::Map<String, Value>>().into();
+        schema
+    };
+    taken(&known(600)).unwrap();
+    assert!(taken(&known(2_500)).is_err());
+    // Alternatives that meet themselves again and again.
+    let again = json!({
+        "items": {"additionalProperties": {"allOf": [{"format": "uuid"}, {"required": ["x"]}, {"type": ["boolean", "string"]}]}},
+        "additionalProperties": {"anyOf": [{"type": "string"}, {"dependentSchemas": {"": {"$ref": "#"}, "x": {"type": ["boolean", "number"]}}}, {"multipleOf": 1, "type": ["object", "string"]}],
+            "additionalProperties": {"multipleOf": 2}},
+    });
+    let _ = taken(&again);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(super) use judge::canonical;
 
 /// Depth of a schema, references followed.
 const MAX_DEPTH: usize = 64;
+/// Definitions that lead to each other, each first met in the one before: llguidance reads them by recursion.
+pub(super) const MAX_CHAIN: usize = if cfg!(feature = "threads") { 2_000 } else { 64 };
 /// Sub-schemas, literals and property names together.
 const MAX_NODES: usize = 20_000;
 /// Bytes of strings (names, patterns, literals).
@@ -138,6 +140,11 @@ impl<'a> Normalizer<'a> {
         self.writer.write(&mut self.algebra).map_err(refused)?;
         let (definitions, shapes, places) = self.writer.end();
         circles::refuse_endless(&definitions, &places.origins)?;
+        let found = circles::longest_chain(&definitions);
+        if found > MAX_CHAIN {
+            let what = "chain of references".to_owned();
+            return Err(GrammarError::TooLarge { what, found, limit: MAX_CHAIN });
+        }
         let definitions = definitions.into_iter().enumerate();
         let definitions: Map<String, Value> = definitions.map(|(i, d)| (format!("d{i}"), d)).collect();
         root.insert("$defs".to_owned(), Value::Object(definitions));

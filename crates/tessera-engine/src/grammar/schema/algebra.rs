@@ -16,7 +16,7 @@ const MAX_FORMS: usize = 2_000;
 /// How deep it is looked for members that cannot be.
 const LOOK: usize = 6;
 /// Schemas on the way from the root that are being read, the call stack's measure.
-const MAX_PATH: usize = 150;
+const MAX_PATH: usize = if cfg!(feature = "threads") { 150 } else { 70 };
 
 /// Where a schema is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,45 @@ pub(super) fn refuse_endless(definitions: &[Value], origins: &[String]) -> Resul
     }
 }
 
+/// How many definitions are being read at once at most, where each is read when it is first met.
+pub(super) fn longest_chain(definitions: &[Value]) -> usize {
+    fn targets(schema: &Value, out: &mut Vec<usize>) {
+        match schema {
+            Value::Object(map) => {
+                let target =
+                    map.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix("#/$defs/d"));
+                out.extend(target.and_then(|id| id.parse::<usize>().ok()));
+                map.values().for_each(|value| targets(value, out));
+            }
+            Value::Array(list) => list.iter().for_each(|value| targets(value, out)),
+            _ => {}
+        }
+    }
+    let of = |id: usize| {
+        let mut out = Vec::new();
+        definitions.get(id).into_iter().for_each(|definition| targets(definition, &mut out));
+        out.into_iter()
+    };
+    let (mut met, mut longest) = (vec![false; definitions.len()], 0);
+    for start in 0..definitions.len() {
+        if std::mem::replace(&mut met[start], true) {
+            continue;
+        }
+        let mut path = vec![of(start)];
+        while !path.is_empty() {
+            longest = longest.max(path.len());
+            let Some(next) = path.last_mut().and_then(Iterator::next) else {
+                path.pop();
+                continue;
+            };
+            if next < met.len() && !std::mem::replace(&mut met[next], true) {
+                path.push(of(next));
+            }
+        }
+    }
+    longest
+}
+
 /// Whether a value of the schema can be written, given which definitions can.
 fn can_end(schema: &Value, known: &[bool]) -> bool {
     let Some(map) = schema.as_object() else { return true };
