@@ -452,7 +452,7 @@ fn as_deep_as_a_schema_may_be() {
         "additionalProperties": {"anyOf": [{"type": "string"}, {"dependentSchemas": {"": {"$ref": "#"}, "x": {"type": ["boolean", "number"]}}}, {"multipleOf": 1, "type": ["object", "string"]}],
             "additionalProperties": {"multipleOf": 2}},
     });
-    let _ = taken(&again);
+    taken(&again).unwrap();
 }
 
 #[test]

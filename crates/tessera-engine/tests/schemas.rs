@@ -214,6 +214,22 @@ fn opposites_and_conditions_hold() {
         &["2", "4"],
     );
     check(
+        json!({"type": "number", "maximum": 1.5, "not": {"const": 1.0}}),
+        &["0.5", "1.25", "-1"],
+        &["1", "1.0", "1.00"],
+    );
+    check(
+        json!({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.5}),
+        &["0.25", "0.001"],
+        &["0", "0.0", "0.5", "-0"],
+    );
+    check(
+        json!({"type": "number", "minimum": -0.5, "exclusiveMaximum": 0}),
+        &["-0.25", "-0.5"],
+        &["0", "-0", "-0.0"],
+    );
+    check(json!({"type": "number", "minimum": -7.5, "exclusiveMaximum": -7}), &["-7.25"], &["-7", "-7.0"]);
+    check(
         json!({"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "additionalProperties": false, "not": {"required": ["a", "b"]}}),
         &["{}", r#"{"a":null}"#, r#"{"b":null}"#],
         &[r#"{"a":null,"b":null}"#],

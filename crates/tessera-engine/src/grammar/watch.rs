@@ -271,7 +271,7 @@ impl Watch {
         let lists =
             frame.nodes.iter().filter_map(|id| self.plan.shapes.get(*id)).flat_map(|shape| &shape.lists);
         let of = |items: &Items| items.first.get(frame.index).copied().unwrap_or(items.rest);
-        frame.children = lists.filter_map(of).collect();
+        frame.children = each_once(lists.filter_map(of).collect());
         frame.item = None;
     }
 
@@ -292,7 +292,7 @@ impl Watch {
                 None => children.extend(&members.others),
             }
         }
-        frame.children = Arc::from(children);
+        frame.children = each_once(children);
         frame.fresh.push(key);
         Ok(())
     }
@@ -364,6 +364,13 @@ impl Watch {
         self.at = At::Value;
         Ok(())
     }
+}
+
+/// Many alternatives may lead to one definition.
+fn each_once(mut ids: Vec<usize>) -> Arc<[usize]> {
+    ids.sort_unstable();
+    ids.dedup();
+    Arc::from(ids)
 }
 
 impl Frame {

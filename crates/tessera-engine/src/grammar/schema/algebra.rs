@@ -15,6 +15,8 @@ const MAX_WORK: u64 = 600_000;
 const MAX_FORMS: usize = 2_000;
 /// How deep it is looked for members that cannot be.
 const LOOK: usize = 6;
+/// How many parts of parts are looked at, each for itself, at most.
+const MOST_NESTED: usize = 24;
 /// Schemas on the way from the root that are being read, the call stack's measure.
 const MAX_PATH: usize = if cfg!(feature = "threads") { 150 } else { 70 };
 
@@ -77,6 +79,10 @@ pub(super) struct Algebra<'a> {
     /// Whether such a thing was met since the schema that is being read began.
     pub loosened: bool,
     path: Vec<u32>,
+    /// Sets whose forms are being made: they come again where parts of a value are like the whole.
+    open: Vec<Set>,
+    /// How many parts of parts are being looked at.
+    nest: usize,
     /// Where the part of the path begins on which nothing of the value is read.
     here: usize,
     pub patterns: Patterns,
@@ -101,6 +107,8 @@ impl<'a> Algebra<'a> {
             loose: HashSet::new(),
             loosened: false,
             path: Vec::new(),
+            open: Vec::new(),
+            nest: 0,
             here: 0,
             patterns: Patterns::default(),
             work: 0,
@@ -193,6 +201,19 @@ impl<'a> Algebra<'a> {
             self.loosened |= self.is_loose(set);
             return Ok(forms.clone());
         }
+        // A set of one is told by the path.
+        if set.terms().len() > 1 && self.open.contains(set) {
+            return Err(Stop::Unknown);
+        }
+        self.open.push(set.clone());
+        let made = self.make(set);
+        self.open.pop();
+        let made = made?;
+        self.of_sets.insert(set.clone(), made.clone());
+        Ok(made)
+    }
+
+    fn make(&mut self, set: &Set) -> Found<Rc<Forms<'a>>> {
         let mut all: Option<Rc<Forms<'a>>> = None;
         for term in set.terms() {
             let forms = self.of_term(*term)?;
@@ -201,9 +222,7 @@ impl<'a> Algebra<'a> {
                 Some(before) => Rc::new(self.meet(&before, &forms)?),
             });
         }
-        let all = all.unwrap_or_else(|| Rc::new(everything()));
-        self.of_sets.insert(set.clone(), all.clone());
-        Ok(all)
+        Ok(all.unwrap_or_else(|| Rc::new(everything())))
     }
 
     fn of_term(&mut self, term: Term) -> Found<Rc<Forms<'a>>> {
@@ -310,7 +329,7 @@ impl<'a> Algebra<'a> {
         if let Some(known) = self.lives.get(set) {
             return Ok(*known);
         }
-        if look == 0 || self.path.len() > MAX_PATH - 20 {
+        if look == 0 || self.nest >= MOST_NESTED || self.path.len() > MAX_PATH - 20 {
             return Ok(true);
         }
         let forms = match self.aside(|algebra| algebra.forms(set)) {
@@ -337,7 +356,9 @@ impl<'a> Algebra<'a> {
     pub fn aside<T>(&mut self, look: impl FnOnce(&mut Algebra<'a>) -> Found<T>) -> Found<T> {
         let here = std::mem::replace(&mut self.here, self.path.len());
         let loosened = self.loosened;
+        self.nest += 1;
         let found = look(self);
+        self.nest -= 1;
         (self.here, self.loosened) = (here, loosened);
         found
     }

@@ -381,5 +381,21 @@ fn finished_number(number: &Number, origin: &str) -> Found<Vec<Number>> {
     }
     out.push(Number { least, ..plain.clone() });
     out.retain(|number| !number.is_empty());
-    Ok(out)
+    Ok(out.into_iter().map(without_edge).collect())
+}
+
+/// llguidance forgets that a bound is excluded where it is whole and the other one has the same whole part:
+/// 1 would be above 1 and at most 1.5. The edge moves by a little.
+fn without_edge(mut number: Number) -> Number {
+    let (Some((least, open)), Some((most, end))) = (number.least, number.most) else { return number };
+    if number.whole {
+        return number;
+    }
+    let step = |edge: f64| 10f64.powi((edge.abs().max(1.0).log10() as i32 + 1 - 14).max(-9));
+    if open && least >= 0.0 && least.fract() == 0.0 && most.trunc() == least {
+        number.least = Some(((least + step(least)).min(most), false));
+    } else if end && most <= 0.0 && most.fract() == 0.0 && least.trunc() == most {
+        number.most = Some(((most - step(most)).max(least), false));
+    }
+    number
 }
