@@ -154,9 +154,9 @@ impl ModelFiles {
         Ok(ModelFiles { folder, config, scheme, chat_config, notes })
     }
 
-    /// A small file of the folder, `None` if it is not there or cannot be read.
-    pub fn file(&self, name: &str) -> Option<Vec<u8>> {
-        read(&self.folder.path().join(name)).ok().flatten()
+    /// A small file of the folder, `None` if it is not there.
+    pub fn file(&self, name: &str) -> Result<Option<Vec<u8>>, OpenError> {
+        read(&self.folder.path().join(name))
     }
 }
 

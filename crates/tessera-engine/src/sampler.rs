@@ -2,12 +2,12 @@
 //!
 //! The steps, in this order:
 //!
-//! 1. the mask of allowed tokens (grammars);
-//! 2. `logit_bias` is added;
-//! 3. penalties: `repetition_penalty` as Hugging Face defines it (a positive logit is divided by it,
+//! 1. `logit_bias` is added;
+//! 2. penalties: `repetition_penalty` as Hugging Face defines it (a positive logit is divided by it,
 //!    a negative one multiplied) for every token of the prompt or the answer; then `frequency_penalty`
 //!    times the count and `presence_penalty` once are subtracted as OpenAI defines them, for tokens of
 //!    the answer only;
+//! 3. the mask takes what a grammar does not allow;
 //! 4. `temperature` divides; 0 takes the largest logit, the lowest id among equals, and ends here;
 //! 5. `top_k` keeps the k largest, the lowest ids among equals;
 //! 6. `top_p` keeps the smallest set of the most probable tokens that reaches p;

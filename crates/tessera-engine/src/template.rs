@@ -46,7 +46,7 @@ pub struct RenderOptions {
     pub tools: Option<Value>,
     /// Further variables of a Jinja template, `enable_thinking` for example.
     pub variables: Map<String, Value>,
-    /// Seconds since 1970 (in local time), for templates that ask for the date.
+    /// Seconds since 1970 (UTC), for templates that ask for the date.
     pub now: Option<i64>,
 }
 

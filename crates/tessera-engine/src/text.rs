@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fs")]
 use crate::open::ModelFiles;
+use crate::open::OpenError;
 use crate::sampler::{SampleError, SamplingParams};
 use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
 #[cfg(feature = "fs")]
@@ -48,6 +49,9 @@ pub enum TextError {
         /// Rows of the embedding.
         rows: usize,
     },
+    /// A file of the folder cannot be read.
+    #[error(transparent)]
+    File(#[from] OpenError),
     /// The folder's own sampling defaults lie outside their ranges.
     #[error("mlc-chat-config.json: {0}")]
     Defaults(#[from] SampleError),
@@ -107,13 +111,21 @@ impl Text {
             return Err(TextError::Vocabulary { largest: tokenizer.vocab_size() - 1, rows });
         }
         let chat_config = files.chat_config.as_ref();
-        let mut templates = ChatTemplates::from_files(chat_config, |name| files.file(name));
+        // A file that is there and cannot be read is no file that is not there.
+        let unreadable = std::cell::RefCell::new(None);
+        let lookup = |name: &str| {
+            files.file(name).unwrap_or_else(|error| {
+                unreadable.borrow_mut().get_or_insert(error);
+                None
+            })
+        };
+        let mut templates = ChatTemplates::from_files(chat_config, lookup);
         let both = templates.as_mut().ok().filter(|t| choice == TemplateChoice::Auto && t.conv.is_some());
         let other_template =
             both.and_then(|t| t.jinja.take()).map(|jinja| ChatTemplate::Jinja(Box::new(jinja)));
         let template = templates.and_then(|templates| templates.choose(choice));
         let mut notes = tokenizer.notes().to_vec();
-        let generation_config: Option<Value> = files.file("generation_config.json").and_then(|bytes| {
+        let generation_config: Option<Value> = lookup("generation_config.json").and_then(|bytes| {
             let parsed = serde_json::from_slice(&bytes);
             parsed.map_err(|e| notes.push(format!("generation_config.json is ignored: {e}"))).ok()
         });
@@ -121,6 +133,9 @@ impl Text {
             Ok(template) => stop_token_ids(template, chat_config, generation_config.as_ref(), &tokenizer),
             Err(_) => tokenizer.eos().into_iter().collect(),
         };
+        if let Some(error) = unreadable.take() {
+            return Err(error.into());
+        }
         notes.extend(empty_ends(chat_config, &stop_token_ids, rows));
         let stop_token_ids = stop_token_ids.into_iter().filter(|id| (*id as usize) < rows).collect();
         let defaults = sampling_defaults(chat_config)?;

@@ -3,6 +3,7 @@
 use crate::{HubError, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use tessera_weights::manifest;
 
 /// The manifest's names, newest first.
 pub const MANIFEST_NAMES: [&str; 2] = ["tensor-cache.json", "ndarray-cache.json"];
@@ -29,7 +30,8 @@ pub fn kind_of(path: &Path) -> Result<Kind> {
         let is_gguf = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"));
         return if is_gguf { Ok(Kind::Gguf(path.to_path_buf())) } else { Err(not_a_model()) };
     }
-    if let Some(name) = MANIFEST_NAMES.into_iter().find(|name| path.join(name).is_file()) {
+    // A `b16` manifest beside no other describes the whole model.
+    if let Some(name) = manifest::MANIFEST_NAMES.iter().find(|name| path.join(name).is_file()) {
         return Ok(Kind::Mlc(name));
     }
     let mut gguf = Vec::new();

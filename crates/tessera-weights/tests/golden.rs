@@ -322,9 +322,12 @@ fn an_interrupted_conversion_leaves_nothing_that_opens() {
     let watch = |progress: &tessera_weights::convert::Progress<'_>| {
         if !progress.tensor.is_empty() {
             assert!(!dst.exists());
-            let mut folders = fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().path());
-            let staging = folders.next().unwrap();
+            // The folder, and the lock that says that its process lives.
+            let beside = fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().path());
+            let (folders, locks): (Vec<_>, Vec<_>) = beside.partition(|path| path.is_dir());
+            let ([staging], [lock]) = (&folders[..], &locks[..]) else { panic!("{folders:?} {locks:?}") };
             assert!(staging.to_str().unwrap().contains("mlc.tmp-"));
+            assert_eq!(lock.as_os_str().to_str(), Some(format!("{}.lock", staging.display()).as_str()));
             assert!(written(&staging).keys().all(|name| name.ends_with(".bin")));
         }
         seen.borrow_mut().push((progress.done, progress.total));

@@ -119,6 +119,7 @@ fn of_text(error: &TextError) -> Option<&'static str> {
         TextError::Tokenizer(e) => of_tokenizer(e),
         TextError::Template(_) => None,
         TextError::Vocabulary { .. } => Some("the tokenizer is another model's: fetch this model's own"),
+        TextError::File(_) => Some("fetch this file again, or remove it"),
         TextError::Defaults(_) => Some("correct the field, or remove it: the usual default is then taken"),
         TextError::NoTemplate(_) => Some(
             "correct conv_template in mlc-chat-config.json, take the Hugging Face template with --template \

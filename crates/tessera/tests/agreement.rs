@@ -66,6 +66,8 @@ fn what_run_refuses_verify_reports() {
         ("tokenizer.json a pipe", |f| pipe(f, "tokenizer.json")),
         ("tokenizer.json a device", |f| device(f, "tokenizer.json")),
         ("tokenizer_config.json a pipe", |f| pipe(f, "tokenizer_config.json")),
+        ("chat_template.jinja a pipe", |f| pipe(f, "chat_template.jinja")),
+        ("generation_config.json a pipe", |f| pipe(f, "generation_config.json")),
         ("config a pipe", |f| pipe(f, CONFIG)),
         ("config a device", |f| device(f, CONFIG)),
         ("rope base 0", |f| config(f, |c| c["model_config"]["position_embedding_base"] = json!(0))),
@@ -104,6 +106,15 @@ fn a_folder_that_says_another_quantisation_is_refused_by_all() {
 fn the_manifest_of_the_other_storage_is_looked_at() {
     let home = folder(|f| std::fs::write(f.join("tensor-cache-b16.json"), b"{\"metadata\": {").unwrap());
     home.tessera(&["verify", "m"]).fails(&["tensor-cache-b16.json"]);
+}
+
+#[test]
+fn a_folder_with_that_manifest_alone_is_one_to_all() {
+    let home = folder(|f| std::fs::remove_file(f.join("tensor-cache.json")).unwrap());
+    assert!(home.path("m/tensor-cache-b16.json").is_file());
+    for args in [&RUN[..], &["verify", "m"], &["inspect", "m"], &["convert", "m", "out"]] {
+        home.tessera(args).ok();
+    }
 }
 
 /// Settings that mean nothing are told, and nothing else changes.

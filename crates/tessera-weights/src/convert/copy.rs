@@ -50,10 +50,7 @@ pub fn copy_folder(
     for (from, to) in [(old.b16_file(), name.b16_file()), (old.file(), name.file())] {
         let path = folder.path().join(from);
         if path.is_file() {
-            let text = fs::read(&path).map_err(|e| io(&path, e))?;
-            // Copies from a web page have a heading before the JSON.
-            let start = text.iter().position(|b| *b == b'{').unwrap_or(0);
-            staging.write(to, &text[start..])?;
+            staging.write(to, &fs::read(&path).map_err(|e| io(&path, e))?)?;
         }
     }
     let removed = staging.removed().to_vec();

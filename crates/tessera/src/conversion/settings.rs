@@ -134,11 +134,20 @@ pub fn read_back(checkpoint: &Checkpoint, model_type: &str, text: &str) -> anyho
         ..c
     };
     let (written, meant) = (same(written), same(meant));
-    anyhow::ensure!(
-        written == meant,
-        "the chat config that would be written says something else than config.json: {written:?}, meant is {meant:?}"
-    );
-    Ok(())
+    if written == meant {
+        return Ok(());
+    }
+    let (written, meant) = (format!("{written:#?}"), format!("{meant:#?}"));
+    let other = written.lines().zip(meant.lines()).find(|(a, b)| a != b).unwrap_or_default();
+    Err(hinted(
+        format!(
+            "config.json means `{}`; MLC's {model_type} config has no place for it and would say `{}`",
+            other.1.trim().trim_end_matches(','),
+            other.0.trim().trim_end_matches(',')
+        ),
+        "a folder with this setting left out would compute something else; convert it as model_type llama if its \
+         blocks are Llama's",
+    ))
 }
 
 fn short(value: &Value) -> String {
