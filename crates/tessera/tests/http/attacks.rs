@@ -30,8 +30,10 @@ fn rest(mut stream: std::net::TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
+/// Statuses of the final responses: a client that closed its sending side may be sent an interim one first.
 fn statuses(answers: &str) -> Vec<&str> {
-    answers.split("HTTP/1.1 ").skip(1).filter_map(|a| a.split(' ').next()).collect()
+    let all = answers.split("HTTP/1.1 ").skip(1).filter_map(|a| a.split(' ').next());
+    all.filter(|status| *status != "100").collect()
 }
 
 fn post(headers: &str, body: &str) -> String {
