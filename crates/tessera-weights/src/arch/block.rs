@@ -1,0 +1,169 @@
+//! What the blocks of one decoder compute, with the family's table, the config and the chosen meaning resolved.
+//! A builder of programs reads nothing else but this and the parameters' roles.
+
+use crate::config::{Activation, RopeScaling};
+
+/// Whose meaning of a family is computed, where the two differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semantics {
+    /// The model as its authors define it: what its weights are for.
+    #[default]
+    Authors,
+    /// What MLC-LLM computes for the same folder, as pages in the field do.
+    Mlc,
+}
+
+/// A decoder's arithmetic as data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// Norms over whole rows.
+    pub norm: Norm,
+    /// Factor on the embedding.
+    pub embed_scale: f32,
+    /// Whether attention and MLP both read the block's input and are added to it together. With one norm before them
+    /// they share it.
+    pub parallel: bool,
+    /// Factor on each branch before it is added.
+    pub branch_scale: f32,
+    /// q, k and v are limited to plus and minus this before they are rotated.
+    pub clip_qkv: Option<f32>,
+    /// One for each layer.
+    pub attention: Vec<Attention>,
+    /// The rotary angles that layers name by index.
+    pub ropes: Vec<Rotary>,
+    /// `cap * tanh(score / cap)` on attention's scores.
+    pub attention_cap: Option<f32>,
+    /// How an MLP without experts is built.
+    pub mlp: Mlp,
+    /// Of the MLP.
+    pub activation: Activation,
+    /// One for each layer that has experts; `None` where the MLP is dense.
+    pub experts: Vec<Option<Experts>>,
+    /// Factor on the normed hidden state before the head.
+    pub hidden_scale: f32,
+    /// Factor on the logits.
+    pub logit_scale: f32,
+    /// `cap * tanh(logit / cap)`.
+    pub logit_cap: Option<f32>,
+}
+
+/// Norms over whole rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    /// Which.
+    pub kind: NormKind,
+    /// Added to the variance, or to the mean of squares.
+    pub eps: f32,
+    /// Added to the stored weights when they are read (Nemotron). Gemma's are stored with it.
+    pub offset: f32,
+    /// Whether norms stand before attention, before the MLP and before the head although they have no weights (OLMo).
+    pub bare: bool,
+}
+
+/// Kind of a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x²) + eps)`.
+    Rms,
+    /// `(x - mean) / sqrt(variance + eps)`.
+    Layer,
+}
+
+/// Attention of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    /// Index into [`Block::ropes`]; `None`: not rotated.
+    pub rope: Option<usize>,
+    /// What a query sees.
+    pub mask: Mask,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Epsilon of the norms of query and key heads, where the layer has them.
+    pub qk_eps: f32,
+    /// Whether attention's result is multiplied by the sigmoid of a gate that lies beside each query head (Qwen3.5).
+    pub gated: bool,
+}
+
+/// Which positions a query at `p` sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mask {
+    /// `0..=p`.
+    Causal,
+    /// The last `n` of them, its own included.
+    Window(usize),
+    /// As [`Mask::Window`] for a token that is fed alone; one of a longer call that begins at `s` sees
+    /// `s - n ..= p` (layer windows of TVM's cache).
+    CallWindow(usize),
+    /// All of the sequence, in one call (encoders).
+    Full,
+}
+
+/// Rotary angles.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotary {
+    /// How many of a head's dimensions turn, from the first on; even.
+    pub dim: usize,
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// What happens beyond the trained context.
+    pub scaling: RopeScaling,
+    /// Whether a pair is two neighbours, and not one of each half.
+    pub interleaved: bool,
+    /// Whether yarn's ramp goes by the dimension and not by the pair, so that a pair's members turn by two angles
+    /// (TVM's; see the spec of architectures, section 2).
+    pub ramp_by_dim: bool,
+    /// Whether longrope's factors go by the tokens of the call and not by the length of the sequence (TVM's).
+    pub by_call: bool,
+}
+
+/// How an MLP is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mlp {
+    /// `down(f(gate) * up)`.
+    Gated,
+    /// `down(gate * f(up))`: the second half is activated (Qwen 1).
+    GatedSecond,
+    /// `down(f(up))`.
+    Plain,
+}
+
+/// Experts of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experts {
+    /// How many there are.
+    pub count: usize,
+    /// Width of each.
+    pub width: usize,
+    /// How many a row goes through.
+    pub top_k: usize,
+    /// What the router's logits become.
+    pub score: Score,
+    /// Whether the chosen scores are divided by their sum.
+    pub renormalise: bool,
+    /// Factor on the chosen scores.
+    pub scale: f32,
+    /// How many groups experts are chosen from, and how many of the groups are kept.
+    pub groups: Option<Groups>,
+    /// Whether the score multiplies an expert's input and not its output (Llama 4).
+    pub on_input: bool,
+}
+
+/// A router's scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// Softmax over all experts.
+    Softmax,
+    /// Sigmoid of each.
+    Sigmoid,
+}
+
+/// Experts chosen within groups (DeepSeek).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// How many there are.
+    pub count: usize,
+    /// How many are kept.
+    pub kept: usize,
+    /// Whether a group counts by the sum of its two best and not by its best.
+    pub two_best: bool,
+}
