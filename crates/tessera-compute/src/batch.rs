@@ -96,6 +96,16 @@ pub enum BatchError {
         /// Pages in the pool.
         pool: usize,
     },
+    /// A span goes on where the model has learned no positions.
+    #[error("span {span} reaches position {position}, the model has learned {positions}")]
+    BadPosition {
+        /// Index of the span.
+        span: usize,
+        /// Positions held after the step.
+        position: usize,
+        /// Rows of the table.
+        positions: usize,
+    },
     /// A token id is not in the vocabulary.
     #[error("token id {token} is outside the vocabulary of {vocab}")]
     BadToken {
@@ -115,8 +125,15 @@ pub enum BatchError {
 }
 
 impl Batch<'_> {
-    /// Checks everything that a backend indexes by.
-    pub fn check(&self, vocab: usize, pool: usize) -> Result<(), BatchError> {
+    /// Position of a row in its sequence.
+    pub fn position(&self, row: usize) -> usize {
+        let after = self.spans.partition_point(|span| span.start <= row);
+        let span = &self.spans[after.saturating_sub(1)];
+        span.position + (row - span.start)
+    }
+
+    /// Checks everything that a backend indexes by: tokens of a vocabulary, pages of a pool, learned positions.
+    pub fn check(&self, vocab: usize, pool: usize, positions: usize) -> Result<(), BatchError> {
         let rows = self.tokens.len();
         if rows == 0 {
             return Err(BatchError::Empty);
@@ -129,6 +146,9 @@ impl Batch<'_> {
             }
             next = end;
             let position = s.position.saturating_add(s.len);
+            if position > positions {
+                return Err(BatchError::BadPosition { span: i, position, positions });
+            }
             if s.pages.len().saturating_mul(PAGE) < position || s.pages.iter().any(|&p| p as usize >= pool) {
                 return Err(BatchError::BadPages { span: i, position, pages: s.pages.len(), pool });
             }

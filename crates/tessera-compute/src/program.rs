@@ -1,9 +1,12 @@
-//! A decoder as a value: matrices, vectors and a list of operations over activation slots. The model
-//! builds it once; a backend runs it at every step.
+//! A decoder as a value: matrices, vectors and a list of operations over activations. The model builds it once; a
+//! backend runs it at every step.
 
 use crate::rope::Rope;
+use std::ops::Range;
 use tessera_weights::config::Activation;
 use tessera_weights::tensor::Matrix;
+
+pub use tessera_weights::arch::{Mask, NormKind};
 
 /// Which rows of a batch a slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,9 +17,38 @@ pub enum Rows {
     Picked,
 }
 
-/// An activation buffer `[rows, width]` of f32.
+/// Index of an activation buffer `[rows, width]` of f32 in [`Program::slots`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(pub usize);
+
+/// An activation: some columns of every row of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// The buffer.
+    pub slot: Slot,
+    /// First column.
+    pub from: usize,
+    /// Number of columns.
+    pub width: usize,
+}
+
+impl Act {
+    /// `width` of its columns, from `from` on.
+    pub const fn part(self, from: usize, width: usize) -> Act {
+        Act { slot: self.slot, from: self.from + from, width }
+    }
+
+    /// The columns.
+    pub const fn columns(self) -> Range<usize> {
+        self.from..self.from + self.width
+    }
+
+    /// Whether both have a value in common.
+    pub const fn overlaps(self, other: Act) -> bool {
+        let apart = self.from + self.width <= other.from || other.from + other.width <= self.from;
+        self.slot.0 == other.slot.0 && !apart
+    }
+}
 
 /// Index into [`Program::matrices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,34 +74,85 @@ impl Heads {
     pub const fn qkv_width(self) -> usize {
         (self.q + 2 * self.kv) * self.dim
     }
+
+    /// The three parts of a fused row.
+    pub const fn split(self, qkv: Act) -> [Act; 3] {
+        let (q, kv) = (self.q * self.dim, self.kv * self.dim);
+        [qkv.part(0, q), qkv.part(q, kv), qkv.part(q + kv, kv)]
+    }
 }
 
-/// One operation. `out` is overwritten unless said otherwise, and differs from every input; inputs are left as they
-/// are. What is read was written before, in the same step. [`Program::check`] sees to it.
+/// Keys and values that one layer keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kv {
+    /// Heads of each.
+    pub heads: usize,
+    /// Width of a head.
+    pub dim: usize,
+}
+
+/// Which row of a table a token reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// That of its id.
+    Tokens,
+    /// That of its position in the sequence.
+    Positions,
+}
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Function {
+    /// An activation.
+    Activation(Activation),
+    /// `x * factor`.
+    Scale(f32),
+    /// `cap * tanh(x / cap)`.
+    Cap(f32),
+    /// Limited to plus and minus this.
+    Clip(f32),
+}
+
+/// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
+/// [`Op::Norm`] and [`Op::Map`] may write the very activation that they read; other inputs are left as they are. What
+/// is read was written before, in the same step. [`Program::check`] sees to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// `out[t] = table[token[t]]`.
+    /// `out[t] = scale * table[ids[t]]`, or `out[t] += …`.
     Embed {
-        /// `[vocab, width]`.
+        /// `[entries, width]`.
         table: MatrixId,
+        /// Which row.
+        ids: Ids,
+        /// Factor.
+        scale: f32,
+        /// Whether the row is added to what `out` holds.
+        accumulate: bool,
         /// `[All, width]`.
-        out: Slot,
+        out: Act,
     },
-    /// Root mean square norm: `out = x / sqrt(mean(x²) + eps) * weight`.
-    RmsNorm {
+    /// Each `each` columns on their own, with one weight and bias for all of these parts:
+    /// `out = x / sqrt(mean(x²) + eps) * weight + bias`, or `(x - mean) / sqrt(variance + eps) * weight + bias`.
+    Norm {
+        /// Which of the two.
+        kind: NormKind,
         /// Input.
-        x: Slot,
-        /// `[width]`.
-        weight: VectorId,
-        /// Added to the mean of squares.
+        x: Act,
+        /// Columns of a part; divides the width.
+        each: usize,
+        /// `[each]`; ones where there is none.
+        weight: Option<VectorId>,
+        /// `[each]`; zeros where there is none.
+        bias: Option<VectorId>,
+        /// Added to the mean of squares, or to the variance.
         eps: f32,
         /// Same shape as `x`.
-        out: Slot,
+        out: Act,
     },
     /// `out = x Wᵀ + bias`, or `out += …`.
     Linear {
         /// `[rows, cols of W]`.
-        x: Slot,
+        x: Act,
         /// `[rows of W, cols of W]`.
         weight: MatrixId,
         /// `[rows of W]`.
@@ -77,34 +160,67 @@ pub enum Op {
         /// Whether the product is added to what `out` holds.
         accumulate: bool,
         /// `[rows, rows of W]`.
-        out: Slot,
+        out: Act,
     },
-    /// The query and key heads of fused rows, rotated by their positions (half-split pairs): keys and values are
-    /// appended to the layer's pages, then for each row and query head `h`:
-    /// `out = softmax(q k / sqrt(dim)) v` over all positions up to the row's own.
-    Attend {
-        /// `[All, qkv_width]`.
-        qkv: Slot,
-        /// Index of the layer in the KV pages.
-        layer: usize,
-        /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
-        out: Slot,
+    /// `out += scale * x`.
+    Add {
+        /// Input.
+        x: Act,
+        /// Factor.
+        scale: f32,
+        /// Same shape.
+        out: Act,
     },
-    /// `out = activation(x[.. width]) * x[width ..]`.
+    /// `out = f(x)`.
+    Map {
+        /// Input.
+        x: Act,
+        /// Of each value.
+        f: Function,
+        /// Same shape.
+        out: Act,
+    },
+    /// `out = activation(gate) * up`.
     Gate {
-        /// `[rows, 2 * width]`: gate, then up.
-        x: Slot,
-        /// On the gate half.
+        /// Input of the activation.
+        gate: Act,
+        /// Same shape.
+        up: Act,
+        /// On the gate.
         activation: Activation,
-        /// `[rows, width]`.
-        out: Slot,
+        /// Same shape.
+        out: Act,
+    },
+    /// Query and key heads are rotated by their positions, keys and values appended to the layer's pages, then for
+    /// each row and query head: `out = softmax(cap(scale * q k)) v` over the positions that the mask lets it see.
+    Attend {
+        /// `[All, q * dim]`.
+        q: Act,
+        /// `[All, kv * dim]`.
+        k: Act,
+        /// `[All, kv * dim]`.
+        v: Act,
+        /// Sizes.
+        heads: Heads,
+        /// Index into [`Program::kv`].
+        layer: usize,
+        /// Index into [`Program::ropes`]; `None`: nothing is rotated.
+        rope: Option<usize>,
+        /// What a query sees.
+        mask: Mask,
+        /// Factor on the scores.
+        scale: f32,
+        /// `cap * tanh(score / cap)`.
+        cap: Option<f32>,
+        /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
+        out: Act,
     },
     /// `out` = the picked rows of `x`.
     Pick {
         /// `[All, width]`.
-        x: Slot,
+        x: Act,
         /// `[Picked, width]`.
-        out: Slot,
+        out: Act,
     },
 }
 
@@ -128,16 +244,18 @@ pub struct Program {
     pub slots: Vec<SlotShape>,
     /// In order of execution.
     pub ops: Vec<Op>,
-    /// Sizes of attention, the same in every layer.
-    pub heads: Heads,
-    /// Rotary angles.
-    pub rope: Rope,
-    /// Layers that keep keys and values.
-    pub layers: usize,
+    /// Keys and values of each layer that keeps some.
+    pub kv: Vec<Kv>,
+    /// Rotary angles that operations name by index.
+    pub ropes: Vec<Rope>,
     /// Rows of the embedding.
     pub vocab: usize,
+    /// The first operation of the head: what comes before makes `hidden`, it and what follows the logits.
+    pub head: usize,
+    /// `[Picked, width]`: what the head reads.
+    pub hidden: Act,
     /// `[Picked, vocab]`: the result.
-    pub logits: Slot,
+    pub logits: Act,
 }
 
 /// A program that does not fit together.
@@ -152,51 +270,72 @@ pub struct ProgramError {
     pub what: String,
 }
 
-/// What an operation does to slots.
+/// What an operation does to activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Io {
-    /// The slot that is read, if there is one.
-    pub input: Option<Slot>,
-    /// The slot that is written.
-    pub output: Slot,
+    /// What is read.
+    pub inputs: [Option<Act>; 3],
+    /// What is written.
+    pub output: Act,
     /// Whether what `output` held counts: it is read too.
     pub keeps: bool,
+    /// Whether each row is read before it is written by the same thread, so that output and input may be one.
+    pub in_place: bool,
 }
 
 impl Io {
-    /// Whether what the slot held before matters.
-    pub fn reads(&self, slot: Slot) -> bool {
-        self.input == Some(slot) || (self.keeps && self.output == slot)
+    /// One input, one output.
+    pub const fn of(x: Act, output: Act) -> Io {
+        Io { inputs: [Some(x), None, None], output, keeps: false, in_place: false }
     }
 
-    /// Whether a slot is read while another thread writes it.
+    /// What is read.
+    pub fn read(&self) -> impl Iterator<Item = Act> {
+        self.inputs.into_iter().flatten().chain(self.keeps.then_some(self.output))
+    }
+
+    /// Whether what the activation held before matters.
+    pub fn reads(&self, act: Act) -> bool {
+        self.read().any(|x| x.overlaps(act))
+    }
+
+    /// Whether values are read while another thread writes them.
     pub fn races(&self) -> bool {
-        self.input == Some(self.output)
+        let mut inputs = self.inputs.into_iter().flatten();
+        inputs.any(|x| x.overlaps(self.output) && !(self.in_place && x == self.output))
     }
 }
 
 impl Op {
     /// What it reads and writes.
     pub const fn io(&self) -> Io {
-        let (input, output, keeps) = match *self {
-            Op::Embed { out, .. } => (None, out, false),
-            Op::RmsNorm { x, out, .. } | Op::Gate { x, out, .. } | Op::Pick { x, out } => {
-                (Some(x), out, false)
+        match *self {
+            Op::Embed { out, accumulate, .. } => {
+                Io { inputs: [None; 3], output: out, keeps: accumulate, in_place: false }
             }
-            Op::Attend { qkv, out, .. } => (Some(qkv), out, false),
-            Op::Linear { x, out, accumulate, .. } => (Some(x), out, accumulate),
-        };
-        Io { input, output, keeps }
+            Op::Norm { x, out, .. } | Op::Map { x, out, .. } => Io { in_place: true, ..Io::of(x, out) },
+            Op::Linear { x, out, accumulate, .. } => Io { keeps: accumulate, ..Io::of(x, out) },
+            Op::Add { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
+            Op::Gate { gate, up, out, .. } => {
+                Io { inputs: [Some(gate), Some(up), None], ..Io::of(gate, out) }
+            }
+            Op::Attend { q, k, v, out, .. } => {
+                Io { inputs: [Some(q), Some(k), Some(v)], ..Io::of(q, out) }
+            }
+            Op::Pick { x, out } => Io::of(x, out),
+        }
     }
 
     /// The kind, for messages.
     pub const fn name(&self) -> &'static str {
         match self {
             Op::Embed { .. } => "embed",
-            Op::RmsNorm { .. } => "rms norm",
+            Op::Norm { .. } => "norm",
             Op::Linear { .. } => "linear",
-            Op::Attend { .. } => "attend",
+            Op::Add { .. } => "add",
+            Op::Map { .. } => "map",
             Op::Gate { .. } => "gate",
+            Op::Attend { .. } => "attend",
             Op::Pick { .. } => "pick",
         }
     }
@@ -204,25 +343,26 @@ impl Op {
 
 impl Program {
     /// An empty program.
-    pub fn new(heads: Heads, rope: Rope, layers: usize, vocab: usize) -> Program {
-        let logits = SlotShape { rows: Rows::Picked, width: vocab };
+    pub fn new(vocab: usize) -> Program {
+        let logits = Act { slot: Slot(0), from: 0, width: vocab };
         Program {
             matrices: Vec::new(),
             vectors: Vec::new(),
-            slots: vec![logits],
+            slots: vec![SlotShape { rows: Rows::Picked, width: vocab }],
             ops: Vec::new(),
-            heads,
-            rope,
-            layers,
+            kv: Vec::new(),
+            ropes: Vec::new(),
             vocab,
-            logits: Slot(0),
+            head: 0,
+            hidden: logits,
+            logits,
         }
     }
 
     /// Adds a slot.
-    pub fn slot(&mut self, rows: Rows, width: usize) -> Slot {
+    pub fn slot(&mut self, rows: Rows, width: usize) -> Act {
         self.slots.push(SlotShape { rows, width });
-        Slot(self.slots.len() - 1)
+        Act { slot: Slot(self.slots.len() - 1), from: 0, width }
     }
 
     /// Adds a matrix.
@@ -237,157 +377,84 @@ impl Program {
         VectorId(self.vectors.len() - 1)
     }
 
-    /// Splits the head off: its input, and the operations before it. `None` if the program does not end
-    /// with the head.
-    pub fn before_head(&self) -> Option<(Slot, &[Op])> {
-        match self.ops.split_last() {
-            Some((Op::Linear { x, out, .. }, before)) if *out == self.logits => Some((*x, before)),
+    /// Says that what follows is the head, which reads `hidden`.
+    pub fn begin_head(&mut self, hidden: Act) {
+        (self.head, self.hidden) = (self.ops.len(), hidden);
+    }
+
+    /// How many positions a sequence may have: as many as the shortest table of learned ones has rows.
+    pub fn positions(&self) -> usize {
+        let tables = self.ops.iter().filter_map(|op| match op {
+            Op::Embed { table, ids: Ids::Positions, .. } => self.matrices.get(table.0),
             _ => None,
-        }
+        });
+        tables.map(|m| m.rows).min().unwrap_or(usize::MAX)
+    }
+
+    /// Which rows an activation has.
+    pub fn rows(&self, act: Act) -> Rows {
+        self.slots[act.slot.0].rows
     }
 
     /// Checks that every operation's shapes fit, that what it reads was written and is not written meanwhile, so
     /// that backends may index and share slots among threads without asking again.
     pub fn check(&self) -> Result<(), ProgramError> {
-        let mut written = vec![false; self.slots.len()];
-        for (i, op) in self.ops.iter().enumerate() {
-            let checked = self.check_op(op).and_then(|()| check_order(op, &mut written));
-            checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
-        }
         let head = |what: String| Err(ProgramError { op: self.ops.len(), name: "head", what });
-        if self.before_head().is_none() {
-            return head("the last operation does not make the logits".to_owned());
-        }
         if let Some(empty) = self.slots.iter().position(|slot| slot.width == 0) {
             return head(format!("slot {empty} has no width"));
         }
-        let expected = SlotShape { rows: Rows::Picked, width: self.vocab };
-        if self.slots.get(self.logits.0) != Some(&expected) {
-            return head(format!("the logits are not one for each of {} tokens", self.vocab));
+        let mut written: Vec<Vec<bool>> = self.slots.iter().map(|slot| vec![false; slot.width]).collect();
+        for (i, op) in self.ops.iter().enumerate() {
+            if i == self.head
+                && let Err(what) = self.shape(self.hidden).and_then(|_| was_written(self.hidden, &written))
+            {
+                return head(what);
+            }
+            let checked = check::op(self, op).and_then(|()| check_order(op, &mut written));
+            checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
         }
-        let Heads { q, kv, dim } = self.heads;
-        if q == 0 || kv == 0 || q % kv != 0 || dim == 0 || dim % 2 != 0 || self.rope.dim != dim {
-            let what = format!("{q} query heads, {kv} key heads of {dim}, angles for {}", self.rope.dim);
-            return Err(ProgramError { op: self.ops.len(), name: "attend", what });
+        if self.head >= self.ops.len() || self.shape(self.hidden).is_ok_and(|s| s.rows != Rows::Picked) {
+            return head("no operation makes the logits of a hidden state of the picked rows".to_owned());
+        }
+        let mut after = self.ops[self.head..].iter().map(Op::io);
+        if let Some(outside) = after.find(|io| io.output.slot != self.logits.slot) {
+            return head(format!("slot {} is written behind the hidden state", outside.output.slot.0));
+        }
+        let expected = SlotShape { rows: Rows::Picked, width: self.vocab };
+        if self.shape(self.logits) != Ok(expected) || was_written(self.logits, &written).is_err() {
+            return head(format!("the logits are not one for each of {} tokens", self.vocab));
         }
         Ok(())
     }
 
-    fn check_op(&self, op: &Op) -> Result<(), String> {
-        let slot = |s: Slot| self.slots.get(s.0).copied().ok_or_else(|| format!("no slot {}", s.0));
-        let matrix = |m: MatrixId| {
-            let m = self.matrices.get(m.0).ok_or_else(|| format!("no matrix {}", m.0))?;
-            m.check().then_some(m).ok_or_else(|| "a matrix has the wrong number of bytes".to_owned())
-        };
-        let vector = |v: VectorId, width: usize| match self.vectors.get(v.0) {
-            Some(v) if v.len() == width => Ok(()),
-            Some(v) => Err(format!("a vector has {} values, needed are {width}", v.len())),
-            None => Err(format!("no vector {}", v.0)),
-        };
-        let same = |what: &str, found: usize, expected: usize| {
-            (found == expected).then_some(()).ok_or_else(|| format!("{what} is {found}, expected {expected}"))
-        };
-        let rows = |a: SlotShape, b: SlotShape| {
-            (a.rows == b.rows).then_some(()).ok_or_else(|| "input and output rows differ".to_owned())
-        };
-        match *op {
-            Op::Embed { table, out } => {
-                let (m, o) = (matrix(table)?, slot(out)?);
-                same("width", o.width, m.cols)?;
-                same("vocabulary", m.rows, self.vocab)?;
-                rows(o, SlotShape { rows: Rows::All, width: 0 })
-            }
-            Op::RmsNorm { x, weight, out, .. } => {
-                let (a, o) = (slot(x)?, slot(out)?);
-                same("output width", o.width, a.width)?;
-                vector(weight, a.width)?;
-                rows(a, o)
-            }
-            Op::Linear { x, weight, bias, out, .. } => {
-                let (a, m, o) = (slot(x)?, matrix(weight)?, slot(out)?);
-                same("input width", a.width, m.cols)?;
-                same("output width", o.width, m.rows)?;
-                bias.map_or(Ok(()), |b| vector(b, m.rows))?;
-                rows(a, o)
-            }
-            Op::Attend { qkv, layer, out } => {
-                let (a, o) = (slot(qkv)?, slot(out)?);
-                same("fused width", a.width, self.heads.qkv_width())?;
-                same("output width", o.width, self.heads.q * self.heads.dim)?;
-                rows(a, SlotShape { rows: Rows::All, width: 0 })?;
-                (layer < self.layers).then_some(()).ok_or_else(|| format!("no layer {layer}"))
-            }
-            Op::Gate { x, out, .. } => {
-                let (a, o) = (slot(x)?, slot(out)?);
-                same("input width", a.width, 2 * o.width)?;
-                rows(a, o)
-            }
-            Op::Pick { x, out } => {
-                let (a, o) = (slot(x)?, slot(out)?);
-                same("output width", o.width, a.width)?;
-                rows(a, SlotShape { rows: Rows::All, width: 0 })?;
-                rows(o, SlotShape { rows: Rows::Picked, width: 0 })
-            }
-        }
+    /// An activation's shape.
+    fn shape(&self, act: Act) -> Result<SlotShape, String> {
+        let slot = self.slots.get(act.slot.0).ok_or_else(|| format!("no slot {}", act.slot.0))?;
+        let end = act.from.checked_add(act.width).filter(|end| *end <= slot.width && act.width > 0);
+        end.ok_or_else(|| format!("columns {:?} of slot {} of {}", act.from, act.slot.0, slot.width))?;
+        Ok(SlotShape { rows: slot.rows, width: act.width })
     }
 }
 
-/// Whether the operation reads only what was written, and not what it writes.
-fn check_order(op: &Op, written: &mut [bool]) -> Result<(), String> {
+fn was_written(act: Act, written: &[Vec<bool>]) -> Result<(), String> {
+    match written[act.slot.0][act.columns()].iter().all(|w| *w) {
+        true => Ok(()),
+        false => Err(format!("slot {} is read before anything was written to it", act.slot.0)),
+    }
+}
+
+/// Whether the operation reads only what was written, and not what it writes. Its shapes were checked.
+fn check_order(op: &Op, written: &mut [Vec<bool>]) -> Result<(), String> {
     let io = op.io();
     if io.races() {
-        return Err(format!("slot {} is both input and output", io.output.0));
+        return Err(format!("slot {} is both input and output", io.output.slot.0));
     }
-    if let Some(unset) = (0..written.len()).find(|i| io.reads(Slot(*i)) && !written[*i]) {
-        return Err(format!("slot {unset} is read before anything was written to it"));
-    }
-    // `check_op` has seen that there is such a slot.
-    written[io.output.0] = true;
+    io.read().try_for_each(|x| was_written(x, written))?;
+    written[io.output.slot.0][io.output.columns()].fill(true);
     Ok(())
 }
 
+mod check;
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tessera_weights::bytes::Bytes;
-    use tessera_weights::config::RopeScaling;
-    use tessera_weights::dtype::DType;
-    use tessera_weights::tensor::MatrixData;
-
-    /// Why a program of these operations over four slots of one shape is refused.
-    fn refused(ops: impl Fn([Slot; 3], MatrixId, VectorId) -> Vec<Op>) -> Option<String> {
-        let rope = Rope { dim: 2, theta: 1e4, scaling: RopeScaling::None, context: 8 };
-        let mut p = Program::new(Heads { q: 1, kv: 1, dim: 2 }, rope, 1, 4);
-        let bytes = Bytes::from_vec(vec![0; 64]);
-        let square = Matrix { rows: 4, cols: 4, data: MatrixData::Dense { dtype: DType::F32, bytes } };
-        let (matrix, vector) = (p.matrix(square), p.vector(vec![1.0; 4]));
-        let slots = [(); 3].map(|()| p.slot(Rows::All, 4));
-        let picked = p.slot(Rows::Picked, 4);
-        p.ops.push(Op::Embed { table: matrix, out: slots[0] });
-        p.ops.extend(ops(slots, matrix, vector));
-        p.ops.push(Op::Pick { x: slots[0], out: picked });
-        let out = p.logits;
-        p.ops.push(Op::Linear { x: picked, weight: matrix, bias: None, accumulate: false, out });
-        p.check().err().map(|e| e.to_string())
-    }
-
-    #[test]
-    fn what_is_read_was_written_and_is_not_written_meanwhile() {
-        assert_eq!(refused(|_, _, _| vec![]), None);
-        let linear = |x, weight, accumulate, out| Op::Linear { x, weight, bias: None, accumulate, out };
-        let found = refused(|[a, ..], m, _| vec![linear(a, m, true, a)]);
-        assert_eq!(found.as_deref(), Some("operation 1 (linear): slot 1 is both input and output"));
-        let found = refused(|[a, ..], _, w| vec![Op::RmsNorm { x: a, weight: w, eps: 0.0, out: a }]);
-        assert_eq!(found.as_deref(), Some("operation 1 (rms norm): slot 1 is both input and output"));
-        let found = refused(|[a, b, _], m, _| vec![linear(b, m, false, a)]);
-        let unset = "operation 1 (linear): slot 2 is read before anything was written to it";
-        assert_eq!(found.as_deref(), Some(unset));
-        let found = refused(|[a, b, _], m, _| vec![linear(a, m, true, b)]);
-        assert_eq!(found.as_deref(), Some(unset));
-        // Each operation alone is fine.
-        let fused = |[a, b, _]: [Slot; 3], m, w| {
-            vec![Op::RmsNorm { x: a, weight: w, eps: 0.0, out: b }, linear(b, m, true, a)]
-        };
-        assert_eq!(refused(fused), None);
-    }
-}
+mod tests;

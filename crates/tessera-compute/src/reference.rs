@@ -4,7 +4,8 @@
 use crate::backend::{Backend, Executor, LoadError};
 use crate::batch::{Batch, BatchError, Output, PAGE, Span, Want};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Heads, MatrixId, Op, Program, Rows, Slot};
+use crate::program::{Act, Function, Heads, Ids, Kv, NormKind, Op, Program, Rows, VectorId};
+use crate::rope::{Pairs, Rope};
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::Matrix;
@@ -19,7 +20,7 @@ impl Backend for Reference {
     }
 
     fn page_len(&self, program: &Program) -> usize {
-        2 * program.layers * program.heads.kv * PAGE * program.heads.dim * size_of::<f32>()
+        program.kv.iter().map(|kv| 2 * kv.heads * kv.dim).sum::<usize>() * PAGE * size_of::<f32>()
     }
 
     fn workspace_len(&self, program: &Program, rows: usize) -> usize {
@@ -40,32 +41,30 @@ impl Backend for Reference {
 struct Interpreter {
     program: Program,
     pages: usize,
-    /// `[page][layer][k, v][kv head][position][dim]`.
+    /// `[page]`, in each the layers one after another: `[k, v][kv head][position][dim]`.
     kv: ZeroedFloats,
     slots: Vec<Vec<f32>>,
 }
 
 impl Executor for Interpreter {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.program.vocab, self.pages)?;
+        batch.check(self.program.vocab, self.pages, self.program.positions())?;
         for (slot, shape) in self.slots.iter_mut().zip(&self.program.slots) {
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
             slot.resize(rows * shape.width, 0.0);
         }
-        let head = usize::from(batch.want == Want::Hidden);
-        for i in 0..self.program.ops.len() - head {
+        let end = if batch.want == Want::Hidden { self.program.head } else { self.program.ops.len() };
+        for i in 0..end {
             let op = self.program.ops[i].clone();
             self.run(&op, batch);
         }
-        let logits = &self.slots[self.program.logits.0];
         out.clear();
         match batch.want {
-            Want::Logits => out.logits.extend_from_slice(logits),
-            Want::Greedy => out.tokens.extend(logits.chunks_exact(self.program.vocab).map(argmax)),
-            Want::Hidden => {
-                let input = self.program.before_head().map(|(x, _)| &*self.slots[x.0]);
-                out.hidden.extend_from_slice(input.unwrap_or_default());
+            Want::Logits => out.logits = self.read(self.program.logits),
+            Want::Greedy => {
+                out.tokens.extend(self.read(self.program.logits).chunks_exact(self.program.vocab).map(argmax));
             }
+            Want::Hidden => out.hidden = self.read(self.program.hidden),
         }
         Ok(())
     }
@@ -129,99 +128,113 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
 }
 
 impl Interpreter {
-    fn width(&self, slot: Slot) -> usize {
-        self.program.slots[slot.0].width
+    /// The rows of an activation, one after another.
+    fn read(&self, act: Act) -> Vec<f32> {
+        let width = self.program.slots[act.slot.0].width;
+        self.slots[act.slot.0].chunks_exact(width).flat_map(|row| &row[act.columns()]).copied().collect()
+    }
+
+    /// Sets them.
+    fn write(&mut self, act: Act, values: &[f32]) {
+        let width = self.program.slots[act.slot.0].width;
+        let rows = self.slots[act.slot.0].chunks_exact_mut(width);
+        for (row, values) in rows.zip(values.chunks_exact(act.width)) {
+            row[act.columns()].copy_from_slice(values);
+        }
+    }
+
+    fn vector(&self, id: Option<VectorId>) -> Option<&[f32]> {
+        id.map(|v| &*self.program.vectors[v.0])
     }
 
     fn run(&mut self, op: &Op, batch: &Batch<'_>) {
+        let mut o = self.read(op.io().output);
         match *op {
-            Op::Embed { table, out } => {
-                let mut o = std::mem::take(&mut self.slots[out.0]);
+            Op::Embed { table, ids, scale, accumulate, out } => {
                 let table = &self.program.matrices[table.0];
-                for (row, &token) in o.chunks_exact_mut(table.cols).zip(batch.tokens) {
-                    decode_row(table, token as usize, row);
-                }
-                self.slots[out.0] = o;
-            }
-            Op::RmsNorm { x, weight, eps, out } => {
-                let mut o = std::mem::take(&mut self.slots[out.0]);
-                let (width, w) = (self.width(x), &self.program.vectors[weight.0]);
-                for (row, x) in o.chunks_exact_mut(width).zip(self.slots[x.0].chunks_exact(width)) {
-                    let mean = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / width as f64;
-                    let scale = 1.0 / (mean as f32 + eps).sqrt();
-                    for ((o, x), w) in row.iter_mut().zip(x).zip(w) {
-                        *o = x * scale * w;
+                let mut row = vec![0.0; out.width];
+                for (t, o) in o.chunks_exact_mut(out.width).enumerate() {
+                    let id = match ids {
+                        Ids::Tokens => batch.tokens[t] as usize,
+                        Ids::Positions => batch.position(t),
+                    };
+                    decode_row(table, id, &mut row);
+                    for (o, x) in o.iter_mut().zip(&row) {
+                        *o = x * scale + if accumulate { *o } else { 0.0 };
                     }
                 }
-                self.slots[out.0] = o;
             }
-            Op::Linear { x, weight, bias, accumulate, out } => {
-                let mut o = std::mem::take(&mut self.slots[out.0]);
+            Op::Norm { kind, x, each, weight, bias, eps, .. } => {
+                let (weight, bias) = (self.vector(weight), self.vector(bias));
+                for (o, x) in o.chunks_exact_mut(each).zip(self.read(x).chunks_exact(each)) {
+                    norm(kind, x, weight, bias, eps, o);
+                }
+            }
+            Op::Linear { x, weight, bias, accumulate, .. } => {
                 if !accumulate {
                     o.fill(0.0);
                 }
-                if let Some(bias) = bias {
-                    let bias = &self.program.vectors[bias.0];
+                if let Some(bias) = self.vector(bias) {
                     for row in o.chunks_exact_mut(bias.len()) {
                         row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
                     }
                 }
-                linear(&self.slots[x.0], self.matrix(weight), &mut o);
-                self.slots[out.0] = o;
+                linear(&self.read(x), &self.program.matrices[weight.0], &mut o);
             }
-            Op::Attend { qkv, layer, out } => self.attend(qkv, layer, out, batch),
-            Op::Gate { x, activation, out } => {
-                let mut o = std::mem::take(&mut self.slots[out.0]);
-                let width = self.width(out);
-                for (row, x) in o.chunks_exact_mut(width).zip(self.slots[x.0].chunks_exact(2 * width)) {
-                    let (gate, up) = x.split_at(width);
-                    for ((o, g), u) in row.iter_mut().zip(gate).zip(up) {
-                        *o = activate(activation, *g) * u;
-                    }
-                }
-                self.slots[out.0] = o;
+            Op::Add { x, scale, .. } => {
+                o.iter_mut().zip(self.read(x)).for_each(|(o, x)| *o += scale * x);
             }
-            Op::Pick { x, out } => {
-                let mut o = std::mem::take(&mut self.slots[out.0]);
-                let width = self.width(x);
-                for (row, &p) in o.chunks_exact_mut(width).zip(batch.picked) {
-                    row.copy_from_slice(&self.slots[x.0][p as usize * width..][..width]);
+            Op::Map { x, f, .. } => {
+                o.iter_mut().zip(self.read(x)).for_each(|(o, x)| *o = apply(f, x));
+            }
+            Op::Gate { gate, up, activation, .. } => {
+                for ((o, g), u) in o.iter_mut().zip(self.read(gate)).zip(self.read(up)) {
+                    *o = activate(activation, g) * u;
                 }
-                self.slots[out.0] = o;
+            }
+            Op::Attend { .. } => self.attend(op, batch, &mut o),
+            Op::Pick { x, .. } => {
+                let from = self.read(x);
+                for (row, &p) in o.chunks_exact_mut(x.width).zip(batch.picked) {
+                    row.copy_from_slice(&from[p as usize * x.width..][..x.width]);
+                }
             }
         }
-    }
-
-    fn matrix(&self, id: MatrixId) -> &Matrix {
-        &self.program.matrices[id.0]
+        self.write(op.io().output, &o);
     }
 
     /// Where the vector of one position begins.
     fn kv_at(&self, page: u32, layer: usize, value: bool, head: usize, position: usize) -> usize {
-        let Heads { kv, dim, .. } = self.program.heads;
-        let row = (page as usize * self.program.layers + layer) * 2 + usize::from(value);
-        ((row * kv + head) * PAGE + position % PAGE) * dim
+        let len = |kv: &Kv| 2 * kv.heads * kv.dim * PAGE;
+        let before: usize = self.program.kv[..layer].iter().map(len).sum();
+        let page_len: usize = self.program.kv.iter().map(len).sum();
+        let Kv { heads, dim } = self.program.kv[layer];
+        let head = usize::from(value) * heads + head;
+        page as usize * page_len + before + (head * PAGE + position % PAGE) * dim
     }
 
-    fn attend(&mut self, qkv: Slot, layer: usize, out: Slot, batch: &Batch<'_>) {
-        let heads @ Heads { q, kv, dim } = self.program.heads;
-        // A copy: inputs are left as they are.
-        let mut x = self.slots[qkv.0].clone();
-        let mut o = std::mem::take(&mut self.slots[out.0]);
-        let picked_only = self.program.slots[out.0].rows == Rows::Picked;
+    fn attend(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
+        let Op::Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = *op else { return };
+        let Heads { q: queries, kv, dim } = heads;
+        let (mut q, mut k, v) = (self.read(q), self.read(k), self.read(v));
         for span in batch.spans {
-            let rows = &mut x[span.start * heads.qkv_width()..][..span.len * heads.qkv_width()];
-            self.rotate(rows, span);
-            for (i, row) in rows.chunks_exact(heads.qkv_width()).enumerate() {
-                let position = span.position + i;
+            if let Some(rope) = rope {
+                let rope = &self.program.ropes[rope];
+                for (x, width) in [(&mut q, queries * dim), (&mut k, kv * dim)] {
+                    rotate(rope, &mut x[span.start * width..][..span.len * width], width, dim, span);
+                }
+            }
+            for i in 0..span.len {
+                let (row, position) = (span.start + i, span.position + i);
                 for h in 0..kv {
-                    for (value, first) in [(false, q), (true, q + kv)] {
+                    for (value, from) in [(false, &k), (true, &v)] {
                         let at = self.kv_at(span.pages[position / PAGE], layer, value, h, position);
-                        self.kv[at..at + dim].copy_from_slice(&row[(first + h) * dim..][..dim]);
+                        self.kv[at..at + dim].copy_from_slice(&from[(row * kv + h) * dim..][..dim]);
                     }
                 }
             }
         }
+        let picked_only = self.program.rows(out) == Rows::Picked;
         for span in batch.spans {
             for i in 0..span.len {
                 let row = span.start + i;
@@ -231,59 +244,91 @@ impl Interpreter {
                 } else {
                     row
                 };
-                let queries = &x[row * heads.qkv_width()..][..q * dim];
-                for (h, o) in o[at * q * dim..][..q * dim].chunks_exact_mut(dim).enumerate() {
-                    let query = &queries[h * dim..][..dim];
-                    self.attend_one(query, h / (q / kv), layer, span, span.position + i + 1, o);
+                let seen = mask.sees(span.position, span.len, i);
+                for (h, o) in o[at * out.width..][..out.width].chunks_exact_mut(dim).enumerate() {
+                    let query = &q[(row * queries + h) * dim..][..dim];
+                    let key = |value: bool, p: usize| {
+                        let at = self.kv_at(span.pages[p / PAGE], layer, value, h / (queries / kv), p);
+                        &self.kv[at..][..dim]
+                    };
+                    attend_one(query, key, seen.clone(), (scale, cap), o);
                 }
             }
         }
-        self.slots[out.0] = o;
     }
+}
 
-    /// One query against the first `len` positions of one key head.
-    fn attend_one(
-        &self,
-        query: &[f32],
-        head: usize,
-        layer: usize,
-        span: &Span<'_>,
-        len: usize,
-        o: &mut [f32],
-    ) {
-        let dim = query.len();
-        let vector = |value: bool, p: usize| {
-            &self.kv[self.kv_at(span.pages[p / PAGE], layer, value, head, p)..][..dim]
-        };
-        let scale = 1.0 / (dim as f32).sqrt();
-        let scores: Vec<f32> = (0..len)
-            .map(|p| query.iter().zip(vector(false, p)).map(|(a, b)| a * b).sum::<f32>() * scale)
-            .collect();
-        let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
-        let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>() as f32;
-        o.fill(0.0);
-        for (p, w) in weights.iter().enumerate() {
-            o.iter_mut().zip(vector(true, p)).for_each(|(o, v)| *o += w / total * v);
-        }
+/// One query against the positions that it sees of one key head.
+fn attend_one<'a>(
+    query: &[f32],
+    at: impl Fn(bool, usize) -> &'a [f32],
+    seen: std::ops::Range<usize>,
+    (scale, cap): (f32, Option<f32>),
+    o: &mut [f32],
+) {
+    let score = |p: usize| {
+        let score = query.iter().zip(at(false, p)).map(|(a, b)| a * b).sum::<f32>() * scale;
+        cap.map_or(score, |cap| cap * (score / cap).tanh())
+    };
+    let scores: Vec<f32> = seen.clone().map(score).collect();
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
+    let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>() as f32;
+    o.fill(0.0);
+    for (p, w) in seen.zip(&weights) {
+        o.iter_mut().zip(at(true, p)).for_each(|(o, v)| *o += w / total * v);
     }
+}
 
-    /// Rotates query and key heads: pair `(i, i + dim / 2)` by the angle of frequency `i`.
-    fn rotate(&self, rows: &mut [f32], span: &Span<'_>) {
-        let heads @ Heads { q, kv, dim } = self.program.heads;
-        let half = dim / 2;
-        let frequencies = self.program.rope.frequencies(span.rope_len);
-        let (mut cos, mut sin) = (vec![0.0; half], vec![0.0; half]);
-        for (i, row) in rows.chunks_exact_mut(heads.qkv_width()).enumerate() {
-            frequencies.at(span.position + i, &mut cos, &mut sin);
-            for head in row[..(q + kv) * dim].chunks_exact_mut(dim) {
-                for j in 0..half {
-                    let (a, b) = (head[j], head[j + half]);
-                    head[j] = a * cos[j] - b * sin[j];
-                    head[j + half] = b * cos[j] + a * sin[j];
-                }
+/// Turns the first dimensions of each head, in rows of a span.
+fn rotate(rope: &Rope, rows: &mut [f32], width: usize, dim: usize, span: &Span<'_>) {
+    let (half, n) = (rope.dim / 2, rope.angles());
+    let frequencies = rope.frequencies(span.rope_len);
+    let (mut cos, mut sin) = (vec![0.0; n], vec![0.0; n]);
+    for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+        frequencies.at(span.position + i, &mut cos, &mut sin);
+        for head in row.chunks_exact_mut(dim) {
+            for j in 0..half {
+                let [a, b] = rope.pairs.of(j, half);
+                let other = if rope.pairs == Pairs::Apart { j + half } else { j };
+                let (x, y) = (head[a], head[b]);
+                head[a] = x * cos[j] - y * sin[j];
+                head[b] = y * cos[other] + x * sin[other];
             }
         }
+    }
+}
+
+/// One part of a row, normed.
+pub fn norm(
+    kind: NormKind,
+    x: &[f32],
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    eps: f32,
+    out: &mut [f32],
+) {
+    let n = x.len() as f64;
+    let mean = match kind {
+        NormKind::Rms => 0.0,
+        NormKind::Layer => x.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
+    };
+    let variance = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+    let scale = 1.0 / (variance as f32 + eps).sqrt();
+    for (i, (o, x)) in out.iter_mut().zip(x).enumerate() {
+        let normed = (x - mean as f32) * scale;
+        *o = normed * weight.map_or(1.0, |w| w[i]) + bias.map_or(0.0, |b| b[i]);
+    }
+}
+
+/// The value of a function.
+pub fn apply(f: Function, x: f32) -> f32 {
+    match f {
+        Function::Activation(activation) => activate(activation, x),
+        Function::Scale(factor) => x * factor,
+        Function::Cap(cap) => cap * (x / cap).tanh(),
+        // NaN stays NaN.
+        Function::Clip(most) => x.clamp(-most, most),
     }
 }
 

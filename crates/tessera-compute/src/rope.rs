@@ -7,7 +7,7 @@ use tessera_weights::config::RopeScaling;
 /// Everything that decides the angle of a position.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
-    /// Width of a head; `dim / 2` frequencies.
+    /// How many of a head's dimensions turn, from the first on; `dim / 2` frequencies.
     pub dim: usize,
     /// Base of the frequencies.
     pub theta: f64,
@@ -15,12 +15,37 @@ pub struct Rope {
     pub scaling: RopeScaling,
     /// `max_position_embeddings`, which `longrope` compares with its trained context.
     pub context: usize,
+    /// Which dimensions turn together.
+    pub pairs: Pairs,
+}
+
+/// Which two dimensions of a head turn together by frequency `i`, of `dim / 2` of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pairs {
+    /// `i` and `i + dim / 2`.
+    #[default]
+    Halves,
+    /// `2 i` and `2 i + 1`.
+    Neighbours,
+    /// As halves, but with a frequency for each dimension, `i` and `i + dim / 2`: TVM's yarn, whose ramp goes by the
+    /// dimension. No rotation where the two differ.
+    Apart,
+}
+
+impl Pairs {
+    /// The two dimensions of pair `i`.
+    pub const fn of(self, i: usize, half: usize) -> [usize; 2] {
+        match self {
+            Pairs::Halves | Pairs::Apart => [i, i + half],
+            Pairs::Neighbours => [2 * i, 2 * i + 1],
+        }
+    }
 }
 
 /// The frequencies for one length of sequence, and the factor on cos and sin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frequencies {
-    /// `dim / 2` angles per position.
+    /// `dim / 2` angles per position, or `dim` of [`Pairs::Apart`].
     pub inv_freq: Vec<f32>,
     /// Factor on cos and sin.
     pub factor: f32,
@@ -34,8 +59,9 @@ impl Rope {
 
     /// The frequencies that a sequence of `len` tokens uses.
     pub fn frequencies(&self, len: usize) -> Frequencies {
-        let half = self.dim / 2;
-        let power = |theta: f64| (0..half).map(move |i| theta.powf(-(2.0 * i as f64) / self.dim as f64));
+        let (half, angles) = (self.dim / 2, self.angles());
+        let power =
+            |theta: f64| (0..angles).map(move |i| theta.powf(-(2.0 * (i % half) as f64) / self.dim as f64));
         let plain = |f: Vec<f64>, factor: f64| Frequencies {
             inv_freq: f.into_iter().map(|x| x as f32).collect(),
             factor: factor as f32,
@@ -72,9 +98,17 @@ impl Rope {
             }
             RopeScaling::LongRope { short_factor, long_factor, original_context, .. } => {
                 let divisors = if len > *original_context { long_factor } else { short_factor };
-                let f = power(self.theta).zip(divisors).map(|(f, d)| f / d).collect();
+                let f = power(self.theta).zip(divisors.iter().cycle()).map(|(f, d)| f / d).collect();
                 plain(f, self.longrope_attention_factor(*original_context))
             }
+        }
+    }
+
+    /// Number of angles a position.
+    pub const fn angles(&self) -> usize {
+        match self.pairs {
+            Pairs::Halves | Pairs::Neighbours => self.dim / 2,
+            Pairs::Apart => self.dim,
         }
     }
 
@@ -95,7 +129,7 @@ impl Rope {
         if low == high {
             high += 0.001;
         }
-        (0..self.dim / 2).map(|i| ((i as f64 - low) / (high - low)).clamp(0.0, 1.0)).collect()
+        (0..self.angles()).map(|i| ((i as f64 - low) / (high - low)).clamp(0.0, 1.0)).collect()
     }
 
     fn yarn_attention_factor(&self, factor: f64) -> f64 {
@@ -138,7 +172,7 @@ mod tests {
     use super::*;
 
     fn rope(scaling: RopeScaling) -> Rope {
-        Rope { dim: 8, theta: 10000.0, scaling, context: 4096 }
+        Rope { dim: 8, theta: 10000.0, scaling, context: 4096, pairs: Pairs::Halves }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! config.json. `scripts/oracle/rope.py` makes the golden file.
 
 use serde_json::Value;
-use tessera_compute::rope::Rope;
+use tessera_compute::rope::{Pairs, Rope};
 use tessera_weights::config::ModelConfig;
 
 /// Both sides compute in f64; tessera's are rounded to f32 at the end (6e-8).
@@ -29,6 +29,7 @@ fn every_scaling_has_the_frequencies_of_transformers() {
             theta: config.rope_theta,
             scaling: config.rope_scaling,
             context: config.context_window_size,
+            pairs: Pairs::Halves,
         };
         let found = rope.frequencies(len);
         let expected: Vec<f64> =

@@ -98,6 +98,19 @@ pub enum Mask {
     Full,
 }
 
+impl Mask {
+    /// Which positions the query at `position + i` sees, in a call of `len` tokens from `position` on.
+    pub fn sees(self, position: usize, len: usize, i: usize) -> std::ops::Range<usize> {
+        let end = position + i + 1;
+        match self {
+            Mask::Causal => 0..end,
+            Mask::CallWindow(n) if len > 1 => position.saturating_sub(n)..end,
+            Mask::Window(n) | Mask::CallWindow(n) => end.saturating_sub(n)..end,
+            Mask::Full => 0..position + len,
+        }
+    }
+}
+
 /// Rotary angles.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotary {

@@ -4,9 +4,15 @@
 //! The tables are in `families.rs`; this file gives them sizes. The names and the sources were read out of
 //! MLC's own loaders; what the loaders do to the values is in the format page, section 5.
 
+mod block;
 mod families;
+mod role;
 mod sizes;
 
+pub use block::{
+    Attention, Block, Experts, Groups, Mask, Mlp, Norm, NormKind, Rotary, Score, Semantics,
+};
+pub use role::{Place, Role};
 pub use sizes::Sizes;
 
 use crate::dtype::DType;

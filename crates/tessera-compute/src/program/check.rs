@@ -1,0 +1,91 @@
+//! Whether the shapes of one operation fit.
+
+use super::{Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
+
+/// What does not fit, with both values.
+pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
+    let matrix = |m: MatrixId| {
+        let m = p.matrices.get(m.0).ok_or_else(|| format!("no matrix {}", m.0))?;
+        m.check().then_some(m).ok_or_else(|| "a matrix has the wrong number of bytes".to_owned())
+    };
+    let vector = |v: Option<VectorId>, width: usize| match v.map(|v| (v, p.vectors.get(v.0))) {
+        None => Ok(()),
+        Some((_, Some(v))) if v.len() == width => Ok(()),
+        Some((_, Some(v))) => Err(format!("a vector has {} values, needed are {width}", v.len())),
+        Some((v, None)) => Err(format!("no vector {}", v.0)),
+    };
+    match *op {
+        Op::Embed { table, ids, out, .. } => {
+            let (m, o) = (matrix(table)?, p.shape(out)?);
+            same("width", o.width, m.cols)?;
+            if ids == Ids::Tokens {
+                same("vocabulary", m.rows, p.vocab)?;
+            }
+            rows(o, Rows::All)
+        }
+        Op::Norm { x, each, weight, bias, out, .. } => {
+            let a = alike(p, x, out)?;
+            if each == 0 || !a.width.is_multiple_of(each) {
+                return Err(format!("{} columns are no whole parts of {each}", a.width));
+            }
+            vector(weight, each)?;
+            vector(bias, each)
+        }
+        Op::Linear { x, weight, bias, out, .. } => {
+            let (a, m, o) = (p.shape(x)?, matrix(weight)?, p.shape(out)?);
+            same("input width", a.width, m.cols)?;
+            same("output width", o.width, m.rows)?;
+            vector(bias, m.rows)?;
+            rows(a, o.rows)
+        }
+        Op::Add { x, out, .. } | Op::Map { x, out, .. } => alike(p, x, out).map(|_| ()),
+        Op::Gate { gate, up, out, .. } => {
+            alike(p, gate, out)?;
+            alike(p, up, out).map(|_| ())
+        }
+        Op::Attend { q, k, v, heads, layer, rope, mask, out, .. } => {
+            let Heads { q: queries, kv, dim } = heads;
+            let fits = queries > 0 && kv > 0 && queries % kv == 0 && dim > 0;
+            fits.then_some(()).ok_or_else(|| format!("{queries} query heads, {kv} key heads of {dim}"))?;
+            for (act, count) in [(q, queries), (k, kv), (v, kv)] {
+                let a = p.shape(act)?;
+                same("width of the heads", a.width, count * dim)?;
+                rows(a, Rows::All)?;
+            }
+            same("output width", p.shape(out)?.width, queries * dim)?;
+            let kept = p.kv.get(layer).ok_or_else(|| format!("no layer {layer}"))?;
+            same("key heads", kv, kept.heads)?;
+            same("width of a kept head", dim, kept.dim)?;
+            if let Some(rope) = rope {
+                let rope = p.ropes.get(rope).ok_or_else(|| format!("no angles {rope}"))?;
+                let turns = rope.dim > 0 && rope.dim.is_multiple_of(2) && rope.dim <= dim;
+                turns.then_some(()).ok_or_else(|| format!("heads of {dim}, angles for {}", rope.dim))?;
+            }
+            match mask {
+                Mask::Window(0) | Mask::CallWindow(0) => Err("a window of no positions".to_owned()),
+                _ => Ok(()),
+            }
+        }
+        Op::Pick { x, out } => {
+            let (a, o) = (p.shape(x)?, p.shape(out)?);
+            same("output width", o.width, a.width)?;
+            rows(a, Rows::All)?;
+            rows(o, Rows::Picked)
+        }
+    }
+}
+
+fn same(what: &str, found: usize, expected: usize) -> Result<(), String> {
+    (found == expected).then_some(()).ok_or_else(|| format!("{what} is {found}, expected {expected}"))
+}
+
+fn rows(shape: SlotShape, expected: Rows) -> Result<(), String> {
+    (shape.rows == expected).then_some(()).ok_or_else(|| "input and output rows differ".to_owned())
+}
+
+fn alike(p: &Program, x: super::Act, out: super::Act) -> Result<SlotShape, String> {
+    let (a, o) = (p.shape(x)?, p.shape(out)?);
+    same("output width", o.width, a.width)?;
+    rows(a, o.rows)?;
+    Ok(a)
+}
