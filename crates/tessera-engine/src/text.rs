@@ -2,7 +2,6 @@
 
 #[cfg(feature = "fs")]
 use crate::open::ModelFiles;
-use crate::open::OpenError;
 use crate::sampler::{SampleError, SamplingParams};
 use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
 #[cfg(feature = "fs")]
@@ -13,6 +12,7 @@ use serde_json::Number;
 use serde_json::Value;
 use std::sync::Arc;
 use tessera_weights::chat_config::ChatConfig;
+use tessera_weights::model::FolderModelError;
 
 /// Tokenizer and chat template of a folder.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub enum TextError {
     },
     /// A file of the folder cannot be read.
     #[error(transparent)]
-    File(#[from] OpenError),
+    File(#[from] FolderModelError),
     /// The folder's own sampling defaults lie outside their ranges.
     #[error("mlc-chat-config.json: {0}")]
     Defaults(#[from] SampleError),

@@ -20,6 +20,7 @@ pub mod hf;
 pub mod manifest;
 #[cfg(feature = "fs")]
 pub mod mapped;
+pub mod model;
 pub mod pack;
 pub mod quantize;
 pub mod scheme;
