@@ -12,6 +12,8 @@ use serde_json::Number;
 use serde_json::Value;
 use std::sync::Arc;
 use tessera_weights::chat_config::ChatConfig;
+#[cfg(feature = "fs")]
+use tessera_weights::json;
 use tessera_weights::model::FolderModelError;
 
 /// Tokenizer and chat template of a folder.
@@ -126,7 +128,7 @@ impl Text {
         let template = templates.and_then(|templates| templates.choose(choice));
         let mut notes = tokenizer.notes().to_vec();
         let generation_config: Option<Value> = lookup("generation_config.json").and_then(|bytes| {
-            let parsed = serde_json::from_slice(&bytes);
+            let parsed = json::parse(&bytes);
             parsed.map_err(|e| notes.push(format!("generation_config.json is ignored: {e}"))).ok()
         });
         let stop_token_ids = match &template {

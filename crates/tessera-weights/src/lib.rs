@@ -17,6 +17,7 @@ pub mod files;
 pub mod folder;
 pub mod gguf;
 pub mod hf;
+pub mod json;
 pub mod manifest;
 #[cfg(feature = "fs")]
 pub mod mapped;

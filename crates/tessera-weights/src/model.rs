@@ -13,6 +13,7 @@ use crate::config::{ConfigError, ModelConfig};
 #[cfg(feature = "fs")]
 use crate::files;
 use crate::folder::{Folder, FolderError, infer_scheme};
+use crate::json;
 use crate::scheme::{Scheme, SchemeError};
 
 /// MLC's config.
@@ -205,7 +206,7 @@ impl Description {
 
     fn json(&mut self, from: &Sources<'_>, name: &str) -> Option<Value> {
         let bytes = self.bytes(from, name)?;
-        let parsed = serde_json::from_slice(&bytes);
+        let parsed = json::parse(&bytes);
         let what = |e| FolderModelError::File { file: from.file(name), what: format!("invalid JSON: {e}") };
         parsed.map_err(|e| self.errors.push(what(e))).ok()
     }

@@ -117,7 +117,7 @@ pub fn find<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> 
 pub fn open(path: &Path, config_only: bool) -> anyhow::Result<Model> {
     let kind = match kind_of(path) {
         Ok(kind) => kind,
-        Err(_) if path.is_file() && starts_with_gguf(path) => Kind::Gguf(path.to_owned()),
+        Err(_) if files::starts_with(path, b"GGUF") => Kind::Gguf(path.to_owned()),
         // The manifest itself, or what lies about as one.
         Err(_) if path.is_file() => Kind::Mlc(""),
         Err(_) if path.is_dir() && path.join("config.json").is_file() => Kind::Checkpoint,
@@ -139,12 +139,6 @@ pub fn open(path: &Path, config_only: bool) -> anyhow::Result<Model> {
         Kind::Gguf(file) => Model::Checkpoint(Box::new(open_gguf(&file)?)),
         Kind::Checkpoint => Model::Checkpoint(Box::new(open_hf(path, config_only)?)),
     })
-}
-
-fn starts_with_gguf(path: &Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
 }
 
 /// Opens an MLC folder, or the one that a manifest lies in.
@@ -211,7 +205,7 @@ fn open_hf(path: &Path, config_only: bool) -> anyhow::Result<Checkpoint> {
 fn json(folder: &Path, name: &str) -> anyhow::Result<Option<Value>> {
     let path = folder.join(name);
     let Some(bytes) = read(&path)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
+    match tessera_weights::json::parse(&bytes) {
         Ok(value) => Ok(Some(value)),
         Err(e) => Err(hinted(format!("{}: invalid JSON: {e}", path.display()), "fetch this file again")),
     }
