@@ -26,16 +26,6 @@ pub enum HfError {
         /// What it said.
         source: std::io::Error,
     },
-    /// A file is larger than any real one of its kind.
-    #[error("{file}: {found} bytes, expected at most {limit}")]
-    TooLarge {
-        /// The file.
-        file: String,
-        /// Its length.
-        found: u64,
-        /// What is accepted.
-        limit: u64,
-    },
     /// Not JSON, or not the JSON that the file should hold.
     #[error("{file}: {what}")]
     Json {

@@ -53,6 +53,8 @@ pub struct Checkpoint {
     pub generation_config: Option<Value>,
     /// Tokenizer and template files.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Keys of a GGUF file that are not read.
+    pub unknown: Vec<String>,
 }
 
 /// An MLC folder with its config.
@@ -168,8 +170,9 @@ fn open_gguf(path: &Path) -> anyhow::Result<Checkpoint> {
         weights: Some(weights),
         config: model.config,
         quantised,
-        generation_config: None,
+        generation_config: model.generation_config,
         files: model.tokenizer_files,
+        unknown: model.unknown,
     })
 }
 
@@ -199,6 +202,7 @@ fn open_hf(path: &Path, config_only: bool) -> anyhow::Result<Checkpoint> {
         quantised: None,
         generation_config,
         files: read_files(path)?,
+        unknown: Vec::new(),
     })
 }
 

@@ -199,6 +199,7 @@ fn from_checkpoint(
     settings::check(checkpoint, &model_type, &mut summary, out)?;
     let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
     settings::read_back(checkpoint, &model_type, &chat)?;
+    settings::dropped(checkpoint, &model_type, &chat, &mut summary, out)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
     run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;

@@ -146,6 +146,21 @@ pub enum ConvertError {
         /// The file, or files, that were searched.
         file: String,
     },
+    /// A head that would be left out for the embedding, and is another.
+    #[error(
+        "{file}: {different} of the {values} values of lm_head.weight are not those of {embedding}, which the config \
+         ties it to (tie_word_embeddings)"
+    )]
+    OtherHead {
+        /// The head's file.
+        file: String,
+        /// The embedding.
+        embedding: String,
+        /// Values that differ.
+        different: usize,
+        /// Values in all.
+        values: usize,
+    },
     /// A tensor's shape is not the architecture's.
     #[error("{file}: tensor {tensor} has shape {found:?}, expected {expected:?}")]
     WrongShape {
