@@ -2,7 +2,7 @@
 //! masks write.
 //!
 //! `mkdir -p fuzz/corpus/schemas && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none schemas fuzz/corpus/schemas --
-//! -runs=1000000 -max_len=400 -timeout=30`
+//! -runs=1000000 -max_len=128 -timeout=30 -entropic=0 -len_control=0 -reduce_inputs=0`
 //!
 //! An input that begins with `{` is a schema as it is; any other says, byte by byte, what one is made of.
 

@@ -11,8 +11,8 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
-use tessera_engine::template::{ChatTemplate, JinjaTemplate, Message, RenderOptions, TemplateError};
 use tessera_engine::template::stop_token_ids;
+use tessera_engine::template::{ChatTemplate, JinjaTemplate, Message, RenderOptions, TemplateError};
 use tessera_engine::tokenizer::Tokenizer;
 
 const NAMES: [&str; 4] =
@@ -52,9 +52,29 @@ static MODEL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     }
     // trainer_spec = 2: byte_fallback = 35, model_type = 3 (BPE = 2).
     model.extend([0x12, 5, 0x18, 2, 0x98, 0x02, 1]);
-    // normalizer_spec = 3: add_dummy_prefix = 3, remove_extra_whitespaces = 4, escape_whitespaces = 5.
-    model.extend([0x1a, 6, 0x18, 1, 0x20, 0, 0x28, 1]);
+    // normalizer_spec = 3: name = 1, add_dummy_prefix = 3, remove_extra_whitespaces = 4, escape_whitespaces = 5.
+    model.extend([0x1a, 16, 0x0a, 8]);
+    model.extend(b"identity");
+    model.extend([0x18, 1, 0x20, 0, 0x28, 1]);
     model
+});
+
+fn of_kind(kind: u8, name: &str) -> Option<Vec<u8>> {
+    match (name, kind) {
+        ("tokenizer.json", 0) => Some(JSON.to_vec()),
+        ("tokenizer.model", 1) => Some(MODEL.clone()),
+        ("vocab.json", 2) => Some(VOCAB.clone()),
+        ("merges.txt", 2) => Some(b"#version: 0.2\n".to_vec()),
+        _ => None,
+    }
+}
+
+/// Without any of the small files all three open.
+static OPEN: LazyLock<()> = LazyLock::new(|| {
+    for kind in 0..3 {
+        let opened = Tokenizer::from_files(|name| of_kind(kind, name));
+        assert!(opened.is_ok(), "{kind}: {:?}", opened.err());
+    }
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -65,13 +85,8 @@ fuzz_target!(|bytes: &[u8]| {
         parts.get(at).filter(|part| !part.is_empty()).map(|part| part.to_vec())
     };
     let kind = kind % 3;
-    let tokenizer = Tokenizer::from_files(|name| match (name, kind) {
-        ("tokenizer.json", 0) => Some(JSON.to_vec()),
-        ("tokenizer.model", 1) => Some(MODEL.clone()),
-        ("vocab.json", 2) => Some(VOCAB.clone()),
-        ("merges.txt", 2) => Some(b"#version: 0.2\na b\n".to_vec()),
-        _ => file(name),
-    });
+    LazyLock::force(&OPEN);
+    let tokenizer = Tokenizer::from_files(|name| of_kind(kind, name).or_else(|| file(name)));
     let own = JinjaTemplate::from_files(file);
     if let Err(error) = &own {
         assert!(matches!(error, TemplateError::Jinja { .. } | TemplateError::File { .. }), "{error:?}");

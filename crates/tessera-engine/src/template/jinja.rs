@@ -73,7 +73,7 @@ impl JinjaTemplate {
     ) -> Result<Option<JinjaTemplate>, TemplateError> {
         let json = |file: &'static str| -> Result<Json, TemplateError> {
             let Some(bytes) = lookup(file) else { return Ok(Json::Null) };
-            serde_json::from_slice(&bytes)
+            tessera_weights::json::parse(&bytes)
                 .map_err(|e| TemplateError::File { file, what: format!("invalid JSON: {e}") })
         };
         let config = json("tokenizer_config.json")?;

@@ -19,7 +19,7 @@ mod write;
 #[cfg(feature = "fs")]
 pub use copy::copy_folder;
 pub use layout::{Record, Shard, pack};
-pub use mlc::{FolderModel, FolderModelError, MlcSource};
+pub use mlc::MlcSource;
 pub use plan::{Plan, plan_manifest};
 #[cfg(feature = "fs")]
 pub use run::convert;

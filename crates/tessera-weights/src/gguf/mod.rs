@@ -65,7 +65,7 @@ pub fn open(path: impl AsRef<std::path::Path>) -> Result<GgufModel, GgufError> {
     let path = path.as_ref();
     let file = path.display().to_string();
     let io = |error| GgufError::Io { file: file.clone(), error };
-    let bytes = std::fs::File::open(path).and_then(|f| Bytes::map(&f, path)).map_err(io)?;
+    let bytes = crate::files::open(path).and_then(|f| Bytes::map(&f, path)).map_err(io)?;
     let model = GgufModel::from_bytes(bytes.clone(), &file);
     // What else is wrong may come of it.
     bytes.check().map_err(|changed| io(std::io::Error::other(changed.what)))?;

@@ -3,9 +3,9 @@
 
 use super::Summary;
 use crate::checkpoint::Checkpoint;
+use crate::faults::runs;
 use crate::output::{Output, hinted};
 use serde_json::Value;
-use tessera_engine::decoder;
 use tessera_engine::text::sampling_defaults;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::known::{self, Contradiction};
@@ -97,15 +97,19 @@ pub fn dropped(
     Ok(())
 }
 
-fn runs(model_type: &str) -> bool {
-    decoder::FAMILIES.contains(&model_type)
-}
-
 fn refuse(error: &ConfigError) -> anyhow::Error {
     hinted(
         format!("config.json: {error}"),
         "a folder with this setting left out would compute something else; correct the config if it is wrong",
     )
+}
+
+/// What a config says that a family that runs cannot compute.
+pub fn refuse_config(checkpoint: &Checkpoint, model_type: &str) -> anyhow::Result<()> {
+    if runs(model_type) {
+        ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
+    }
+    Ok(())
 }
 
 /// Before anything is written: what the configs ask for and nobody computes.
@@ -116,9 +120,7 @@ pub fn check(
     out: &Output,
 ) -> anyhow::Result<()> {
     let findings = known::findings(model_type, &checkpoint.config);
-    if runs(model_type) {
-        ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
-    }
+    refuse_config(checkpoint, model_type)?;
     // Families that are converted only: what MLC makes of them is MLC's.
     for Contradiction { field, found, supported } in findings.contradictions {
         summary.note(
