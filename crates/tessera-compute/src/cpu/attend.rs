@@ -33,6 +33,8 @@ pub struct HeadPages<'a> {
     pub pages: &'a [u32],
     /// Width of a head.
     pub dim: usize,
+    /// `cap * tanh(score / cap)` on every score.
+    pub cap: Option<f32>,
 }
 
 /// Width of a row of values in a page, and of a result.
@@ -47,11 +49,13 @@ pub const fn part_len(dim: usize) -> usize {
 
 /// A query and where its result goes.
 pub struct Query {
-    /// `dim` values, already divided by `sqrt(dim)`.
+    /// `dim` values, already multiplied by the factor on the scores.
     pub q: *const f32,
     /// [`part_len`] values: see [`attend`].
     pub part: *mut f32,
-    /// Positions that it sees.
+    /// The first position that it sees.
+    pub from: usize,
+    /// One past the last.
     pub len: usize,
 }
 
@@ -123,8 +127,9 @@ pub unsafe fn finish<V: Lanes>(all: &mut [f32]) {
 unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries: &[Query], part: usize) {
     let width = padded(kv.dim);
     let longest = queries.iter().map(|q| q.len).max().unwrap_or(0);
+    let first = queries.iter().map(|q| q.from).min().unwrap_or(0);
     let (mut max, mut total) = ([f32::NEG_INFINITY; Q], [0.0f32; Q]);
-    let pages = part * PART..longest.div_ceil(PAGE).min((part + 1) * PART);
+    let pages = (part * PART).max(first / PAGE)..longest.div_ceil(PAGE).min((part + 1) * PART);
     // SAFETY: the caller promises pages, queries and outputs; page numbers are checked here.
     unsafe {
         for q in queries {
@@ -138,14 +143,20 @@ unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries:
             let head = kv.pool.add(at);
             let valid: [usize; Q] =
                 std::array::from_fn(|q| queries[q].len.saturating_sub(i * PAGE).min(PAGE));
-            let scores = scores::<V, K, Q>(head, queries, kv.dim);
+            let unseen: [usize; Q] =
+                std::array::from_fn(|q| queries[q].from.saturating_sub(i * PAGE).min(valid[q]));
+            let mut scores = scores::<V, K, Q>(head, queries, kv.dim);
+            if let Some(cap) = kv.cap {
+                scores.iter_mut().for_each(|scores| capped::<V>(scores, cap));
+            }
             let mut weights = [[0.0f32; PAGE]; Q];
             for q in 0..Q {
-                if valid[q] == 0 {
+                if valid[q] == unseen[q] {
                     continue;
                 }
                 let mut s = scores[q];
                 s[valid[q]..].fill(f32::NEG_INFINITY);
+                s[..unseen[q]].fill(f32::NEG_INFINITY);
                 // A NaN score is passed over here, and makes its weight and `total` NaN below.
                 let here = s.iter().fold(max[q], |m, s| if *s > m { *s } else { m });
                 let grown = exp(V::splat(max[q] - here)).to_array()[0];
@@ -155,6 +166,7 @@ unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries:
                     e.store(weights[q].as_mut_ptr().add(v * LANES));
                 }
                 weights[q][valid[q]..].fill(0.0);
+                weights[q][..unseen[q]].fill(0.0);
                 for v in 0..SCORES {
                     sum = sum.add(V::load(weights[q].as_ptr().add(v * LANES)));
                 }
@@ -164,15 +176,37 @@ unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries:
                     V::load(queries[q].part.add(i)).mul(V::splat(grown)).store(queries[q].part.add(i));
                 }
             }
-            let shared = valid.iter().copied().min().unwrap_or(0);
-            gather::<V, K, Q>(head, kv.dim, queries, &weights, 0, shared);
+            // In ascending order for each: what it alone sees first, what all see, the rest.
+            let end = valid.iter().copied().min().unwrap_or(0);
+            let begin = unseen.iter().copied().max().unwrap_or(0).min(end);
             for q in 0..Q {
-                gather::<V, K, 1>(head, kv.dim, &queries[q..=q], &weights[q..=q], shared, valid[q]);
+                gather::<V, K, 1>(head, kv.dim, &queries[q..=q], &weights[q..=q], unseen[q].min(begin), begin);
+            }
+            gather::<V, K, Q>(head, kv.dim, queries, &weights, begin, end);
+            for q in 0..Q {
+                gather::<V, K, 1>(head, kv.dim, &queries[q..=q], &weights[q..=q], end.max(unseen[q]), valid[q]);
             }
         }
         for (q, query) in queries.iter().enumerate() {
             query.part.add(width).write(max[q]);
             query.part.add(width + 1).write(total[q]);
+        }
+    }
+}
+
+/// `cap * tanh(score / cap)`, as `cap * (1 - 2 / (e^(2 score / cap) + 1))`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn capped<V: Lanes>(scores: &mut [f32; PAGE], cap: f32) {
+    // SAFETY: every load and store is of LANES of the PAGE scores; the rest is the caller's promise.
+    unsafe {
+        let (two, one) = (V::splat(2.0), V::splat(1.0));
+        for v in 0..SCORES {
+            let at = scores.as_mut_ptr().add(v * LANES);
+            let e = exp(V::load(at).mul(V::splat(2.0 / cap)));
+            one.sub(two.div(e.add(one))).mul(V::splat(cap)).store(at);
         }
     }
 }

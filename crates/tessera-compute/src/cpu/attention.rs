@@ -1,11 +1,11 @@
 //! The attention stage: rotates, stores keys and values, then answers queries head by head.
 
 use super::attend::{HeadPages, PART, QUERIES, Query, part_len};
-use super::page_len;
 use super::pool::Worker;
 use super::step::{Run, Scratch};
 use crate::batch::{Batch, PAGE, Span};
-use crate::program::{Heads, Program, Rows, Slot};
+use crate::program::{Act, Heads, Mask, Op, Program, Rows};
+use crate::rope::Pairs;
 
 /// Positions of a part.
 const PART_LEN: usize = PART * PAGE;
@@ -16,7 +16,11 @@ pub(super) fn parts_len(program: &Program, batch: &Batch<'_>) -> usize {
     match longest_of_single(batch) {
         Some(longest) if longest > PART_LEN => {
             let parts = batch.spans.len() * longest.div_ceil(PART_LEN);
-            parts * program.heads.q * part_len(program.heads.dim)
+            let one = |op: &Op| match op {
+                Op::Attend { heads, .. } => heads.q * part_len(heads.dim),
+                _ => 0,
+            };
+            parts * program.ops.iter().map(one).max().unwrap_or(0)
         }
         _ => 0,
     }
@@ -31,37 +35,38 @@ fn longest_of_single(batch: &Batch<'_>) -> Option<usize> {
 /// Rows of a span whose queries are answered in one claim.
 const BLOCK: usize = 32;
 
+/// What [`Op::Attend`] says.
+#[derive(Clone, Copy)]
+struct Attend {
+    q: Act,
+    k: Act,
+    v: Act,
+    heads: Heads,
+    layer: usize,
+    rope: Option<usize>,
+    mask: Mask,
+    scale: f32,
+    cap: Option<f32>,
+    out: Act,
+}
+
 impl Run<'_> {
-    pub(super) fn attend(
-        &self,
-        qkv: Slot,
-        layer: usize,
-        out: Slot,
-        counter: usize,
-        worker: &Worker<'_>,
-        scratch: &mut Scratch,
-    ) {
-        let Heads { kv, .. } = self.model.program.heads;
+    pub(super) fn attend(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
+        let Op::Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = *op else { return };
+        let a = Attend { q, k, v, heads, layer, rope, mask, scale, cap, out };
+        let kv = heads.kv;
         let spans = self.batch.spans;
         match longest_of_single(self.batch) {
             Some(longest) if longest > PART_LEN => {
-                return self.attend_parts(
-                    qkv,
-                    layer,
-                    out,
-                    longest.div_ceil(PART_LEN),
-                    counter,
-                    worker,
-                    scratch,
-                );
+                return self.attend_parts(a, longest.div_ceil(PART_LEN), counter, worker, scratch);
             }
             Some(_) => {
                 // Who stores a key is the only one to read it in this step: no barrier between.
                 while let Some(items) = worker.claim(counter, 1, spans.len() * kv) {
                     for item in items {
                         let (span, head) = (&spans[item / kv], item % kv);
-                        self.store(qkv, layer, span, 0, head, scratch);
-                        self.answer(qkv, layer, out, span, 0..1, head, scratch);
+                        self.store(a, span, 0, head, scratch);
+                        self.answer(a, span, 0..1, head, scratch);
                     }
                 }
                 return;
@@ -72,7 +77,7 @@ impl Run<'_> {
             for row in rows {
                 let span = &spans[spans.partition_point(|s| s.start + s.len <= row)];
                 for head in 0..kv {
-                    self.store(qkv, layer, span, row - span.start, head, scratch);
+                    self.store(a, span, row - span.start, head, scratch);
                 }
             }
         }
@@ -86,7 +91,7 @@ impl Run<'_> {
                     let own = span.len.div_ceil(BLOCK);
                     if block < own {
                         let rows = block * BLOCK..span.len.min((block + 1) * BLOCK);
-                        self.answer(qkv, layer, out, span, rows, head, scratch);
+                        self.answer(a, span, rows, head, scratch);
                         break;
                     }
                     block -= own;
@@ -95,30 +100,51 @@ impl Run<'_> {
         }
     }
 
-    /// `out` = the head `index` of fused row `row`, rotated and multiplied by `scale`.
-    fn rotated(&self, qkv: Slot, row: usize, index: usize, scale: f32, out: &mut [f32]) {
-        let dim = self.model.program.heads.dim;
-        let half = dim / 2;
-        let head = &self.row(qkv, row)[index * dim..(index + 1) * dim];
-        let (cos, sin) = self.angles[row * dim..(row + 1) * dim].split_at(half);
-        for j in 0..half {
-            let (a, b) = (head[j], head[j + half]);
-            out[j] = (a * cos[j] - b * sin[j]) * scale;
-            out[j + half] = (b * cos[j] + a * sin[j]) * scale;
-        }
+    /// `out` = the head `index` of a row of `heads`, rotated and multiplied by `scale`.
+    fn rotated(&self, a: Attend, heads: Act, row: usize, index: usize, scale: f32, out: &mut [f32]) {
+        let dim = a.heads.dim;
+        let head = &self.row(heads, row)[index * dim..(index + 1) * dim];
+        let turned = match a.rope {
+            None => 0,
+            Some(index) => {
+                let rope = &self.model.program.ropes[index];
+                let (half, n) = (rope.dim / 2, rope.angles());
+                let (cos, sin) = self.angles[index][row * 2 * n..(row + 1) * 2 * n].split_at(n);
+                match rope.pairs {
+                    Pairs::Halves => {
+                        for j in 0..half {
+                            let (a, b) = (head[j], head[j + half]);
+                            out[j] = (a * cos[j] - b * sin[j]) * scale;
+                            out[j + half] = (b * cos[j] + a * sin[j]) * scale;
+                        }
+                    }
+                    pairs => {
+                        for j in 0..half {
+                            let [first, second] = pairs.of(j, half);
+                            let other = if pairs == Pairs::Apart { j + half } else { j };
+                            let (a, b) = (head[first], head[second]);
+                            out[first] = (a * cos[j] - b * sin[j]) * scale;
+                            out[second] = (b * cos[other] + a * sin[other]) * scale;
+                        }
+                    }
+                }
+                rope.dim
+            }
+        };
+        out[turned..dim].iter_mut().zip(&head[turned..]).for_each(|(o, x)| *o = x * scale);
     }
 
-    fn store(&self, qkv: Slot, layer: usize, span: &Span<'_>, i: usize, head: usize, scratch: &mut Scratch) {
-        let Heads { q, kv, dim } = self.model.program.heads;
+    fn store(&self, a: Attend, span: &Span<'_>, i: usize, head: usize, scratch: &mut Scratch) {
+        let dim = a.heads.dim;
         let row = span.start + i;
         scratch.queries.resize(scratch.queries.len().max(dim), 0.0);
         let key = &mut scratch.queries[..dim];
-        self.rotated(qkv, row, q + head, 1.0, key);
-        let value = &self.row(qkv, row)[(q + kv + head) * dim..][..dim];
+        self.rotated(a, a.k, row, head, 1.0, key);
+        let value = &self.row(a.v, row)[head * dim..][..dim];
         let position = span.position + i;
         let page = span.pages[position / PAGE] as usize;
         let head_len = self.model.kv_type.head_len(dim);
-        let at = page * page_len(&self.model.program, self.model.kv_type) + (layer * kv + head) * head_len;
+        let at = page * self.model.page_len() + self.model.kv_at[a.layer] + head * head_len;
         assert!(at + head_len <= self.model.kv.len());
         // SAFETY: the page is in the pool (`Batch::check`); this position and head are this thread's.
         unsafe {
@@ -128,29 +154,25 @@ impl Run<'_> {
     }
 
     /// All query heads of one key head, for some rows of a span.
-    #[allow(clippy::too_many_arguments)]
     fn answer(
         &self,
-        qkv: Slot,
-        layer: usize,
-        out: Slot,
+        a: Attend,
         span: &Span<'_>,
         rows: std::ops::Range<usize>,
         head: usize,
         scratch: &mut Scratch,
     ) {
-        let Heads { q, kv, dim } = self.model.program.heads;
+        let Heads { q, kv, dim } = a.heads;
         let (share, width) = (q / kv, part_len(dim));
         let kernels = &self.model.kernels;
-        let pages = self.head_pages(layer, span, head);
-        let target = |i: usize| self.target(out, span.start + i);
+        let pages = self.head_pages(a, span, head);
+        let target = |i: usize| self.target(a.out, span.start + i);
         let mut wanted = rows
             .filter_map(|i| target(i).map(|to| (i, to)))
             .flat_map(|(i, to)| (0..share).map(move |h| (i, to, head * share + h)));
         scratch.queries.resize(scratch.queries.len().max(QUERIES * dim), 0.0);
         scratch.results.resize(scratch.results.len().max(QUERIES * width), 0.0);
         scratch.parts.resize(scratch.parts.len().max(QUERIES * width), 0.0);
-        let scale = 1.0 / (dim as f32).sqrt();
         loop {
             let mut some = [(0, 0, 0); QUERIES];
             let mut number = 0;
@@ -158,30 +180,36 @@ impl Run<'_> {
                 && let Some(one) = wanted.next()
             {
                 let at = number * dim;
-                self.rotated(qkv, span.start + one.0, one.2, scale, &mut scratch.queries[at..at + dim]);
+                let query = &mut scratch.queries[at..at + dim];
+                self.rotated(a, a.q, span.start + one.0, one.2, a.scale, query);
                 some[number] = one;
                 number += 1;
             }
             if number == 0 {
                 return;
             }
-            let longest = span.position + some[number - 1].0 + 1;
-            for part in 0..longest.div_ceil(PART_LEN) {
-                let all = if part == 0 { &mut scratch.results } else { &mut scratch.parts };
+            let seen = some.map(|one| a.mask.sees(span.position, span.len, one.0));
+            let first = seen[..number].iter().map(|s| s.start / PART_LEN).min().unwrap_or(0);
+            let longest = seen[..number].iter().map(|s| s.end).max().unwrap_or(0);
+            for part in first..longest.div_ceil(PART_LEN) {
+                let all = if part == first { &mut scratch.results } else { &mut scratch.parts };
                 let (from, to) = (scratch.queries.as_ptr(), all.as_mut_ptr());
                 let queries: [Query; QUERIES] = std::array::from_fn(|k| Query {
                     q: from.wrapping_add(k * dim),
                     part: to.wrapping_add(k * width),
-                    len: span.position + some[k].0 + 1,
+                    from: seen[k].start,
+                    len: seen[k].end,
                 });
                 // SAFETY: the positions up to each query's own were stored before (the barrier, or this
                 // thread); both buffers hold QUERIES rows.
                 unsafe { kernels.attend(self.model.kv_type, &pages, &queries[..number], part) };
-                if part > 0 {
+                if part > first {
                     let all = scratch.results.chunks_exact_mut(width).zip(scratch.parts.chunks_exact(width));
                     for ((all, one), query) in all.zip(&queries[..number]) {
-                        // A query that does not reach this part must not be touched by it.
-                        if query.len > part * PART_LEN {
+                        // A query that does not see this part must not be touched by it.
+                        if query.from / PART_LEN == part {
+                            all.copy_from_slice(one);
+                        } else if query.from < part * PART_LEN && query.len > part * PART_LEN {
                             kernels.merge(all, one);
                         }
                     }
@@ -191,46 +219,44 @@ impl Run<'_> {
                 let result = &mut scratch.results[k * width..][..width];
                 kernels.finish(result);
                 // SAFETY: this row and head are this thread's.
-                let o = unsafe { self.part_mut(out, *row, head * dim, dim) };
+                let o = unsafe { self.part_mut(a.out, *row, head * dim, dim) };
                 o.copy_from_slice(&result[..dim]);
             }
         }
     }
 
     /// The row of `out` that row `row` of the batch goes to.
-    fn target(&self, out: Slot, row: usize) -> Option<usize> {
-        match self.model.program.slots[out.0].rows {
+    fn target(&self, out: Act, row: usize) -> Option<usize> {
+        match self.model.program.rows(out) {
             Rows::All => Some(row),
             Rows::Picked => self.batch.picked.binary_search(&(row as u32)).ok(),
         }
     }
 
-    fn head_pages<'b>(&self, layer: usize, span: &Span<'b>, head: usize) -> HeadPages<'b> {
-        let Heads { kv, dim, .. } = self.model.program.heads;
+    fn head_pages<'b>(&self, a: Attend, span: &Span<'b>, head: usize) -> HeadPages<'b> {
+        let dim = a.heads.dim;
         HeadPages {
             pool: self.model.kv.as_ptr(),
             pool_len: self.model.kv.len(),
-            page_stride: page_len(&self.model.program, self.model.kv_type),
-            offset: (layer * kv + head) * self.model.kv_type.head_len(dim),
+            page_stride: self.model.page_len(),
+            offset: self.model.kv_at[a.layer] + head * self.model.kv_type.head_len(dim),
             pages: span.pages,
             dim,
+            cap: a.cap,
         }
     }
 
     /// Every span has one row: work is split over spans, key heads and parts, and merged in the order of
     /// parts after a barrier.
-    #[allow(clippy::too_many_arguments)]
     fn attend_parts(
         &self,
-        qkv: Slot,
-        layer: usize,
-        out: Slot,
+        a: Attend,
         most: usize,
         counter: usize,
         worker: &Worker<'_>,
         scratch: &mut Scratch,
     ) {
-        let Heads { q, kv, dim } = self.model.program.heads;
+        let Heads { q, kv, dim } = a.heads;
         let (spans, share, width) = (self.batch.spans, q / kv, part_len(dim));
         assert!(self.parts_len >= spans.len() * q * most * width);
         // `[span][query head][part]`
@@ -238,34 +264,36 @@ impl Run<'_> {
             self.parts.wrapping_add(((span * q + head) * most + part) * width)
         };
         let kernels = &self.model.kernels;
-        let scale = 1.0 / (dim as f32).sqrt();
         while let Some(items) = worker.claim(counter, 1, spans.len() * kv * most) {
             for item in items {
                 let (head, part) = (item / most % kv, item % most);
                 let (i, span) = (item / most / kv, &spans[item / most / kv]);
                 let last = span.position / PART_LEN;
-                if part > last || self.target(out, span.start).is_none() && part < last {
+                let seen = a.mask.sees(span.position, 1, 0);
+                let wanted = self.target(a.out, span.start).is_some() && part >= seen.start / PART_LEN;
+                if part > last || !wanted && part < last {
                     continue;
                 }
                 // The new key is in the last part, which this thread alone reads.
                 if part == last {
-                    self.store(qkv, layer, span, 0, head, scratch);
+                    self.store(a, span, 0, head, scratch);
                 }
-                if self.target(out, span.start).is_none() {
+                if !wanted {
                     continue;
                 }
                 scratch.queries.resize(scratch.queries.len().max(QUERIES * dim), 0.0);
-                let pages = self.head_pages(layer, span, head);
+                let pages = self.head_pages(a, span, head);
                 for from in (0..share).step_by(QUERIES) {
                     let number = QUERIES.min(share - from);
                     let first = head * share + from;
                     for (k, row) in scratch.queries.chunks_exact_mut(dim).take(number).enumerate() {
-                        self.rotated(qkv, span.start, first + k, scale, row);
+                        self.rotated(a, a.q, span.start, first + k, a.scale, row);
                     }
                     let queries: [Query; QUERIES] = std::array::from_fn(|k| Query {
                         q: scratch.queries.as_ptr().wrapping_add(k * dim),
                         part: at(i, (first + k).min(q - 1), part),
-                        len: span.position + 1,
+                        from: seen.start,
+                        len: seen.end,
                     });
                     // SAFETY: earlier positions were stored in earlier steps, the new one by this thread; this
                     // part of these heads is this thread's, inside the buffer as asserted above.
@@ -277,16 +305,17 @@ impl Run<'_> {
         while let Some(items) = worker.claim(counter + 1, 1, spans.len() * q) {
             for item in items {
                 let (i, head) = (item / q, item % q);
-                let Some(row) = self.target(out, spans[i].start) else { continue };
+                let Some(row) = self.target(a.out, spans[i].start) else { continue };
+                let first = a.mask.sees(spans[i].position, 1, 0).start / PART_LEN;
                 // SAFETY: after the barrier all parts of this head are this thread's.
                 let part = |part| unsafe { std::slice::from_raw_parts_mut(at(i, head, part), width) };
-                let all = part(0);
-                for next in 1..=spans[i].position / PART_LEN {
+                let all = part(first);
+                for next in first + 1..=spans[i].position / PART_LEN {
                     kernels.merge(all, part(next));
                 }
                 kernels.finish(all);
                 // SAFETY: this row and head are this thread's.
-                let o = unsafe { self.part_mut(out, row, head * dim, dim) };
+                let o = unsafe { self.part_mut(a.out, row, head * dim, dim) };
                 o.copy_from_slice(&all[..dim]);
             }
         }

@@ -9,7 +9,7 @@ use super::panel::{PANEL, Panel};
 use super::pool::Worker;
 use super::q8::{TILE, grow};
 use super::simd::LANES;
-use super::stage::Linear;
+use super::stage::{Linear, Normed};
 use super::step::{Pointers, Prepared, Run, Scratch};
 use std::ops::Range;
 use tessera_weights::quantize::decode_row;
@@ -58,7 +58,7 @@ impl<'a> Form<'a> {
 
 impl Run<'_> {
     pub(super) fn linear(&self, l: &Linear, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
-        let n = self.rows(l.x);
+        let n = self.rows(l.x.slot);
         let matrix = &self.model.program.matrices[l.weight.0];
         let form = Form::of(matrix, self.model.activations, &self.model.kernels, n);
         let planes = self.model.activations.planes();
@@ -142,9 +142,9 @@ impl Run<'_> {
         let input = self.row(l.x, t);
         let input = match l.norm {
             None => input,
-            Some((weight, eps)) => {
+            Some(Normed { kind, weight, bias, eps }) => {
                 row.resize(input.len(), 0.0);
-                kernels.rms_norm(input, &self.model.program.vectors[weight.0], eps, row);
+                self.norm(kind, input, (weight, bias), eps, row);
                 row
             }
         };

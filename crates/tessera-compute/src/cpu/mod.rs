@@ -124,8 +124,10 @@ impl Backend for Cpu {
         let slots: usize = used.iter().map(|slot| width(*slot)).sum();
         // An input is kept once more in the form that its kernel reads, at most as f32; the logits are handed out as a
         // copy.
-        let input = stages.iter().filter_map(|s| s.io().input).map(|slot| width(slot.0)).max().unwrap_or(0);
-        rows.saturating_mul(slots + input + program.vocab + program.heads.dim)
+        let inputs = stages.all.iter().flat_map(|s| s.io().inputs).flatten();
+        let input = inputs.map(|act| width(act.slot.0)).max().unwrap_or(0);
+        let angles: usize = program.ropes.iter().map(|rope| 2 * rope.angles()).sum();
+        rows.saturating_mul(slots + input + program.vocab + angles)
             .saturating_mul(size_of::<f32>())
     }
 
@@ -138,7 +140,7 @@ impl Backend for Cpu {
         let needed = pages.saturating_mul(self.page_len(&program));
         let kv = Zeroed::new(needed).ok_or(LoadError::Memory { pages, needed })?;
         let stages = stage::compile(&program);
-        let pool = Pool::new(self.threads, 2 * stages.len()).map_err(|refused| LoadError::Threads {
+        let pool = Pool::new(self.threads, 2 * stages.all.len()).map_err(|refused| LoadError::Threads {
             asked: self.threads,
             had: refused.started,
             cause: refused.cause.to_string(),
@@ -150,7 +152,7 @@ impl Backend for Cpu {
 
 /// Bytes of a page of the whole model.
 fn page_len(program: &Program, kv: KvType) -> usize {
-    program.layers * program.heads.kv * kv.head_len(program.heads.dim)
+    step::kv_offsets(program, kv).pop().unwrap_or(0)
 }
 
 const _: () = assert!(PAGE.is_multiple_of(simd::LANES));

@@ -3,17 +3,16 @@
 use super::attention::parts_len;
 use super::kernels::Kernels;
 use super::lined::Lined;
-use super::page_len;
 use super::panel::Panel;
 use super::pool::{Pool, Worker};
 use super::q8;
-use super::stage::Stage;
+use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
 use crate::backend::Executor;
 use crate::batch::{Batch, BatchError, Output, Want};
 use crate::memory::Zeroed;
-use crate::program::{Program, Rows, Slot};
-use crate::reference::{activate, argmax};
+use crate::program::{Act, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
+use crate::reference::{activate, apply, argmax, norm};
 use crate::rope::Frequencies;
 use std::cell::UnsafeCell;
 use tessera_weights::config::Activation;
@@ -26,20 +25,24 @@ pub struct Step {
     slots: Vec<Vec<f32>>,
     shared: Prepared,
     scratch: Vec<Scratch>,
-    angles: Vec<f32>,
+    /// Of each rope.
+    angles: Vec<Vec<f32>>,
     parts: Vec<f32>,
-    frequencies: Option<Frequencies>,
+    /// Of each rope whose frequencies do not depend on the length.
+    frequencies: Vec<Option<Frequencies>>,
 }
 
 /// What does not change between steps.
 pub(super) struct Model {
     pub program: Program,
-    pub stages: Vec<Stage>,
+    pub stages: Stages,
     pub kernels: Kernels,
     pub activations: Activations,
     pub kv_type: KvType,
     pub kv: Zeroed,
     pub pages: usize,
+    /// Where each layer begins in a page, and where the page ends.
+    pub kv_at: Vec<usize>,
 }
 
 /// One thread's own buffers.
@@ -78,8 +81,8 @@ pub(super) struct Run<'a> {
     pub batch: &'a Batch<'a>,
     pub slots: Vec<*mut f32>,
     pub shared: SharedPrepared<'a>,
-    /// `[row][cos of half, sin of half]`.
-    pub angles: &'a [f32],
+    /// Of each rope: `[row][cos of all angles, sin of all angles]`.
+    pub angles: &'a [Vec<f32>],
     /// Results of attention in parts; see [`Run::parts`].
     pub parts: *mut f32,
     pub parts_len: usize,
@@ -156,7 +159,7 @@ impl Step {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         program: Program,
-        stages: Vec<Stage>,
+        stages: Stages,
         kernels: Kernels,
         cpu: Cpu,
         pool: Pool,
@@ -165,58 +168,68 @@ impl Step {
         pages: usize,
     ) -> Step {
         let slots = vec![Vec::new(); program.slots.len()];
-        let frequencies = (!program.rope.depends_on_length()).then(|| program.rope.frequencies(1));
+        let fixed = program.ropes.iter().map(|r| (!r.depends_on_length()).then(|| r.frequencies(1)));
+        let (frequencies, angles) = (fixed.collect(), vec![Vec::new(); program.ropes.len()]);
         let (activations, kv_type) = (cpu.activations, cpu.kv);
-        let model = Model { program, stages, kernels, activations, kv_type, kv, pages };
+        let kv_at = kv_offsets(&program, kv_type);
+        let model = Model { program, stages, kernels, activations, kv_type, kv, pages, kv_at };
         let shared = Prepared::default();
-        Step { model, pool, slots, shared, scratch, angles: Vec::new(), parts: Vec::new(), frequencies }
-    }
-
-    /// What the head would read: its stage may hold the norm before it.
-    fn hidden(&self, rows: usize, out: &mut Vec<f32>) {
-        let Some(Stage::Linear(head)) = self.model.stages.last() else { return };
-        let width = self.model.program.slots[head.x.0].width;
-        let x = &self.slots[head.x.0][..rows * width];
-        let Some((weight, eps)) = head.norm else { return out.extend_from_slice(x) };
-        out.resize(rows * width, 0.0);
-        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            self.model.kernels.rms_norm(x, &self.model.program.vectors[weight.0], eps, out);
-        }
+        Step { model, pool, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
     }
 
     /// cos and sin of every row's position.
     fn turn(&mut self, batch: &Batch<'_>) {
-        let half = self.model.program.heads.dim / 2;
-        self.angles.resize(batch.tokens.len() * 2 * half, 0.0);
-        for span in batch.spans {
-            let own;
-            let frequencies = match &self.frequencies {
-                Some(f) => f,
-                None => {
-                    own = self.model.program.rope.frequencies(span.rope_len);
-                    &own
+        let ropes = self.model.program.ropes.iter().zip(&self.frequencies).zip(&mut self.angles);
+        for ((rope, fixed), angles) in ropes {
+            let n = rope.angles();
+            angles.resize(batch.tokens.len() * 2 * n, 0.0);
+            for span in batch.spans {
+                let own;
+                let frequencies = match fixed {
+                    Some(f) => f,
+                    None => {
+                        own = rope.frequencies(span.rope_len);
+                        &own
+                    }
+                };
+                for i in 0..span.len {
+                    let row = &mut angles[(span.start + i) * 2 * n..][..2 * n];
+                    let (cos, sin) = row.split_at_mut(n);
+                    frequencies.at(span.position + i, cos, sin);
                 }
-            };
-            for i in 0..span.len {
-                let row = &mut self.angles[(span.start + i) * 2 * half..][..2 * half];
-                let (cos, sin) = row.split_at_mut(half);
-                frequencies.at(span.position + i, cos, sin);
             }
         }
     }
 }
 
+/// Where each layer begins in a page, and where the page ends.
+pub(super) fn kv_offsets(program: &Program, kv_type: KvType) -> Vec<usize> {
+    let mut ends = vec![0];
+    ends.extend(program.kv.iter().scan(0, |end, kv| {
+        *end += kv.heads * kv_type.head_len(kv.dim);
+        Some(*end)
+    }));
+    ends
+}
+
+/// Values in one claim of what is computed value by value.
+const VALUES: usize = 1024;
+
+/// Where a slot's rows begin, and how many values each has.
+fn stride(program: &Program, slot: Slot) -> usize {
+    program.slots[slot.0].width
+}
+
 /// The slots that stages read or write. Those between operations that became one stage need no memory.
-pub(super) fn used_slots(stages: &[Stage]) -> impl Iterator<Item = usize> {
-    stages.iter().map(Stage::io).flat_map(|io| [io.input, Some(io.output)]).flatten().map(|slot| slot.0)
+pub(super) fn used_slots(stages: &Stages) -> impl Iterator<Item = usize> {
+    let io = stages.all.iter().map(Stage::io);
+    io.flat_map(|io| io.inputs.into_iter().flatten().chain([io.output])).map(|act| act.slot.0)
 }
 
 impl Executor for Step {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.model.program.vocab, self.model.pages)?;
-        let used =
-            self.model.stages.iter().map(Stage::io).flat_map(|io| [io.input, Some(io.output)]).flatten();
-        for index in used.map(|slot| slot.0) {
+        batch.check(self.model.program.vocab, self.model.pages, self.model.program.positions())?;
+        for index in used_slots(&self.model.stages) {
             let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
             if slot.len() < rows * shape.width {
@@ -224,8 +237,8 @@ impl Executor for Step {
             }
         }
         self.turn(batch);
-        // The head is the last stage (`Program::check`).
-        let stages = self.model.stages.len() - usize::from(batch.want == Want::Hidden);
+        let Stages { ref all, body } = self.model.stages;
+        let stages = if batch.want == Want::Hidden { body } else { all.len() };
         let parts_len = parts_len(&self.model.program, batch);
         if self.parts.len() < parts_len {
             self.parts.resize(parts_len, 0.0);
@@ -244,24 +257,30 @@ impl Executor for Step {
         self.pool.run(&|worker| {
             // SAFETY: each thread has an index of its own.
             let scratch = unsafe { &mut **run.scratch[worker.index].get() };
-            for (i, stage) in run.model.stages[..stages].iter().enumerate() {
+            for (i, stage) in run.model.stages.all[..stages].iter().enumerate() {
                 run.stage(stage, 2 * i, worker, scratch);
                 worker.barrier();
             }
         });
-        let vocab = self.model.program.vocab;
-        let logits = || &self.slots[self.model.program.logits.0][..batch.picked.len() * vocab];
+        let read = |act: Act| {
+            let stride = stride(&self.model.program, act.slot);
+            let rows = self.slots[act.slot.0].chunks_exact(stride).take(batch.picked.len());
+            rows.map(move |row| &row[act.columns()])
+        };
+        let logits = read(self.model.program.logits);
         out.clear();
         match batch.want {
-            Want::Logits => out.logits.extend_from_slice(logits()),
-            Want::Greedy => out.tokens.extend(logits().chunks_exact(vocab).map(argmax)),
-            Want::Hidden => self.hidden(batch.picked.len(), &mut out.hidden),
+            Want::Logits => logits.for_each(|row| out.logits.extend_from_slice(row)),
+            Want::Greedy => out.tokens.extend(logits.map(argmax)),
+            Want::Hidden => {
+                read(self.model.program.hidden).for_each(|row| out.hidden.extend_from_slice(row));
+            }
         }
         Ok(())
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
-        let len = page_len(&self.model.program, self.model.kv_type);
+        let len = self.model.page_len();
         assert!((from.max(to) as usize) < self.model.pages);
         let kv = self.model.kv.as_ptr();
         // SAFETY: both pages lie in the pool, and nobody else uses it outside a step.
@@ -280,11 +299,14 @@ impl Executor for Step {
     }
 }
 
-impl Run<'_> {
-    pub fn width(&self, slot: Slot) -> usize {
-        self.model.program.slots[slot.0].width
+impl Model {
+    /// Bytes of a page.
+    pub fn page_len(&self) -> usize {
+        self.kv_at.last().copied().unwrap_or(0)
     }
+}
 
+impl Run<'_> {
     /// Number of rows that a slot holds in this step.
     pub fn rows(&self, slot: Slot) -> usize {
         match self.model.program.slots[slot.0].rows {
@@ -293,12 +315,13 @@ impl Run<'_> {
         }
     }
 
-    /// A row of a slot, to read.
-    pub fn row(&self, slot: Slot, row: usize) -> &[f32] {
-        let width = self.width(slot);
-        assert!(row < self.rows(slot));
-        // SAFETY: slots of stages were made long enough in `step`; nobody writes it in a stage that reads it.
-        unsafe { std::slice::from_raw_parts(self.slots[slot.0].add(row * width), width) }
+    /// A row of an activation, to read.
+    pub fn row(&self, act: Act, row: usize) -> &[f32] {
+        let width = stride(&self.model.program, act.slot);
+        assert!(row < self.rows(act.slot) && act.from + act.width <= width);
+        // SAFETY: slots of stages were made long enough in `step`; nobody writes it in a stage that reads it, but
+        // for a row that is written in place, by the thread that reads it, which holds no other reference then.
+        unsafe { std::slice::from_raw_parts(self.slots[act.slot.0].add(row * width + act.from), act.width) }
     }
 
     /// A part of a row, to write.
@@ -306,42 +329,124 @@ impl Run<'_> {
     /// # Safety
     /// No other thread reads or writes this part in the same stage.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn part_mut(&self, slot: Slot, row: usize, from: usize, len: usize) -> &mut [f32] {
-        let width = self.width(slot);
-        assert!(row < self.rows(slot) && from + len <= width);
+    pub unsafe fn part_mut(&self, act: Act, row: usize, from: usize, len: usize) -> &mut [f32] {
+        let width = stride(&self.model.program, act.slot);
+        assert!(row < self.rows(act.slot) && from + len <= act.width && act.from + act.width <= width);
+        let at = row * width + act.from + from;
         // SAFETY: slots of stages were made long enough in `step`; the rest is the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.slots[slot.0].add(row * width + from), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.slots[act.slot.0].add(at), len) }
     }
 
     fn stage(&self, stage: &Stage, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
+        match stage {
+            Stage::Linear(linear) => self.linear(linear, counter, worker, scratch),
+            Stage::One(op) => self.one(op, counter, worker, scratch),
+        }
+    }
+
+    fn one(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let program = &self.model.program;
-        match *stage {
-            Stage::Linear(ref linear) => self.linear(linear, counter, worker, scratch),
-            Stage::Attend { qkv, layer, out } => self.attend(qkv, layer, out, counter, worker, scratch),
-            Stage::Embed { table, out } => self.each_row(out, counter, worker, |t, o| {
-                decode_row(&program.matrices[table.0], self.batch.tokens[t] as usize, o);
+        match *op {
+            Op::Attend { .. } => self.attend(op, counter, worker, scratch),
+            Op::Embed { table, ids, scale, accumulate, out } => {
+                let row = &mut scratch.row;
+                self.each_row(out, counter, worker, |t, o| {
+                    let id = match ids {
+                        Ids::Tokens => self.batch.tokens[t] as usize,
+                        Ids::Positions => self.batch.position(t),
+                    };
+                    if scale == 1.0 && !accumulate {
+                        return decode_row(&program.matrices[table.0], id, o);
+                    }
+                    row.resize(o.len(), 0.0);
+                    decode_row(&program.matrices[table.0], id, row);
+                    for (o, x) in o.iter_mut().zip(&*row) {
+                        *o = x * scale + if accumulate { *o } else { 0.0 };
+                    }
+                });
+            }
+            Op::Norm { kind, x, each, weight, bias, eps, out } => {
+                // A copy: the norm may be in place.
+                let row = &mut scratch.row;
+                self.each_row(out, counter, worker, |t, o| {
+                    row.clear();
+                    row.extend_from_slice(self.row(x, t));
+                    for (x, o) in row.chunks_exact(each).zip(o.chunks_exact_mut(each)) {
+                        self.norm(kind, x, (weight, bias), eps, o);
+                    }
+                });
+            }
+            Op::Add { x, scale, out } => self.each_value(out, counter, worker, |t, from, o| {
+                let x = &self.row(x, t)[from..][..o.len()];
+                o.iter_mut().zip(x).for_each(|(o, x)| *o += scale * x);
             }),
-            Stage::Norm { x, weight, eps, out } => self.each_row(out, counter, worker, |t, o| {
-                self.model.kernels.rms_norm(self.row(x, t), &program.vectors[weight.0], eps, o);
+            Op::Map { x, f, out } if x == out => self.each_value(out, counter, worker, |_, _, o| {
+                self.map(f, o);
             }),
-            Stage::Gate { x, activation, out } => self.each_row(out, counter, worker, |t, o| {
-                let (gate, up) = self.row(x, t).split_at(o.len());
+            Op::Map { x, f, out } => self.each_value(out, counter, worker, |t, from, o| {
+                o.copy_from_slice(&self.row(x, t)[from..][..o.len()]);
+                self.map(f, o);
+            }),
+            Op::Gate { gate, up, activation, out } => self.each_value(out, counter, worker, |t, from, o| {
+                let part = |act: Act| &self.row(act, t)[from..][..o.len()];
+                let (gate, up) = (part(gate), part(up));
                 self.gate(activation, gate, up, o);
             }),
-            Stage::Pick { x, out } => self.each_row(out, counter, worker, |t, o| {
+            Op::Pick { x, out } => self.each_row(out, counter, worker, |t, o| {
                 o.copy_from_slice(self.row(x, self.batch.picked[t] as usize));
             }),
+            // Compiled to a stage of its own.
+            Op::Linear { .. } => {}
         }
     }
 
     /// Gives rows of `out` to threads.
-    fn each_row(&self, out: Slot, counter: usize, worker: &Worker<'_>, f: impl Fn(usize, &mut [f32])) {
-        while let Some(rows) = worker.claim(counter, 4, self.rows(out)) {
+    fn each_row(&self, out: Act, counter: usize, worker: &Worker<'_>, mut f: impl FnMut(usize, &mut [f32])) {
+        while let Some(rows) = worker.claim(counter, 4, self.rows(out.slot)) {
             for t in rows {
                 // SAFETY: the row was claimed by this thread alone.
-                f(t, unsafe { self.part_mut(out, t, 0, self.width(out)) });
+                f(t, unsafe { self.part_mut(out, t, 0, out.width) });
             }
         }
+    }
+
+    /// Gives parts of the rows of `out` to threads: row, first column, values.
+    fn each_value(
+        &self,
+        out: Act,
+        counter: usize,
+        worker: &Worker<'_>,
+        f: impl Fn(usize, usize, &mut [f32]),
+    ) {
+        let parts = out.width.div_ceil(VALUES);
+        while let Some(claim) = worker.claim(counter, 1, parts * self.rows(out.slot)) {
+            for item in claim {
+                let (t, from) = (item / parts, item % parts * VALUES);
+                let len = VALUES.min(out.width - from);
+                // SAFETY: this part was claimed by this thread alone.
+                f(t, from, unsafe { self.part_mut(out, t, from, len) });
+            }
+        }
+    }
+
+    /// One part of a row, normed.
+    pub fn norm(
+        &self,
+        kind: NormKind,
+        x: &[f32],
+        (weight, bias): (Option<VectorId>, Option<VectorId>),
+        eps: f32,
+        out: &mut [f32],
+    ) {
+        let vector = |id: Option<VectorId>| id.map(|id| &*self.model.program.vectors[id.0]);
+        match (kind, vector(weight), vector(bias)) {
+            (NormKind::Rms, Some(weight), None) => self.model.kernels.rms_norm(x, weight, eps, out),
+            (_, weight, bias) => norm(kind, x, weight, bias, eps, out),
+        }
+    }
+
+    fn map(&self, f: Function, values: &mut [f32]) {
+        values.iter_mut().for_each(|x| *x = apply(f, *x));
     }
 
     pub fn gate(&self, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
