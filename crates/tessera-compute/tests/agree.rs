@@ -10,9 +10,9 @@ use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::panel::{PANEL, Panel};
 use tessera_compute::cpu::q8::{self, TILE};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
-use tessera_compute::program::{Heads, Op, Program, Rows};
+use tessera_compute::program::{Act, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId};
 use tessera_compute::reference::Reference;
-use tessera_compute::rope::Rope;
+use tessera_compute::rope::{Pairs, Rope};
 use tessera_weights::bytes::Bytes;
 use tessera_weights::config::{Activation, RopeScaling};
 use tessera_weights::dtype::DType;
@@ -308,12 +308,24 @@ struct Shape {
     bias: bool,
 }
 
+fn rms(x: Act, weight: VectorId, out: Act) -> Op {
+    Op::Norm { kind: NormKind::Rms, x, each: x.width, weight: Some(weight), bias: None, eps: 1e-5, out }
+}
+
+fn attend(heads: Heads, qkv: Act, layer: usize, out: Act) -> Op {
+    let [q, k, v] = heads.split(qkv);
+    let scale = 1.0 / (heads.dim as f32).sqrt();
+    Op::Attend { q, k, v, heads, layer, rope: Some(0), mask: Mask::Causal, scale, cap: None, out }
+}
+
 fn decoder(kind: Kind, s: &Shape) -> Program {
     let mut r = Random(7);
     let layers = 2;
     let scaling = RopeScaling::Dynamic { factor: 2.0, original_context: 70 };
-    let rope = Rope { dim: s.heads.dim, theta: 10000.0, scaling, context: 140 };
-    let mut p = Program::new(s.heads, rope, layers, s.vocab);
+    let mut p = Program::new(s.vocab);
+    let rope = Rope { dim: s.heads.dim, theta: 10000.0, scaling, context: 140, pairs: Pairs::Halves };
+    p.ropes.push(rope);
+    p.kv = vec![Kv { heads: s.heads.kv, dim: s.heads.dim }; layers];
     let matrix = |p: &mut Program, r: &mut Random, rows, cols| {
         let m = match kind {
             Kind::Grouped(f, layout, d) => grouped(r, rows, cols, f, layout, d),
@@ -331,21 +343,26 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
     let (qkv, gated) = (p.slot(Rows::All, s.heads.qkv_width()), p.slot(Rows::All, s.ffn));
     let (mid, wide) = (p.slot(Rows::All, s.heads.q * s.heads.dim), p.slot(Rows::All, 2 * s.ffn));
     let (last, last_normed) = (p.slot(Rows::Picked, s.hidden), p.slot(Rows::Picked, s.hidden));
-    p.ops.push(Op::Embed { table, out: x });
+    p.ops.push(Op::Embed { table, ids: Ids::Tokens, scale: 1.0, accumulate: false, out: x });
     for layer in 0..layers {
         for (first, input, width, output) in
             [(true, mid, s.heads.q * s.heads.dim, qkv), (false, gated, s.ffn, wide)]
         {
             let weight = ones(&mut r, s.hidden);
             let weight = p.vector(weight);
-            p.ops.push(Op::RmsNorm { x, weight, eps: 1e-5, out: normed });
-            let rows = p.slots[output.0].width;
+            p.ops.push(rms(x, weight, normed));
+            let rows = output.width;
             let weight = matrix(&mut p, &mut r, rows, s.hidden);
             let bias = s.bias.then(|| r.normals(rows)).map(|b| p.vector(b));
             p.ops.push(Op::Linear { x: normed, weight, bias, accumulate: false, out: output });
             p.ops.push(match first {
-                true => Op::Attend { qkv, layer, out: mid },
-                false => Op::Gate { x: wide, activation: Activation::Silu, out: gated },
+                true => attend(s.heads, qkv, layer, mid),
+                false => Op::Gate {
+                    gate: wide.part(0, s.ffn),
+                    up: wide.part(s.ffn, s.ffn),
+                    activation: Activation::Silu,
+                    out: gated,
+                },
             });
             let weight = matrix(&mut p, &mut r, s.hidden, width);
             let bias = s.bias.then(|| r.normals(s.hidden)).map(|b| p.vector(b));
@@ -355,7 +372,8 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
     p.ops.push(Op::Pick { x, out: last });
     let weight = ones(&mut r, s.hidden);
     let weight = p.vector(weight);
-    p.ops.push(Op::RmsNorm { x: last, weight, eps: 1e-5, out: last_normed });
+    p.ops.push(rms(last, weight, last_normed));
+    p.begin_head(last_normed);
     p.ops.push(Op::Linear { x: last_normed, weight: table, bias: None, accumulate: false, out: p.logits });
     p.check().unwrap();
     p

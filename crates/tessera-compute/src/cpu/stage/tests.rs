@@ -1,6 +1,7 @@
 //! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
 
 use super::*;
+use crate::program::{Function, Slot};
 use crate::backend::{Backend, Executor};
 use crate::batch::{Batch, Output, Span, Want};
 use crate::cpu::kernels::Kernels;
@@ -8,9 +9,9 @@ use crate::cpu::pool::Pool;
 use crate::cpu::step::{Scratch, Step};
 use crate::cpu::{Activations, Cpu, page_len};
 use crate::memory::Zeroed;
-use crate::program::{Heads, Rows};
+use crate::program::{Heads, Ids, Kv, Mask, NormKind, Rows};
 use crate::reference::Reference;
-use crate::rope::Rope;
+use crate::rope::{Pairs, Rope};
 use proptest::prelude::*;
 use tessera_weights::bytes::Bytes;
 use tessera_weights::config::RopeScaling;
@@ -30,7 +31,7 @@ type Choice = (u8, u8, u8, u8);
 /// A program under construction, and the slots that hold something.
 struct Builder {
     p: Program,
-    written: Vec<Slot>,
+    written: Vec<Act>,
     grouped: bool,
     seed: u64,
 }
@@ -69,36 +70,37 @@ impl Builder {
         self.p.vector(values)
     }
 
-    fn shape(&self, slot: Slot) -> (Rows, usize) {
-        (self.p.slots[slot.0].rows, self.p.slots[slot.0].width)
+    fn shape(&self, act: Act) -> (Rows, usize) {
+        (self.p.rows(act), act.width)
     }
 
     /// One of the slots that `fits`, the logits not among them.
-    fn any(&self, pick: u8, fits: impl Fn(Slot) -> bool) -> Option<Slot> {
-        let all: Vec<Slot> =
-            (0..self.p.slots.len()).map(Slot).filter(|s| *s != self.p.logits && fits(*s)).collect();
+    fn any(&self, pick: u8, fits: impl Fn(Act) -> bool) -> Option<Act> {
+        let whole = |i: usize| Act { slot: Slot(i), from: 0, width: self.p.slots[i].width };
+        let all: Vec<Act> =
+            (0..self.p.slots.len()).map(whole).filter(|s| *s != self.p.logits && fits(*s)).collect();
         all.get(pick as usize % all.len().max(1)).copied()
     }
 
     /// One that holds something: every other time the one written last.
-    fn input(&self, pick: u8, fits: impl Fn(Slot) -> bool) -> Option<Slot> {
+    fn input(&self, pick: u8, fits: impl Fn(Act) -> bool) -> Option<Act> {
         let last = self.written.last().filter(|s| pick.is_multiple_of(2) && fits(**s)).copied();
         last.or_else(|| self.any(pick / 2, |s| self.written.contains(&s) && fits(s)))
     }
 
     /// The operation, if there is one like it that is legal here.
     fn op(&mut self, (kind, from, to, extra): Choice) -> Option<Op> {
-        Some(match kind % 8 {
+        Some(match kind % 11 {
             0 => {
                 let out = self.any(to, |s| self.shape(s) == (Rows::All, WIDTH))?;
                 let table = self.matrix(VOCAB, WIDTH);
-                Op::Embed { table, out }
+                Op::Embed { table, ids: Ids::Tokens, scale: 1.0, accumulate: false, out }
             }
             1 | 2 => {
                 let x = self.input(from, |_| true)?;
                 let out = self.any(to, |s| s != x && self.shape(s) == self.shape(x))?;
                 let weight = self.vector(self.shape(x).1, 1.0);
-                Op::RmsNorm { x, weight, eps: 1e-5, out }
+                rms(x, weight, out)
             }
             3 | 4 => {
                 let x = self.input(from, |_| true)?;
@@ -112,13 +114,41 @@ impl Builder {
             5 => {
                 let qkv = self.input(from, |s| self.shape(s) == (Rows::All, HEADS.qkv_width()))?;
                 let out = self.any(to, |s| self.shape(s).1 == WIDTH)?;
-                Op::Attend { qkv, layer: extra as usize % LAYERS, out }
+                let [q, k, v] = HEADS.split(qkv);
+                let layer = extra as usize % LAYERS;
+                let mask = [Mask::Causal, Mask::Window(7), Mask::CallWindow(9)][extra as usize % 3];
+                let cap = (extra & 8 != 0).then_some(2.0);
+                let rope = [Some(0), Some(1), None][extra as usize / 4 % 3];
+                Op::Attend { q, k, v, heads: HEADS, layer, rope, mask, scale: 0.25, cap, out }
             }
             6 => {
                 let x = self.input(from, |s| self.shape(s).1 == 2 * WIDTH)?;
                 let out = self.any(to, |s| self.shape(s) == (self.shape(x).0, WIDTH))?;
                 let activation = if extra & 1 == 0 { Activation::Silu } else { Activation::GeluTanh };
-                Op::Gate { x, activation, out }
+                gate(x, activation, out)
+            }
+            7 => {
+                let x = self.input(from, |_| true)?;
+                let out = self.any(to, |s| self.shape(s) == self.shape(x))?;
+                let f = [Function::Scale(0.5), Function::Cap(2.0), Function::Clip(1.0)][extra as usize % 3];
+                Op::Map { x, f, out }
+            }
+            8 => {
+                let x = self.input(from, |_| true)?;
+                let out = self.any(to, |s| {
+                    s != x && self.shape(s) == self.shape(x) && self.written.contains(&s)
+                })?;
+                Op::Add { x, scale: 0.5, out }
+            }
+            // Some columns on their own, in place: norms of heads, of a part of a row.
+            9 => {
+                let x = self.input(from, |_| true)?;
+                let x = x.part(0, x.width / 2);
+                let each = [16, x.width][extra as usize % 2];
+                let kind = [NormKind::Rms, NormKind::Layer][extra as usize / 2 % 2];
+                let weight = (extra & 4 != 0).then(|| self.vector(each, 1.0));
+                let bias = (extra & 8 != 0).then(|| self.vector(each, 0.0));
+                Op::Norm { kind, x, each, weight, bias, eps: 1e-5, out: x }
             }
             _ => {
                 let x = self.input(from, |s| self.shape(s).0 == Rows::All)?;
@@ -130,16 +160,29 @@ impl Builder {
 
     fn push(&mut self, op: Op) {
         let out = op.io().output;
+        let out = Act { slot: out.slot, from: 0, width: self.p.slots[out.slot.0].width };
         self.written.retain(|s| *s != out);
         self.written.push(out);
         self.p.ops.push(op);
     }
 }
 
+fn rms(x: Act, weight: VectorId, out: Act) -> Op {
+    Op::Norm { kind: NormKind::Rms, x, each: x.width, weight: Some(weight), bias: None, eps: 1e-5, out }
+}
+
+/// The first half of `x` gates the second.
+fn gate(x: Act, activation: Activation, out: Act) -> Op {
+    Op::Gate { gate: x.part(0, out.width), up: x.part(out.width, out.width), activation, out }
+}
+
 /// A legal program of the choices that can be made.
 fn program(choices: &[Choice], grouped: bool) -> Program {
-    let rope = Rope { dim: HEADS.dim, theta: 10000.0, scaling: RopeScaling::None, context: 256 };
-    let mut p = Program::new(HEADS, rope, LAYERS, VOCAB);
+    let mut p = Program::new(VOCAB);
+    p.ropes = [(HEADS.dim, Pairs::Halves), (HEADS.dim / 2, Pairs::Neighbours)]
+        .map(|(dim, pairs)| Rope { dim, theta: 10000.0, scaling: RopeScaling::None, context: 256, pairs })
+        .into();
+    p.kv = vec![Kv { heads: HEADS.kv, dim: HEADS.dim }; LAYERS];
     for (rows, width) in
         [(Rows::All, WIDTH), (Rows::All, 2 * WIDTH), (Rows::Picked, WIDTH), (Rows::Picked, 2 * WIDTH)]
     {
@@ -163,7 +206,8 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
         x = out;
     }
     let (weight, out) = (b.vector(width, 1.0), b.p.slot(Rows::Picked, width));
-    b.push(Op::RmsNorm { x, weight, eps: 1e-5, out });
+    b.push(rms(x, weight, out));
+    b.p.begin_head(out);
     let weight = b.matrix(VOCAB, width);
     let logits = b.p.logits;
     b.push(Op::Linear { x: out, weight, bias: None, accumulate: false, out: logits });
@@ -172,9 +216,9 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
 }
 
 /// The program with these stages on the CPU.
-fn step(program: &Program, stages: Vec<Stage>, threads: usize, activations: Activations) -> Step {
+fn step(program: &Program, stages: Stages, threads: usize, activations: Activations) -> Step {
     let cpu = Cpu { threads, activations, ..Cpu::default() };
-    let pool = Pool::new(threads, 2 * stages.len()).unwrap();
+    let pool = Pool::new(threads, 2 * stages.all.len()).unwrap();
     let scratch = (0..threads).map(|_| Scratch::default()).collect();
     let kv = Zeroed::new(2 * page_len(program, cpu.kv)).unwrap();
     Step::new(program.clone(), stages, Kernels::choose(None).unwrap(), cpu, pool, scratch, kv, 2)
@@ -200,8 +244,9 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 fn check(choices: &[Choice], grouped: bool) {
     let p = program(choices, grouped);
-    let (fused, plain) = (compile(&p), p.ops.iter().map(Stage::of).collect::<Vec<_>>());
-    for stage in &fused {
+    let all = p.ops.iter().map(Stage::of).collect();
+    let (fused, plain) = (compile(&p), Stages { all, body: p.head });
+    for stage in &fused.all {
         assert!(!stage.io().races(), "{stage:?} of {:?}", p.ops);
     }
     for activations in [Activations::Bits15, Activations::F32] {
@@ -233,12 +278,14 @@ proptest! {
 /// The decoder's own chains fuse; those that would write what they read do not.
 #[test]
 fn what_fuses() {
-    type Ops<'a> = &'a dyn Fn(&mut Builder, [Slot; 3], [Slot; 2]);
+    type Ops<'a> = &'a dyn Fn(&mut Builder, [Act; 3], [Act; 2]);
     let kinds = |ops: Ops<'_>| {
         let mut b = Builder { p: program(&[], false), written: Vec::new(), grouped: false, seed: 1 };
         b.p.ops.truncate(1);
-        ops(&mut b, [Slot(1), Slot(2), Slot(3)], [Slot(4), Slot(5)]);
-        let last = compile(&b.p).split_off(1);
+        let act = |i: usize| Act { slot: Slot(i), from: 0, width: if i < 4 { WIDTH } else { 2 * WIDTH } };
+        ops(&mut b, [act(1), act(2), act(3)], [act(4), act(5)]);
+        b.p.head = b.p.ops.len();
+        let last = compile(&b.p).all.split_off(1);
         let fused = |s: &Stage| match s {
             Stage::Linear(l) => (l.norm.is_some(), l.gate.is_some()),
             _ => (false, false),
@@ -247,13 +294,13 @@ fn what_fuses() {
     };
     let norm = |b: &mut Builder, x, out| {
         let weight = b.vector(WIDTH, 1.0);
-        b.p.ops.push(Op::RmsNorm { x, weight, eps: 1e-5, out });
+        b.p.ops.push(rms(x, weight, out));
     };
-    let linear = |b: &mut Builder, x: Slot, accumulate, out: Slot| {
+    let linear = |b: &mut Builder, x: Act, accumulate, out: Act| {
         let weight = b.matrix(b.shape(out).1, b.shape(x).1);
         b.p.ops.push(Op::Linear { x, weight, bias: None, accumulate, out });
     };
-    let gate = |b: &mut Builder, x, out| b.p.ops.push(Op::Gate { x, activation: Activation::Silu, out });
+    let gate = |b: &mut Builder, x, out| b.p.ops.push(self::gate(x, Activation::Silu, out));
     let whole = kinds(&|b, [x, normed, gated], [wide, _]| {
         norm(b, x, normed);
         linear(b, normed, false, wide);
