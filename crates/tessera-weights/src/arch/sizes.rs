@@ -57,7 +57,8 @@ impl Sizes {
     /// `mlc-chat-config.json`, which keeps HF's names.
     pub fn from_json(model_type: &str, config: &Value) -> Result<Sizes, ArchError> {
         let family = family(model_type)?;
-        let read = Reader { model_type, config };
+        let config = crate::config::flattened(config);
+        let read = Reader { model_type, config: &config };
         let hidden = read.need("hidden_size", &["hidden_size", "n_embd"])?;
         let heads = read.need("num_attention_heads", &["num_attention_heads", "n_head"])?;
         let head_dim = match read.size("head_dim", &["head_dim"])? {

@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
     ),
     rule("rotary_pct", ONE, "1", &["gpt_neox", "stablelm"]),
     rule("attn_logit_softcapping", NONE, SHOWN_NONE, &["gemma2"]),
-    rule("final_logit_softcapping", NONE, SHOWN_NONE, &["gemma2"]),
+    rule("final_logit_softcapping", NONE, SHOWN_NONE, &["gemma2", "gemma3_text", "gemma3"]),
     rule("query_pre_attn_scalar", NONE, SHOWN_NONE, &["gemma2", "gemma3_text", "gemma3"]),
     rule("rope_local_base_freq", NONE, SHOWN_NONE, &["gemma3_text", "gemma3"]),
     rule("num_experts", &["0"], "0", NONE),
@@ -114,6 +114,9 @@ const ACTIVATIONS: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["nemotron"], &["relu2"], "relu2"),
 ];
+/// Families whose layers may have windows.
+const WINDOWED: [&str; 8] =
+    ["mistral", "phi3", "starcoder2", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text"];
 const ACTIVATION_FIELDS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "activation"];
 
 /// Fields that are read, by whichever family, in Hugging Face's names and in MLC's.
@@ -164,6 +167,7 @@ const READ: &[&str] = &[
     "rotary_dim",
     "scale_attn_by_inverse_layer_idx",
     "layer_types",
+    "sliding_window_pattern",
     "quantization_config",
     "bos_token_id",
     "eos_token_id",
@@ -245,6 +249,7 @@ const NO_EFFECT: &[&str] = &[
     "ffn_out_dtype",
     "weight_block_size",
     "kwargs",
+    "is_text_model",
 ];
 
 fn allowed(value: &Value, allowed: &[&str]) -> bool {
@@ -259,6 +264,7 @@ fn allowed(value: &Value, allowed: &[&str]) -> bool {
 /// Looks at every field of a config: `config.json`, or `model_config` of `mlc-chat-config.json`.
 pub fn findings(model_type: &str, config: &Value) -> Findings {
     let mut out = Findings::default();
+    let config = super::flattened(config);
     for (key, value) in config.as_object().into_iter().flatten() {
         // Names that begin with an underscore are transformers' own notes.
         if value.is_null() || key.starts_with('_') {
@@ -286,10 +292,10 @@ pub fn findings(model_type: &str, config: &Value) -> Findings {
                 contradicts("an object or null");
             }
         } else if key == "layer_types" {
-            // Windows are read from `sliding_window`, the same in each layer.
-            let plain =
-                |v: &Value| v == "full_attention" || v == "sliding_attention" && model_type == "mistral";
-            if !value.as_array().is_some_and(|l| l.iter().all(plain)) && !model_type.starts_with("gemma") {
+            let plain = |v: &Value| {
+                v == "full_attention" || v == "sliding_attention" && WINDOWED.contains(&model_type)
+            };
+            if !value.as_array().is_some_and(|l| l.iter().all(plain)) {
                 contradicts("full_attention in every layer");
             }
         } else if !READ.contains(&key.as_str()) && !NO_EFFECT.contains(&key.as_str()) {
