@@ -24,7 +24,8 @@ fn endpoints() -> &'static Endpoints {
     static ENDPOINTS: OnceLock<Endpoints> = OnceLock::new();
     ENDPOINTS.get_or_init(|| {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/tessera-weights/tests/data");
-        let files = ModelFiles::open(&data.join("golden/llama-tied-bf16/q4f32_1")).expect("the golden folder opens");
+        let files =
+            ModelFiles::open(&data.join("golden/llama-tied-bf16/q4f32_1")).expect("the golden folder opens");
         let text = Text::open(&files, TemplateChoice::Auto).expect("it has a tokenizer");
         let room = Room { context: None, sequences: 1, memory: None };
         let model = Model::load(&files, &Cpu::default(), room).expect("it fits");

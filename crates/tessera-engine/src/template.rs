@@ -3,6 +3,7 @@
 mod arguments;
 mod conv;
 mod filters;
+mod guard;
 mod jinja;
 mod json;
 mod python;

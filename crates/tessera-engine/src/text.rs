@@ -2,7 +2,6 @@
 
 #[cfg(feature = "fs")]
 use crate::open::ModelFiles;
-use crate::open::OpenError;
 use crate::sampler::{SampleError, SamplingParams};
 use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
 #[cfg(feature = "fs")]
@@ -13,6 +12,9 @@ use serde_json::Number;
 use serde_json::Value;
 use std::sync::Arc;
 use tessera_weights::chat_config::ChatConfig;
+#[cfg(feature = "fs")]
+use tessera_weights::json;
+use tessera_weights::model::FolderModelError;
 
 /// Tokenizer and chat template of a folder.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub enum TextError {
     },
     /// A file of the folder cannot be read.
     #[error(transparent)]
-    File(#[from] OpenError),
+    File(#[from] FolderModelError),
     /// The folder's own sampling defaults lie outside their ranges.
     #[error("mlc-chat-config.json: {0}")]
     Defaults(#[from] SampleError),
@@ -126,7 +128,7 @@ impl Text {
         let template = templates.and_then(|templates| templates.choose(choice));
         let mut notes = tokenizer.notes().to_vec();
         let generation_config: Option<Value> = lookup("generation_config.json").and_then(|bytes| {
-            let parsed = serde_json::from_slice(&bytes);
+            let parsed = json::parse(&bytes);
             parsed.map_err(|e| notes.push(format!("generation_config.json is ignored: {e}"))).ok()
         });
         let stop_token_ids = match &template {

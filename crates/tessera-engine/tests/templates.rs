@@ -135,6 +135,13 @@ fn whatever_grows_is_paid_for() {
         "{{ range(10 ** 9) | list }}",
         "{% set ns = namespace(x='a') %}{% for i in range(90000) %}{% set ns.x = ns.x.rjust(90000 + i) %}{% endfor %}",
         "{% set x = range(3000) | list %}{% for i in range(3000) %}{{ x.index(2999) }}{% endfor %}",
+        // A sum of lists is put off until it is looked at.
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for i in range(31) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ 2 in ns.x }}",
+        // One value in two places is two values when it is shown or compared.
+        "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set x = range(100000) | list %}{% for i in range(100000) %}{% set y = x[:] %}{% endfor %}",
+        "{% for i in range(90000) %}{{ strftime_now('%Y' * 60000) }}{% endfor %}",
     ] {
         let rendered =
             template(source, &json!({})).and_then(|t| t.render(&messages, &RenderOptions::answer()));
@@ -143,6 +150,105 @@ fn whatever_grows_is_paid_for() {
             "{source}: {:?}",
             rendered.map(|t| t.len())
         );
+    }
+}
+
+/// On the two megabytes of a test's thread: what nests is refused, wherever the nesting is.
+#[test]
+fn what_nests_too_deeply_is_refused() {
+    let messages = [Message::new("user", "x")];
+    let error = |source: &str| {
+        let rendered =
+            template(source, &json!({})).and_then(|t| t.render(&messages, &RenderOptions::answer()));
+        let shown: String = source.chars().take(80).collect();
+        match rendered {
+            Err(TemplateError::Jinja { what, .. }) => what,
+            other => panic!("{shown}: {:?}", other.map(|t| t.len())),
+        }
+    };
+    let ns = |set: &str| {
+        format!("{{% set ns = namespace(x=[]) %}}{{% for i in range(9000) %}}{set}{{% endfor %}}")
+    };
+    for (source, why) in [
+        // Values.
+        (ns("{% set ns.x = [ns.x] %}"), "64 levels"),
+        (ns("{% set ns.x = {'a': ns.x} %}"), "64 levels"),
+        (ns("{% set ns.x = (ns.x, 1) %}"), "64 levels"),
+        (ns("{% set ns.x = [ns.x] | batch(1) %}"), "64 levels"),
+        (ns("{% set ns.x = {'a': ns.x} | items %}"), "64 levels"),
+        (ns("{% set ns.x = namespace(x=ns.x) %}"), "data only"),
+        (ns("{% set ns.x = cycler(ns.x) %}"), "data only"),
+        (ns("{% for j in [ns.x] %}{% set ns.x = loop %}{% endfor %}"), "data only"),
+        (ns("{% set p = ns.x %}{% macro m() %}{{ p }}{% endmacro %}{% set ns.x = m %}"), "data only"),
+        ("{% set x = [x] %}".repeat(50_000), "64 levels"),
+        ("{% set x = {1: x} %}".repeat(50_000), "64 levels"),
+        ("{% set x = dict(a=x) %}".repeat(40_000), "64 levels"),
+        ("{% set x = cycler(x) %}".repeat(40_000), "data only"),
+        // What contains itself.
+        ("{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}".to_owned(), "data only"),
+        ("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns == ns }}".to_owned(), "data only"),
+        // Expressions, which the parser reads in a loop and the compiler by recursion.
+        (format!("{{{{ x{} }}}}", " + x".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", "|e".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", ".x".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", "[0]".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", "()".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", " and x".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", " is defined".repeat(9000)), "200 levels"),
+        (format!("{{{{ x{} }}}}", " if x else x".repeat(9000)), "200 levels"),
+        (format!("{{{{ {}x }}}}", "not ".repeat(9000)), "200 levels"),
+        (format!("{{{{ {}1 }}}}", "-".repeat(9000)), "200 levels"),
+        (format!("{{% if x{} %}}{{% endif %}}", " ~ x".repeat(9000)), "200 levels"),
+        (format!("{{% set y = x{} %}}", " ~ x".repeat(9000)), "200 levels"),
+        (format!("{{{{ {}x{} }}}}", "(".repeat(9000), ")".repeat(9000)), "200 levels"),
+        (format!("{{{{ {}x{} }}}}", "[".repeat(90), "]".repeat(90)), "recursion"),
+        (format!("{{% if x %}}{}{{% endif %}}", "{% elif x %}".repeat(9000)), "200 alternatives"),
+        (format!("{}{}", "{% for i in x %}".repeat(9000), "{% endfor %}".repeat(9000)), "recursion"),
+        // Calls.
+        ("{% macro m(x) %}{{ m([x]) }}{% endmacro %}{{ m(1) }}".to_owned(), "recursion"),
+        (
+            format!(
+                "{{% macro m(x) %}}{{{{ m(x{}) }}}}{{% endmacro %}}{{{{ m(1) }}}}",
+                "|batch(1)".repeat(90)
+            ),
+            "",
+        ),
+        ("{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}".to_owned(), "recursion"),
+        ("{% block a %}{{ self.a() }}{% endblock %}".to_owned(), "recursion"),
+        ("{% include 'chat_template' %}".to_owned(), ""),
+        ("{% import 'chat_template' as x %}".to_owned(), ""),
+    ] {
+        let what = error(&source);
+        assert!(what.contains(why), "{}: {what}", source.chars().take(80).collect::<String>());
+    }
+}
+
+/// What is set is looked at on its way, and arrives as it was.
+#[test]
+fn what_is_set_stays_what_it_was() {
+    for (source, expected) in [
+        ("{% set x = [1, 'a', none, 2.5] %}{{ x }}", "[1, 'a', None, 2.5]"),
+        ("{% set x = (1, 2) %}{{ x }}", "(1, 2)"),
+        ("{% set x, y = 1, 2 %}{{ x }}{{ y }}", "12"),
+        ("{% set x = {'b': [1], 'a': {'c': (1,)}} %}{{ x }}{{ x.a.c }}", "{'b': [1], 'a': {'c': (1,)}}(1,)"),
+        ("{% set x = dict({'a': [1] + [2]}, b=2) %}{{ x.a }}{{ x.b }}{{ x | length }}", "[1, 2]22"),
+        ("{% set ns = namespace(a=1) %}{% set ns.a = [ns.a] + [2] %}{{ ns.a }}", "[1, 2]"),
+        ("{% set ns = namespace() %}{% set o = [ns] %}{% set ns.a = 'x=y' %}{{ o[0].a }}", "x=y"),
+        ("{%- set x = 'a' if true else 'b' -%}  {{ x }}", "a"),
+        ("{% for i in [1, 2] -%}  {% set y = i == 1 %}{{ y }}{% endfor %}", "TrueFalse"),
+        ("{% for i in [1, 2] %}\n{% set outer = loop %}{{ outer.index }}{% endfor %}", "12"),
+        ("{% set s %}a = b{% endset %}{{ s }}", "a = b"),
+        ("{% set g = [{'k': 1}, {'k': 1}] | groupby('k') %}{{ g[0].grouper }}{{ g[0].list | length }}", "12"),
+        (
+            "{% macro m(x) -%}  {{ x }}{%- endmacro %}{% set f = m %}{% set d = {'m': m} %}{{ f(1) }}{{ d.m(2) }}",
+            "12",
+        ),
+        ("{% set c = cycler('a', 'b') %}{{ c.next() }}{{ c.next() }}{{ c.current }}", "aba"),
+        ("{% set x = messages[0] %}{% set y = x['content'] | trim %}{{ y }}", "x"),
+    ] {
+        let rendered = template(source, &json!({}))
+            .and_then(|t| t.render(&[Message::new("user", " x ")], &RenderOptions::answer()));
+        assert_eq!(rendered.unwrap_or_else(|e| e.to_string()), expected, "{source}");
     }
 }
 

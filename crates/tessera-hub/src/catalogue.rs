@@ -6,6 +6,7 @@ use crate::{Digest, HashKind, HubError, ModelName, Result, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tessera_weights::files;
 
 const BUILT_IN: &str = include_str!("catalogue.json");
 const MAX_LEN: u64 = 4 << 20;
@@ -63,16 +64,8 @@ impl Catalogue {
     pub fn load(home: &Path) -> Result<Catalogue> {
         let mut entries = parse("the built-in catalogue", BUILT_IN.as_bytes())?;
         let path = home.join("catalogue.json");
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.len() > MAX_LEN => {
-                return Err(HubError::TooLarge { file: path.display().to_string(), limit: MAX_LEN });
-            }
-            Ok(_) => {
-                let bytes = std::fs::read(&path).map_err(HubError::io(&path))?;
-                entries.extend(parse(&path.display().to_string(), &bytes)?);
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(HubError::io(&path)(e)),
+        if let Some(bytes) = files::read(&path, MAX_LEN).map_err(HubError::io(&path))? {
+            entries.extend(parse(&path.display().to_string(), &bytes)?);
         }
         Ok(Catalogue { entries })
     }
@@ -91,7 +84,7 @@ impl Catalogue {
 fn parse(file: &str, bytes: &[u8]) -> Result<BTreeMap<String, CatalogueEntry>> {
     let bad = |why: String| HubError::BadCatalogue { file: file.to_string(), why };
     let entries: BTreeMap<String, CatalogueEntry> =
-        serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        tessera_weights::json::parse(bytes).map_err(|e| bad(e.to_string()))?;
     for (name, entry) in &entries {
         ModelName::parse(name).map_err(|e| bad(e.to_string()))?;
         if entry.sources.is_empty() {

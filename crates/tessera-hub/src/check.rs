@@ -6,17 +6,14 @@ use crate::mlc::{MANIFEST_LIMIT, shards_of};
 use crate::{FileRecord, HashKind, HubError, Result};
 use std::fs;
 use std::path::Path;
+use tessera_weights::files;
 
 /// Compares every file of an MLC folder with the manifest: length and MD5 of each shard. Returns all
 /// files of the folder with their digests.
 pub fn check_folder(dir: &Path, manifest: &str) -> Result<Vec<FileRecord>> {
     let path = dir.join(manifest);
-    let len = fs::metadata(&path).map_err(HubError::io(&path))?.len();
-    if len > MANIFEST_LIMIT {
-        return Err(HubError::TooLarge { file: path.display().to_string(), limit: MANIFEST_LIMIT });
-    }
     sniff(&path, manifest)?;
-    let bytes = fs::read(&path).map_err(HubError::io(&path))?;
+    let bytes = files::need(&path, MANIFEST_LIMIT).map_err(HubError::io(&path))?;
     let shards = shards_of(manifest, &bytes)?;
     let mut records = Vec::new();
     for shard in &shards {

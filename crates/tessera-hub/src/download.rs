@@ -9,6 +9,7 @@ use crate::{Digest, HashKind, HubError, Result};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use tessera_weights::files;
 use ureq::http::header;
 
 /// The least that a request must bring for the next one not to count as a repetition, and the share
@@ -289,7 +290,7 @@ const SNIFF_LEN: u64 = 1024;
 /// Refuses web pages and git-LFS pointers, the two things that come instead of a file.
 pub(crate) fn sniff(path: &Path, label: &str) -> Result<()> {
     let mut head = Vec::new();
-    let file = File::open(path).map_err(HubError::io(path))?;
+    let file = files::open(path).map_err(HubError::io(path))?;
     file.take(SNIFF_LEN).read_to_end(&mut head).map_err(HubError::io(path))?;
     sniff_bytes(&head, label)
 }

@@ -3,9 +3,9 @@
 use crate::{HubError, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use tessera_weights::files;
 
 /// Which function made a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ impl fmt::Display for Digest {
 
 /// The digest of a whole file, read in pieces.
 pub fn hash_file(path: &Path, kind: HashKind) -> Result<Digest> {
-    let file = File::open(path).map_err(HubError::io(path))?;
+    let file = files::open(path).map_err(HubError::io(path))?;
     let hex = match kind {
         HashKind::Md5 => digest_of::<md5::Md5>(file),
         HashKind::Sha256 => digest_of::<sha2::Sha256>(file),

@@ -11,6 +11,8 @@ use crate::{Digest, FileRecord, HashKind, HubError, Result};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use tessera_weights::manifest::MAX_MANIFEST_LEN;
+use tessera_weights::{files, json};
 
 const LISTING_LIMIT: u64 = 32 << 20;
 const SMALL_LIMIT: u64 = 256 << 20;
@@ -130,7 +132,7 @@ fn list(
         return Ok((None, None));
     };
     let bad = |why: String| HubError::BadReply { url: without_secrets(&url), why };
-    let info: Info = serde_json::from_slice(&bytes).map_err(|e| bad(format!("not a file list: {e}")))?;
+    let info: Info = json::parse(&bytes).map_err(|e| bad(format!("not a file list: {e}")))?;
     let is_commit = |s: &String| s.len() == 40 && s.bytes().all(|b| b.is_ascii_hexdigit());
     let mut listing = Listing::new();
     for sibling in info.siblings {
@@ -217,8 +219,8 @@ fn index_files(path: &Path) -> Result<Vec<String>> {
         weight_map: BTreeMap<String, String>,
     }
     let bad = |why: String| HubError::BadManifest { file: "model.safetensors.index.json".into(), why };
-    let bytes = std::fs::read(path).map_err(HubError::io(path))?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    let bytes = files::need(path, MAX_MANIFEST_LEN).map_err(HubError::io(path))?;
+    let index: Index = json::parse(&bytes).map_err(|e| bad(e.to_string()))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     for name in &names {
         plain(name).map_err(|why| bad(format!("{name:?}: {why}")))?;

@@ -9,6 +9,7 @@ use crate::{HubError, RECORD_FILE, Result};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use tessera_weights::files;
 
 /// How many names one note gives.
 const MAX_NAMES: usize = 8;
@@ -76,11 +77,8 @@ fn needed_by_mlc(folder: &Path, survey: &Survey, manifest: &str) -> Result<Vec<S
     survey.refuse(folder, |name| needed.iter().any(|n| n == name))?;
     let found = |name: &str| survey.files.iter().find(|f| f.name == name);
     if let Some(file) = found(manifest) {
-        if file.len > MANIFEST_LIMIT {
-            return Err(HubError::TooLarge { file: file.at.display().to_string(), limit: MANIFEST_LIMIT });
-        }
         crate::download::sniff(&file.at, manifest)?;
-        let bytes = fs::read(&file.at).map_err(HubError::io(&file.at))?;
+        let bytes = files::need(&file.at, MANIFEST_LIMIT).map_err(HubError::io(&file.at))?;
         needed.extend(shards_of(manifest, &bytes)?.into_iter().map(|shard| shard.name));
     }
     if let Some(config) = found("mlc-chat-config.json") {
@@ -148,7 +146,7 @@ fn regular(path: &Path) -> Result<u64, String> {
 /// Copies exactly `len` bytes, which are those that the survey saw.
 fn copy_file(from: &Path, to: &Path, len: u64) -> Result<()> {
     let failed = |source| HubError::Copy { from: from.to_path_buf(), to: to.to_path_buf(), source };
-    let file = File::open(from).map_err(HubError::io(from))?;
+    let file = files::open(from).map_err(HubError::io(from))?;
     let mut copy = File::create_new(to).map_err(HubError::io(to))?;
     // On Linux this shares the blocks where the file system can.
     let found = io::copy(&mut file.take(len), &mut copy).map_err(failed)?;

@@ -13,6 +13,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tessera_weights::manifest::{MAX_MANIFEST_LEN, Manifest, Shard};
+use tessera_weights::model::MAX_CONFIG;
+use tessera_weights::{files, json};
 
 /// Files that may stand beside the manifest and matter to a reader.
 pub(crate) const SIDE_FILES: [&str; 14] = [
@@ -224,7 +226,7 @@ pub(crate) fn fetch_optional(
     };
     sniff(&wanted.dest, label)?;
     if label.ends_with(".json") {
-        let bytes = std::fs::read(&wanted.dest).map_err(HubError::io(&wanted.dest))?;
+        let bytes = files::need(&wanted.dest, SIDE_FILE_LIMIT).map_err(HubError::io(&wanted.dest))?;
         if let Err(e) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
             let _ = std::fs::remove_file(&wanted.dest);
             return Err(HubError::BadManifest { file: label.clone(), why: e.to_string() });
@@ -247,11 +249,8 @@ pub(crate) fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
     }
     let label = "mlc-chat-config.json";
     let bad = |why: String| HubError::BadManifest { file: label.to_string(), why };
-    if std::fs::metadata(config).map_err(HubError::io(config))?.len() > SIDE_FILE_LIMIT {
-        return Err(HubError::TooLarge { file: config.display().to_string(), limit: SIDE_FILE_LIMIT });
-    }
-    let bytes = std::fs::read(config).map_err(HubError::io(config))?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+    let bytes = files::need(config, MAX_CONFIG).map_err(HubError::io(config))?;
+    let config: Config = json::parse(&bytes).map_err(|e| bad(e.to_string()))?;
     for name in &config.tokenizer_files {
         plain(name).map_err(|why| bad(format!("tokenizer_files: {name:?}: {why}")))?;
         if name == crate::RECORD_FILE || MANIFEST_NAMES.contains(&name.as_str()) {

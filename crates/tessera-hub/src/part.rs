@@ -7,6 +7,10 @@ use crate::{Digest, HashKind, HubError, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use tessera_weights::files;
+
+/// Longest note about a part.
+const MAX_NOTE: u64 = 1 << 20;
 
 /// How often the bytes that are here may be thrown away for another beginning. With the length of a
 /// file this bounds what is received for it: between two beginnings a part only grows.
@@ -52,8 +56,9 @@ impl Part {
     pub fn open(dest: &Path, url: &str, want_len: Option<u64>, has_digest: bool) -> Result<Part> {
         let path = with_suffix(dest, ".part");
         let note_path = with_suffix(dest, ".part.json");
-        let note =
-            fs::read(&note_path).ok().and_then(|bytes| serde_json::from_slice::<PartNote>(&bytes).ok());
+        let note = files::need(&note_path, MAX_NOTE)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<PartNote>(&bytes).ok());
         let len = fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
         let mut part = Part { path, note: PartNote::default(), len, note_path, has_digest, restarts: 0 };
         if let Some(note) = note {

@@ -7,6 +7,7 @@ use crate::{HubError, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tessera_weights::{files, json};
 
 /// Largest record that is read back.
 const MAX_LEN: u64 = 16 << 20;
@@ -55,10 +56,7 @@ impl SourceRecord {
     /// The record of an installed folder, if it has a readable one.
     pub fn read(dir: &Path) -> Option<SourceRecord> {
         let path = dir.join(RECORD_FILE);
-        if std::fs::metadata(&path).ok()?.len() > MAX_LEN {
-            return None;
-        }
-        let record: SourceRecord = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        let record: SourceRecord = json::parse(&files::need(&path, MAX_LEN).ok()?).ok()?;
         // Records of version 0.1 may hold a query.
         Some(SourceRecord { source: without_secrets(&record.source), ..record })
     }

@@ -6,6 +6,8 @@ use crate::{Catalogue, HubError, ModelName, RECORD_FILE, Result, Settings, Sourc
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use tessera_weights::model::MAX_CONFIG;
+use tessera_weights::{files, json};
 
 /// A store at some folder. Opening it writes nothing; looking into it only puts back a model that a killed
 /// installation had moved away.
@@ -247,10 +249,7 @@ impl Entry {
 
 fn quantization_of(dir: &Path) -> Option<String> {
     let path = dir.join("mlc-chat-config.json");
-    if fs::metadata(&path).ok()?.len() > 16 << 20 {
-        return None;
-    }
-    let config: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let config: serde_json::Value = json::parse(&files::need(&path, MAX_CONFIG).ok()?).ok()?;
     Some(config.get("quantization")?.as_str()?.to_string())
 }
 

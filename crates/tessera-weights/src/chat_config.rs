@@ -147,7 +147,7 @@ impl ChatConfig {
         if bytes.len() > MAX_LEN {
             return Err(ChatConfigError::TooLarge { found: bytes.len(), limit: MAX_LEN });
         }
-        let value: Value = serde_json::from_slice(bytes)?;
+        let value: Value = crate::json::parse(bytes)?;
         let map = value.as_object().ok_or_else(|| ChatConfigError::Field {
             field: "the file".to_owned(),
             expected: "an object",

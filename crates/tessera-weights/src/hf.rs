@@ -26,16 +26,6 @@ pub enum HfError {
         /// What it said.
         source: std::io::Error,
     },
-    /// A file is larger than any real one of its kind.
-    #[error("{file}: {found} bytes, expected at most {limit}")]
-    TooLarge {
-        /// The file.
-        file: String,
-        /// Its length.
-        found: u64,
-        /// What is accepted.
-        limit: u64,
-    },
     /// Not JSON, or not the JSON that the file should hold.
     #[error("{file}: {what}")]
     Json {
@@ -135,6 +125,10 @@ impl Header {
         if data.starts_with(b"<!DOCTYPE") || data.starts_with(b"<html") {
             return Err(bad("a web page instead of weights; download it again".to_owned()));
         }
+        let stated = data.first_chunk().map_or(0, |len| u64::from_le_bytes(*len));
+        let end = usize::try_from(stated).ok().and_then(|len| len.checked_add(8));
+        let header = end.and_then(|end| data.get(8..end)).unwrap_or_default();
+        crate::json::check(header, crate::json::MAX_VALUES).map_err(|e| bad(format!("header: {e}")))?;
         let (header_len, metadata) =
             SafeTensors::read_metadata(&data).map_err(|e| bad(format!("not a safetensors file: {e}")))?;
         let start = 8 + header_len;
@@ -263,7 +257,7 @@ impl HfFolder {
 
     fn header(&self, name: &str) -> Result<Header, HfError> {
         let path = self.folder.join(name);
-        let file = std::fs::File::open(&path).map_err(|e| io(&path, e))?;
+        let file = crate::files::open(&path).map_err(|e| io(&path, e))?;
         let data = Bytes::map(&file, &path).map_err(|e| io(&path, e))?;
         Header::parse(data, &path.display().to_string())
     }
@@ -343,11 +337,7 @@ fn io(path: &Path, source: std::io::Error) -> HfError {
 }
 
 fn read_json(path: &Path) -> Result<Value, HfError> {
-    let len = std::fs::metadata(path).map_err(|e| io(path, e))?.len();
-    if len > JSON_LIMIT {
-        return Err(HfError::TooLarge { file: path.display().to_string(), found: len, limit: JSON_LIMIT });
-    }
-    let text = std::fs::read(path).map_err(|e| io(path, e))?;
-    serde_json::from_slice(&text)
+    let text = crate::files::need(path, JSON_LIMIT).map_err(|e| io(path, e))?;
+    crate::json::parse(&text)
         .map_err(|e| HfError::Json { file: path.display().to_string(), what: format!("not valid JSON: {e}") })
 }

@@ -17,9 +17,11 @@ pub mod files;
 pub mod folder;
 pub mod gguf;
 pub mod hf;
+pub mod json;
 pub mod manifest;
 #[cfg(feature = "fs")]
 pub mod mapped;
+pub mod model;
 pub mod pack;
 pub mod quantize;
 pub mod scheme;

@@ -14,6 +14,7 @@ mod parse;
 pub use error::{Details, ManifestError, Place};
 
 use crate::dtype::{DType, Encoding};
+use crate::json::MAX_VALUES;
 use json::Node;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -140,6 +141,10 @@ impl Manifest {
             Some(Disguise::LfsPointer) => return Err(ManifestError::LfsPointer),
             Some(Disguise::Html) => return Err(ManifestError::Html),
             None => {}
+        }
+        let count = crate::json::values(bytes);
+        if count > MAX_VALUES {
+            return Err(ManifestError::TooMany { what: "values", count, limit: MAX_VALUES });
         }
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let root: Node = serde_json::from_slice(text).map_err(|e| {

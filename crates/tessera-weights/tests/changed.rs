@@ -6,10 +6,11 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use tessera_weights::bytes::Bytes;
-use tessera_weights::convert::{FolderModel, MlcSource};
+use tessera_weights::convert::MlcSource;
 use tessera_weights::export::{ExportOptions, export_safetensors, plan_export};
 use tessera_weights::folder::Folder;
 use tessera_weights::hf::HfFolder;
+use tessera_weights::model::Description;
 use tessera_weights::quantize::decode;
 use tessera_weights::source::TensorSource;
 use tessera_weights::verify::{VerifyOptions, verify};
@@ -92,7 +93,7 @@ fn conversions() {
 
     let folder = copy("llama-tied-bf16/q4f32_1");
     let opened = Folder::open(folder.path()).unwrap();
-    let model = FolderModel::of_folder(&opened, None).unwrap();
+    let model = Description::of_folder(&opened).model.unwrap();
     let source = MlcSource::new(&opened, &model).unwrap();
     let plan = plan_export(&model.model_type, &model.params, model.scheme).unwrap();
     truncate(folder.path());

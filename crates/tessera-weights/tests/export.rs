@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tessera_weights::arch::{self, Combine, Sizes};
-use tessera_weights::convert::{
-    ConvertOptions, FolderModel, ManifestName, MlcSource, SourceNames, convert, copy_folder,
-};
+use tessera_weights::convert::{ConvertOptions, ManifestName, MlcSource, SourceNames, convert, copy_folder};
 use tessera_weights::export::{ExportOptions, export_safetensors, plan_export};
 use tessera_weights::folder::Folder;
 use tessera_weights::hf::HfFolder;
+use tessera_weights::model::{CHAT_CONFIG, Description, FolderModel};
 use tessera_weights::quantize::{decode, f32_to_bf16_bits, round_bf16, round_f16};
 use tessera_weights::scheme::Scheme;
 use tessera_weights::source::{TensorSource, Values};
@@ -24,7 +23,7 @@ fn model(name: &str, scheme: &str) -> FolderModel {
     let model_type = config["model_type"].as_str().unwrap().to_owned();
     let sizes = Sizes::from_json(&model_type, &config).unwrap();
     let params = arch::params(&model_type, &sizes).unwrap();
-    FolderModel { model_type, scheme: Scheme::find(scheme).unwrap(), params, sizes, guesses: Vec::new() }
+    FolderModel { model_type, scheme: Scheme::find(scheme).unwrap(), params, sizes }
 }
 
 fn wide(values: Values) -> Vec<f32> {
@@ -190,11 +189,12 @@ fn a_copy_under_the_other_name_keeps_every_byte_and_refuses_damage() {
 #[test]
 fn a_folder_without_a_config_is_told_by_its_shapes() {
     let folder = Folder::open(golden("llama-gqa-f32/q4f16_1")).unwrap();
-    let model = FolderModel::of_folder(&folder, None).unwrap();
+    let found = Description::of_folder(&folder);
+    let model = found.model.as_ref().unwrap();
     assert_eq!((model.model_type.as_str(), model.scheme.name), ("llama", "q4f16_1"));
-    assert!(model.guesses.iter().any(|g| g.contains("q4f16_1")), "{:?}", model.guesses);
+    assert!(found.notes.iter().any(|g| g.contains("q4f16_1")), "{:?}", found.notes);
     let json: Value = serde_json::json!({"quantization": "q9", "model_type": "llama"});
-    let chat = tessera_weights::chat_config::ChatConfig::parse(json.to_string().as_bytes()).unwrap();
-    let error = FolderModel::of_folder(&folder, Some(&chat)).unwrap_err().to_string();
+    let read = |name: &str| Ok((name == CHAT_CONFIG).then(|| json.to_string().into_bytes()));
+    let error = Description::of_opened(&folder, &read).errors[0].to_string();
     assert!(error.contains("q9"), "{error}");
 }

@@ -328,7 +328,7 @@ fn an_interrupted_conversion_leaves_nothing_that_opens() {
             let ([staging], [lock]) = (&folders[..], &locks[..]) else { panic!("{folders:?} {locks:?}") };
             assert!(staging.to_str().unwrap().contains("mlc.tmp-"));
             assert_eq!(lock.as_os_str().to_str(), Some(format!("{}.lock", staging.display()).as_str()));
-            assert!(written(&staging).keys().all(|name| name.ends_with(".bin")));
+            assert!(written(staging).keys().all(|name| name.ends_with(".bin")));
         }
         seen.borrow_mut().push((progress.done, progress.total));
         if seen.borrow().len() == 9 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -1,16 +1,17 @@
 //! What lies at a path that is to be converted or looked at: an MLC folder, a Hugging Face folder or a
 //! GGUF file, opened.
 
+use crate::faults::{Fault, Faults};
 use crate::output::hinted;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tessera_hub::{Kind, kind_of};
-use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::files;
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::gguf::{self, GgufSource};
 use tessera_weights::hf::HfFolder;
+use tessera_weights::model::{Description, FolderModel};
 use tessera_weights::source::TensorSource;
 
 /// Tokenizer files that MLC lists in `tokenizer_files`, in its order.
@@ -52,18 +53,40 @@ pub struct Checkpoint {
     pub generation_config: Option<Value>,
     /// Tokenizer and template files.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Keys of a GGUF file that are not read.
+    pub unknown: Vec<String>,
 }
 
 /// An MLC folder with its config.
 pub struct MlcFolder {
     /// The tensors.
     pub folder: Folder,
-    /// `mlc-chat-config.json` as it is.
-    pub chat_text: Option<Vec<u8>>,
-    /// The same, understood.
-    pub chat: Option<ChatConfig>,
+    /// What it is.
+    pub description: Description,
+}
+
+impl MlcFolder {
+    /// What the folder holds; the error is the first thing for which `run` would refuse it.
+    pub fn model(&self) -> anyhow::Result<&FolderModel> {
+        let mut all = Faults::default();
+        all.of_description(&self.description);
+        if all.faults.is_empty() {
+            all.of_use(&self.folder);
+        }
+        if let Some(Fault { defect, hint }) = all.faults.into_iter().next() {
+            return Err(match hint {
+                Some(hint) => hinted(defect.message, hint),
+                None => anyhow::anyhow!(defect.message),
+            });
+        }
+        let none = || anyhow::anyhow!("{}: not a model", self.folder.path().display());
+        self.description.model.as_ref().ok_or_else(none)
+    }
+
     /// Tokenizer and template files.
-    pub files: Vec<(String, Vec<u8>)>,
+    pub fn files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+        read_files(self.folder.path())
+    }
 }
 
 impl Checkpoint {
@@ -96,7 +119,7 @@ pub fn find<'a>(files: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> 
 pub fn open(path: &Path, config_only: bool) -> anyhow::Result<Model> {
     let kind = match kind_of(path) {
         Ok(kind) => kind,
-        Err(_) if path.is_file() && starts_with_gguf(path) => Kind::Gguf(path.to_owned()),
+        Err(_) if files::starts_with(path, b"GGUF") => Kind::Gguf(path.to_owned()),
         // The manifest itself, or what lies about as one.
         Err(_) if path.is_file() => Kind::Mlc(""),
         Err(_) if path.is_dir() && path.join("config.json").is_file() => Kind::Checkpoint,
@@ -120,12 +143,6 @@ pub fn open(path: &Path, config_only: bool) -> anyhow::Result<Model> {
     })
 }
 
-fn starts_with_gguf(path: &Path) -> bool {
-    use std::io::Read;
-    let mut magic = [0; 4];
-    std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
-}
-
 /// Opens an MLC folder, or the one that a manifest lies in.
 pub fn open_mlc(path: &Path) -> anyhow::Result<MlcFolder> {
     let folder = Folder::open(path).map_err(|error| match error {
@@ -140,10 +157,8 @@ pub fn open_mlc(path: &Path) -> anyhow::Result<MlcFolder> {
         ),
         other => other.into(),
     })?;
-    let chat_text = read(&folder.path().join("mlc-chat-config.json"))?;
-    let chat = chat_text.as_deref().map(ChatConfig::parse).transpose()?;
-    let files = read_files(folder.path())?;
-    Ok(MlcFolder { folder, chat_text, chat, files })
+    let description = Description::of_folder(&folder);
+    Ok(MlcFolder { folder, description })
 }
 
 fn open_gguf(path: &Path) -> anyhow::Result<Checkpoint> {
@@ -155,8 +170,9 @@ fn open_gguf(path: &Path) -> anyhow::Result<Checkpoint> {
         weights: Some(weights),
         config: model.config,
         quantised,
-        generation_config: None,
+        generation_config: model.generation_config,
         files: model.tokenizer_files,
+        unknown: model.unknown,
     })
 }
 
@@ -186,13 +202,14 @@ fn open_hf(path: &Path, config_only: bool) -> anyhow::Result<Checkpoint> {
         quantised: None,
         generation_config,
         files: read_files(path)?,
+        unknown: Vec::new(),
     })
 }
 
 fn json(folder: &Path, name: &str) -> anyhow::Result<Option<Value>> {
     let path = folder.join(name);
     let Some(bytes) = read(&path)? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
+    match tessera_weights::json::parse(&bytes) {
         Ok(value) => Ok(Some(value)),
         Err(e) => Err(hinted(format!("{}: invalid JSON: {e}", path.display()), "fetch this file again")),
     }

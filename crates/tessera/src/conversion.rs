@@ -15,8 +15,7 @@ use std::path::Path;
 use tessera_weights::arch::{self, Param, Sizes};
 use tessera_weights::chat_config::python_json;
 use tessera_weights::convert::{
-    self, ConvertOptions, ConvertReport, Flavour, FolderModel, ManifestName, MlcSource, Plan, SHARD_CAP,
-    SourceNames,
+    self, ConvertOptions, ConvertReport, Flavour, ManifestName, MlcSource, Plan, SHARD_CAP, SourceNames,
 };
 use tessera_weights::scheme::Scheme;
 
@@ -136,6 +135,14 @@ fn scheme_of(settings: &Settings) -> anyhow::Result<&'static Scheme> {
     }
 }
 
+/// Whether a checkpoint's config and tokenizer can be converted; the weights are not looked at.
+pub fn check(checkpoint: &Checkpoint) -> anyhow::Result<()> {
+    let (model_type, _) = params_of(&checkpoint.config)?;
+    settings::refuse_config(checkpoint, &model_type)?;
+    chat::tokenizer(checkpoint)?;
+    Ok(())
+}
+
 /// The manifest that [`to_mlc`] would write, without digests.
 pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
     let cap = settings.shard_size;
@@ -150,9 +157,9 @@ pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
             return Ok(Plan::new(source.as_ref(), &params, scheme, &options)?.manifest(None, Flavour::Plain));
         }
         Model::Mlc(mlc) => {
-            let found = FolderModel::of_folder(&mlc.folder, mlc.chat.as_ref())?;
+            let found = mlc.model()?;
             let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
-            (MlcSource::new(&mlc.folder, &found)?, found.params, scheme, SourceNames::Mlc)
+            (MlcSource::new(&mlc.folder, found)?, found.params.clone(), scheme, SourceNames::Mlc)
         }
     };
     let options = ConvertOptions { shard_cap: cap, names, ..ConvertOptions::default() };
@@ -192,6 +199,7 @@ fn from_checkpoint(
     settings::check(checkpoint, &model_type, &mut summary, out)?;
     let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
     settings::read_back(checkpoint, &model_type, &chat)?;
+    settings::dropped(checkpoint, &model_type, &chat, &mut summary, out)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
     run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
@@ -199,7 +207,7 @@ fn from_checkpoint(
 }
 
 fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> anyhow::Result<Summary> {
-    let found = FolderModel::of_folder(&mlc.folder, mlc.chat.as_ref())?;
+    let found = mlc.model()?;
     let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
     let mut summary = Summary {
         source_kind: "MLC".to_owned(),
@@ -207,11 +215,11 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
         quantization: scheme.name.to_owned(),
         ..Summary::default()
     };
-    for guess in &found.guesses {
-        summary.note(out, guess.clone());
+    for note in &mlc.description.notes {
+        summary.note(out, note.clone());
     }
     let same = scheme.name == found.scheme.name;
-    let mut files = mlc.files.clone();
+    let mut files = mlc.files()?;
     match chat::changed(mlc, scheme, settings)? {
         Some(text) => files.push(("mlc-chat-config.json".to_owned(), text)),
         None => summary.note(out, "no mlc-chat-config.json in the source, so none is written"),
@@ -243,7 +251,7 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
         );
         summary.note(out, text);
     }
-    let source = MlcSource::new(&mlc.folder, &found)?;
+    let source = MlcSource::new(&mlc.folder, found)?;
     run(&source, &found.params, scheme, settings, SourceNames::Mlc, dst, &files, &mut summary, out)?;
     Ok(summary)
 }

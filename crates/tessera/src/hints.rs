@@ -4,7 +4,6 @@ use tessera_compute::backend::LoadError;
 use tessera_engine::decoder::DecoderError;
 use tessera_engine::generate::GenerateError;
 use tessera_engine::model::{ModelError, StepError};
-use tessera_engine::open::OpenError;
 use tessera_engine::text::TextError;
 use tessera_engine::tokenizer::TokenizerError;
 use tessera_hub::HubError;
@@ -12,8 +11,8 @@ use tessera_weights::arch::ArchError;
 use tessera_weights::bytes::Changed;
 use tessera_weights::chat_config::ChatConfigError;
 use tessera_weights::config::ConfigError;
-use tessera_weights::convert::FolderModelError;
 use tessera_weights::folder::FolderError;
+use tessera_weights::model::FolderModelError;
 
 const REFETCH: &str =
     "fetch this file again; `tessera verify` lists everything that is wrong with the folder";
@@ -36,13 +35,12 @@ pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             error.downcast_ref::<StepError>().filter(|e| matches!(e, StepError::Changed(_))).map(|_| CHANGED)
         })
         .or_else(|| error.downcast_ref().and_then(of_folder))
-        .or_else(|| error.downcast_ref().and_then(of_open))
+        .or_else(|| error.downcast_ref().and_then(of_folder_model))
         .or_else(|| error.downcast_ref().and_then(of_model))
         .or_else(|| error.downcast_ref().and_then(of_text))
         .or_else(|| error.downcast_ref().and_then(of_tokenizer))
         .or_else(|| error.downcast_ref().and_then(of_generate))
-        .or_else(|| error.downcast_ref().and_then(of_chat_config))
-        .or_else(|| error.downcast_ref().and_then(of_folder_model));
+        .or_else(|| error.downcast_ref().and_then(of_chat_config));
     hint.map(str::to_owned)
 }
 
@@ -69,16 +67,16 @@ fn of_folder(error: &FolderError) -> Option<&'static str> {
     })
 }
 
-fn of_open(error: &OpenError) -> Option<&'static str> {
+fn of_folder_model(error: &FolderModelError) -> Option<&'static str> {
     match error {
-        OpenError::Folder(e) => of_folder(e),
-        OpenError::ChatConfig { source, .. } => of_chat_config(source),
-        OpenError::Config { source: ConfigError::Arch(ArchError::Unknown { .. }), .. } => Some(
+        FolderModelError::Folder(e) => of_folder(e),
+        FolderModelError::ChatConfig { source, .. } => of_chat_config(source),
+        FolderModelError::Config { source: ConfigError::Arch(ArchError::Unknown { .. }), .. } => Some(
             "correct model_type in the config if it is misspelt; this version knows no other architectures",
         ),
-        OpenError::Config { .. } => Some("correct the config, or fetch it again"),
-        OpenError::File { .. } => Some("fetch this file again"),
-        OpenError::Scheme { .. } | OpenError::OtherScheme { .. } => {
+        FolderModelError::Config { .. } => Some("correct the config, or fetch it again"),
+        FolderModelError::File { .. } => Some("fetch this file again"),
+        FolderModelError::Scheme { .. } | FolderModelError::OtherScheme { .. } => {
             Some("correct quantization in mlc-chat-config.json, or convert the original checkpoint again")
         }
     }
@@ -142,17 +140,6 @@ fn of_generate(error: &GenerateError) -> Option<&'static str> {
         GenerateError::PromptTooLong { .. } | GenerateError::Step(StepError::Context { .. }) => CONTEXT,
         GenerateError::Step(StepError::Changed(_)) => CHANGED,
         GenerateError::Broken { .. } => "`tessera verify` tells whether the weights are damaged",
-        _ => return None,
-    })
-}
-
-fn of_folder_model(error: &FolderModelError) -> Option<&'static str> {
-    Some(match error {
-        FolderModelError::OtherScheme { .. } => {
-            "correct quantization in mlc-chat-config.json, or fetch the right shards"
-        }
-        FolderModelError::Scheme(_) => "correct quantization in mlc-chat-config.json",
-        FolderModelError::Arch(_) => "correct model_config in mlc-chat-config.json",
         _ => return None,
     })
 }

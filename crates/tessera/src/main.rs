@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod conversion;
+mod faults;
 mod hints;
 mod interrupt;
 mod ledger;

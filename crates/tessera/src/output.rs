@@ -153,7 +153,8 @@ fn chain_text(error: &anyhow::Error) -> String {
     text
 }
 
-fn hint_of(error: &anyhow::Error) -> Option<String> {
+/// What to do about an error.
+pub fn hint_of(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(hinted) = cause.downcast_ref::<Hinted>() {
             return Some(hinted.hint.clone());

@@ -47,22 +47,51 @@ fn folder(change: Change) -> Home {
 }
 
 const RUN: [&str; 7] = ["run", "m", "--raw", "Hi", "--max-tokens", "1", "--quiet"];
+const VERIFY: [&str; 2] = ["verify", "m"];
+const INSPECT: [&str; 2] = ["inspect", "m"];
+const CONVERT: [&str; 3] = ["convert", "m", "out"];
+
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+fn inner(folder: &Path, key: &str, value: Value) {
+    config(folder, |c| c["model_config"][key] = value);
+}
+
+/// For each command whether it says that something is wrong: status 1, 0 else. Any other status is a mistake.
+fn answers(home: &Home, what: &str) -> [bool; 4] {
+    [&RUN[..], &VERIFY, &INSPECT, &CONVERT].map(|args| {
+        let run = home.tessera(args);
+        let (all, command) = (format!("{}{}", run.stdout, run.stderr), args[0]);
+        let code = run.code.filter(|code| [0, 1].contains(code));
+        let code = code.unwrap_or_else(|| panic!("{command}, {what}: {:?} {all}", run.code));
+        let told = match command {
+            "inspect" => all.contains("\nwrong ") || all.contains("error: "),
+            "verify" => all.contains("defect(s)") || all.contains("error: "),
+            _ => all.contains("error: "),
+        };
+        assert_eq!(code == 1, told, "{command}, {what}: {all}");
+        assert!(
+            code == 0 || command != "convert" || !home.path("out").exists(),
+            "{what}: something was written"
+        );
+        code == 1
+    })
+}
 
 #[test]
 fn a_good_folder_is_good_to_all() {
-    let home = folder(|_| {});
-    home.tessera(&["verify", "m"]).ok();
-    home.tessera(&["inspect", "m"]).ok();
-    home.tessera(&["convert", "m", "out"]).ok();
-    home.tessera(&RUN).ok();
+    assert_eq!(answers(&folder(|_| {}), "good"), [false; 4]);
 }
 
-/// Whatever `run` refuses, `verify` reports. Before: exit 0 of `verify`, or a `run` that never ended.
+/// Whatever `run` refuses, `verify` and `inspect` report, and `convert` does not copy. Before: exit 0 of one or the
+/// other, or a command that never ended.
 #[test]
-fn what_run_refuses_verify_reports() {
+fn what_run_refuses_all_refuse() {
     let broken: &[(&str, Change)] = &[
-        ("tokenizer.json cut", |f| std::fs::write(f.join("tokenizer.json"), b"{\"version\": ").unwrap()),
-        ("tokenizer.json empty object", |f| std::fs::write(f.join("tokenizer.json"), b"{}").unwrap()),
+        ("tokenizer.json cut", |f| write(f, "tokenizer.json", "{\"version\": ")),
+        ("tokenizer.json empty object", |f| write(f, "tokenizer.json", "{}")),
         ("tokenizer.json a pipe", |f| pipe(f, "tokenizer.json")),
         ("tokenizer.json a device", |f| device(f, "tokenizer.json")),
         ("tokenizer_config.json a pipe", |f| pipe(f, "tokenizer_config.json")),
@@ -70,51 +99,139 @@ fn what_run_refuses_verify_reports() {
         ("generation_config.json a pipe", |f| pipe(f, "generation_config.json")),
         ("config a pipe", |f| pipe(f, CONFIG)),
         ("config a device", |f| device(f, CONFIG)),
-        ("rope base 0", |f| config(f, |c| c["model_config"]["position_embedding_base"] = json!(0))),
-        ("eps -1", |f| config(f, |c| c["model_config"]["rms_norm_eps"] = json!(-1))),
+        ("config cut", |f| write(f, CONFIG, "{")),
+        ("config.json a pipe", |f| pipe(f, "config.json")),
+        ("config.json a device", |f| device(f, "config.json")),
+        ("config.json cut", |f| write(f, "config.json", "{\"model_type\": ")),
+        ("no model_type", |f| config(f, |c| c["model_type"] = Value::Null)),
+        ("unknown architecture", |f| config(f, |c| c["model_type"] = json!("lama"))),
+        ("a known one of other tensors", |f| config(f, |c| c["model_type"] = json!("internlm"))),
+        ("rope base 0", |f| inner(f, "position_embedding_base", json!(0))),
+        ("rope base a word", |f| inner(f, "position_embedding_base", json!("float32"))),
+        ("rope scaling a word", |f| inner(f, "rope_scaling", json!({"rope_type": "aaaa"}))),
+        ("eps -1", |f| inner(f, "rms_norm_eps", json!(-1))),
         ("context 2^60", |f| config(f, |c| c["context_window_size"] = json!(1u64 << 60))),
+        ("context 0", |f| config(f, |c| c["context_window_size"] = json!(0))),
         ("vocabulary -1", |f| config(f, |c| c["vocab_size"] = json!(-1))),
-        ("inner vocabulary -1", |f| config(f, |c| c["model_config"]["vocab_size"] = json!(-1))),
+        ("inner vocabulary -1", |f| inner(f, "vocab_size", json!(-1))),
+        ("one more layer", |f| inner(f, "num_hidden_layers", json!(3))),
+        ("one layer less", |f| inner(f, "num_hidden_layers", json!(1))),
+        ("another hidden size", |f| inner(f, "hidden_size", json!(128))),
         ("temperature -3", |f| config(f, |c| c["temperature"] = json!(-3))),
         ("top_p 7", |f| config(f, |c| c["top_p"] = json!(7))),
-        ("gelu", |f| config(f, |c| c["model_config"]["hidden_act"] = json!("gelu"))),
+        ("gelu", |f| inner(f, "hidden_act", json!("gelu"))),
+        ("experts", |f| inner(f, "num_experts", json!(4))),
+        ("unknown quantisation", |f| config(f, |c| c["quantization"] = json!("q5"))),
         ("another quantisation", |f| config(f, |c| c["quantization"] = json!("q4f16_1"))),
         ("another layout", |f| config(f, |c| c["quantization"] = json!("q4f16_0"))),
+        ("manifest cut", |f| write(f, "tensor-cache.json", "{\"metadata\": {")),
+        ("manifest a pipe", |f| {
+            pipe(f, "tensor-cache.json");
+            std::fs::remove_file(f.join("tensor-cache-b16.json")).unwrap();
+        }),
+        ("shard missing", |f| std::fs::remove_file(f.join("params_shard_0.bin")).unwrap()),
+        ("shard a pipe", |f| pipe(f, "params_shard_0.bin")),
+        ("shard cut", |f| write(f, "params_shard_0.bin", "x")),
     ];
     for (what, change) in broken {
-        let home = folder(*change);
-        let run = home.tessera(&RUN);
-        assert_eq!(run.code, Some(1), "run, {what}: {}{}", run.stdout, run.stderr);
-        assert!(run.stderr.contains("error: "), "run, {what}: {}", run.stderr);
-        let verify = home.tessera(&["verify", "m"]);
-        assert_eq!(verify.code, Some(1), "verify, {what}: {}{}", verify.stdout, verify.stderr);
+        assert_eq!(answers(&folder(*change), what), [true; 4], "{what}: run, verify, inspect, convert");
     }
+}
+
+/// Where one command differs from another, and why.
+#[test]
+fn where_commands_differ() {
+    type Odd = (&'static str, Change, [bool; 4]);
+    // For each: what run, verify, inspect and convert find wrong.
+    let odd: &[Odd] = &[
+        // Not needed to verify and to convert: told in a note.
+        (
+            "no tokenizer",
+            |f| {
+                std::fs::remove_file(f.join("tokenizer.json")).unwrap();
+                config(f, |c| c["tokenizer_files"] = json!([]));
+            },
+            [true, false, false, false],
+        ),
+        // Listed files and templates that `run --raw` gets on without: others need them.
+        (
+            "a listed file is missing",
+            |f| config(f, |c| c["tokenizer_files"] = json!(["tokenizer.json", "merges.txt"])),
+            [false, true, true, false],
+        ),
+        (
+            "unknown template",
+            |f| config(f, |c| c["conv_template"] = json!("nope")),
+            [false, true, true, false],
+        ),
+        // `run` and `convert` read the other manifest.
+        (
+            "second manifest cut",
+            |f| write(f, "tensor-cache-b16.json", "{\"metadata\": {"),
+            [false, true, true, false],
+        ),
+        // Only these two read every byte.
+        (
+            "a flipped bit",
+            |f| {
+                let path = f.join("params_shard_0.bin");
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[0] ^= 1;
+                std::fs::write(path, bytes).unwrap();
+            },
+            [false, true, false, true],
+        ),
+    ];
+    for (what, change, expected) in odd {
+        assert_eq!(answers(&folder(*change), what), *expected, "{what}: run, verify, inspect, convert");
+    }
+}
+
+/// A family that is only converted is no fault of the folder.
+#[test]
+fn a_family_that_does_not_run() {
+    let home = folder(|_| {});
+    std::fs::remove_dir_all(home.path("m")).unwrap();
+    home.checkpoint("gpt2-f32", true);
+    home.tessera(&["convert", "hf", "m", "--quant", "q0f32", "--conv-template", "LM"]).ok();
+    assert_eq!(answers(&home, "family"), [true, false, false, false], "run, verify, inspect, convert");
 }
 
 /// The quantisation is what the tensors are, to every command.
 #[test]
 fn a_folder_that_says_another_quantisation_is_refused_by_all() {
     let home = folder(|f| config(f, |c| c["quantization"] = json!("q4f16_1")));
-    for args in
-        [&RUN[..], &["verify", "m"], &["convert", "m", "out", "--quant", "q4f16_1"], &["convert", "m", "o2"]]
-    {
+    let as_said = ["convert", "m", "o2", "--quant", "q4f16_1"];
+    for args in [&RUN[..], &VERIFY, &INSPECT, &CONVERT, &as_said] {
         home.tessera(args).fails(&["q4f16_1", "q4f32_1"]);
     }
 }
 
+/// What can be shown is shown, and then what is wrong.
 #[test]
-fn the_manifest_of_the_other_storage_is_looked_at() {
-    let home = folder(|f| std::fs::write(f.join("tensor-cache-b16.json"), b"{\"metadata\": {").unwrap());
-    home.tessera(&["verify", "m"]).fails(&["tensor-cache-b16.json"]);
+fn inspect_shows_a_broken_folder() {
+    let home = folder(|f| inner(f, "vocab_size", json!(-1)));
+    let text =
+        home.tessera(&INSPECT).fails(&["quantization", "q4f32_1", "tensors", "vocab_size is -1", "hint: "]);
+    assert!(text.stdout.find("bytes on disk") < text.stdout.find("wrong "), "{}", text.stdout);
+    let json = home.tessera(&["inspect", "m", "--json"]).fails(&[]).json();
+    assert_eq!((&json["architecture"], &json["defects"][0]["file"]), (&json!("llama"), &json!(CONFIG)));
+    // A checkpoint is judged as `convert` would.
+    home.checkpoint("llama-tied-bf16", true);
+    home.tessera(&["inspect", "hf"]).ok();
+    let path = home.path("hf/config.json");
+    let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    value["hidden_act"] = json!("gelu");
+    std::fs::write(path, value.to_string()).unwrap();
+    home.tessera(&["inspect", "hf"]).fails(&["hidden_act", "Hugging Face folder"]);
+    home.tessera(&["convert", "hf", "o3", "--quant", "q4f32_1"]).fails(&["hidden_act"]);
 }
 
 #[test]
-fn a_folder_with_that_manifest_alone_is_one_to_all() {
+fn a_folder_with_a_b16_manifest_alone_is_one_to_all() {
     let home = folder(|f| std::fs::remove_file(f.join("tensor-cache.json")).unwrap());
     assert!(home.path("m/tensor-cache-b16.json").is_file());
-    for args in [&RUN[..], &["verify", "m"], &["inspect", "m"], &["convert", "m", "out"]] {
-        home.tessera(args).ok();
-    }
+    assert_eq!(answers(&home, "b16"), [false; 4]);
 }
 
 /// Settings that mean nothing are told, and nothing else changes.

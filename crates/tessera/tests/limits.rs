@@ -197,3 +197,60 @@ fn a_command_without_threads_says_so_or_does_with_one() {
     let verify = with_address_space(&home, 400_000, "verify m --threads 1000").ok();
     assert!(verify.stderr.contains("everything runs on one thread"), "{}", verify.stderr);
 }
+
+/// A command in 400 MB of address space, a fifth of which the program takes by itself.
+fn in_little_memory(home: &common::Home, args: &str) -> common::Run {
+    let shell = format!("ulimit -v 400000 && exec \"$0\" {args}");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &shell, env!("CARGO_BIN_EXE_tessera")]).current_dir(home.0.path());
+    command
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("RAYON_NUM_THREADS", "1")
+        .env("TESSERA_HOME", home.path("store"));
+    let output = command.output().unwrap();
+    common::Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Before: a value of two bytes took 32 and more, a manifest of 62 MB a gigabyte.
+#[test]
+fn a_file_of_zeros_takes_no_more_memory_than_its_length() {
+    let home = common::Home::new();
+    let fresh = |folder: &str, from: &str| {
+        let _ = std::fs::remove_dir_all(home.path(folder));
+        common::copy(&common::golden(from), &home.path(folder));
+    };
+    let zeros = |mib: usize| "0,".repeat(mib << 19);
+    let list = |head: &str, mib: usize| format!("{head}{}0]}}", zeros(mib));
+    let pairs =
+        |head: &str, mib: usize| format!("{head}{}\"a\":\"\"}}}}", "\"a\":\"\",".repeat((mib << 20) / 7));
+    let put = |name: &str, text: &str| std::fs::write(home.path(name), text).unwrap();
+    let fails = |args: &str, file: &str| {
+        in_little_memory(&home, args).fails(&[file, "values", "at most 2097152"]);
+    };
+    fresh("m", "llama-tied-bf16/q4f32_1");
+    assert_eq!(in_little_memory(&home, "verify m --threads 1").code, Some(0), "the good folder fits");
+    for text in [list("{\"records\":[", 62), list("{\"other\":[", 62), pairs("{\"metadata\":{", 62)] {
+        put("m/tensor-cache.json", &text);
+        fails("verify m --threads 1", "tensor-cache.json");
+    }
+    for file in ["mlc-chat-config.json", "config.json"] {
+        fresh("m", "llama-tied-bf16/q4f32_1");
+        put(&format!("m/{file}"), &list("{\"model_config\":[", 15));
+        fails("verify m --threads 1", file);
+    }
+    fresh("hf", "llama-tied-bf16/hf");
+    put("hf/model.safetensors.index.json", &pairs("{\"weight_map\":{", 60));
+    fails("inspect hf", "model.safetensors.index.json");
+    // A header of that length before no data.
+    fresh("hf", "llama-tied-bf16/hf");
+    let _ = std::fs::remove_file(home.path("hf/model.safetensors.index.json"));
+    let header = pairs("{\"__metadata__\":{", 60);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    std::fs::write(home.path("hf/model.safetensors"), bytes).unwrap();
+    fails("inspect hf", "model.safetensors");
+}

@@ -173,3 +173,119 @@ fn defaults_outside_their_range_are_an_error_of_the_folder() {
         home.tessera(&["run", "m", "Hi", "--max-tokens", "1"]).fails(&["mlc-chat-config.json", field]);
     }
 }
+
+/// Before: read by nobody and told to nobody.
+#[test]
+fn the_length_of_an_answer_is_told_as_other_settings_are() {
+    let home = checkpoint();
+    edit(&home, "hf/generation_config.json", |c| {
+        c["max_length"] = json!(77);
+        c["max_new_tokens"] = json!(7);
+    });
+    let run = home.tessera(&CONVERT).ok();
+    assert!(run.stderr.contains("generation_config.json: max_length, max_new_tokens"), "{}", run.stderr);
+    // Where older configs have them.
+    let home = checkpoint();
+    let _ = std::fs::remove_file(home.path("hf/generation_config.json"));
+    edit(&home, "hf/config.json", |c| {
+        c["top_k"] = json!(7);
+        c["num_beams"] = json!(4);
+        c["max_length"] = json!(20);
+        c["do_sample"] = json!(false);
+    });
+    let run = home.tessera(&CONVERT).ok();
+    assert!(run.stderr.contains("config.json: top_k, num_beams, do_sample left out"), "{}", run.stderr);
+}
+
+/// A family that does not run yet has settings that MLC's config has no place for.
+#[test]
+fn a_setting_without_a_place_is_told_or_refused() {
+    for (model, field, value) in [
+        ("gemma-bf16", "rope_scaling", json!({"rope_type": "linear", "factor": 2.0})),
+        ("qwen2-tied-bf16", "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})),
+        ("gptneox-f16", "rope_scaling", json!({"type": "linear", "factor": 2.0})),
+        ("internlm2-bf16", "rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
+        ("phi3-bf16", "sliding_window", json!(5)),
+    ] {
+        let home = Home::new();
+        home.checkpoint(model, true);
+        edit(&home, "hf/config.json", |c| c[field] = value.clone());
+        let run = home.tessera(&CONVERT);
+        assert!(run.stderr.contains(field) || run.stderr.contains("window"), "{model}: {}", run.stderr);
+    }
+}
+
+/// Before: dropped, for the config says that it is the embedding.
+#[test]
+fn a_head_that_is_not_the_embedding_is_refused() {
+    let home = checkpoint();
+    let path = home.path("hf/model.safetensors");
+    let (names, mut bytes) = with_extra_tensors(&std::fs::read(&path).unwrap());
+    // The head's last value lies before the buffer's 32 bytes.
+    let last = bytes.len() - 33;
+    bytes[last] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let _ = std::fs::remove_file(home.path("hf/model.safetensors.index.json"));
+    home.tessera(&CONVERT).fails(&["1 of the", names[0], "model.embed_tokens.weight", "tie_word_embeddings"]);
+    assert!(!home.path("out").exists());
+}
+
+/// A GGUF file with more keys.
+fn gguf_with(keys: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
+    let file = std::fs::read(common::data().join("gguf/tiny.gguf")).unwrap();
+    let key = |name: &str, kind: u32, value: &[u8]| {
+        let mut out = (name.len() as u64).to_le_bytes().to_vec();
+        out.extend(name.bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend(value);
+        out
+    };
+    let mut added: Vec<u8> = keys.iter().flat_map(|(name, kind, value)| key(name, *kind, value)).collect();
+    // Tensors keep their places where the header grows by whole steps of 32.
+    let empty = key("general.description", 8, &0u64.to_le_bytes()).len();
+    let fill = (32 - (added.len() + empty) % 32) % 32;
+    let mut text = (fill as u64).to_le_bytes().to_vec();
+    text.resize(8 + fill, b'x');
+    added.extend(key("general.description", 8, &text));
+    let count = u64::from_le_bytes(file[16..24].try_into().unwrap()) + keys.len() as u64 + 1;
+    let mut out = file[..16].to_vec();
+    out.extend(count.to_le_bytes());
+    out.extend(added);
+    out.extend(&file[24..]);
+    out
+}
+
+#[test]
+fn sampling_and_unknown_keys_of_a_gguf_file_are_kept_or_told() {
+    let home = Home::new();
+    let float = |x: f32| x.to_le_bytes().to_vec();
+    let file = gguf_with(&[
+        ("general.sampling.temp", 6, float(0.6)),
+        ("general.sampling.top_p", 6, float(0.9)),
+        ("general.sampling.penalty_repeat", 6, float(1.1)),
+        ("general.sampling.top_k", 5, 20u32.to_le_bytes().to_vec()),
+        ("tokenizer.ggml.wibble", 4, 1u32.to_le_bytes().to_vec()),
+    ]);
+    std::fs::write(home.path("m.gguf"), file).unwrap();
+    let run = home.tessera(&["convert", "m.gguf", "out", "--quant", "q4f32_1"]).ok();
+    assert!(run.stderr.contains("general.sampling: top_k left out"), "{}", run.stderr);
+    assert!(run.stderr.contains("tokenizer.ggml.wibble"), "{}", run.stderr);
+    let chat: Value =
+        serde_json::from_slice(&std::fs::read(home.path("out/mlc-chat-config.json")).unwrap()).unwrap();
+    let settings = ["temperature", "top_p", "repetition_penalty"].map(|key| chat[key].as_f64().unwrap());
+    assert_eq!(settings, [0.6, 0.9, 1.1]);
+}
+
+#[test]
+fn what_a_killed_logits_left_is_taken_over() {
+    let home = Home::new();
+    copy(&golden("llama-tied-bf16/q4f32_1"), &home.path("m"));
+    std::fs::write(home.path("l.tmp"), vec![b'x'; 1 << 20]).unwrap();
+    home.tessera(&["logits", "m", "--tokens", "1,2", "--out", "l"]).ok();
+    assert!(!home.path("l.tmp").exists());
+    assert!(std::fs::metadata(home.path("l")).unwrap().len() < 1 << 20);
+    // A failure leaves nothing.
+    std::fs::create_dir(home.path("d")).unwrap();
+    home.tessera(&["logits", "m", "--tokens", "1,2", "--out", "d"]).fails(&["cannot write"]);
+    assert!(!home.path("d.tmp").exists());
+}

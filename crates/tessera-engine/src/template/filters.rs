@@ -237,6 +237,7 @@ fn truncate(state: &State, value: Value, given: Given) -> Result<String, Error> 
 
 fn word_count(state: &State, value: Value) -> Result<usize, Error> {
     let text = text(state, &value)?;
+    pay(state, text.len().saturating_mul(4))?;
     Ok(text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count())
 }
 
@@ -297,7 +298,7 @@ fn namespace(state: &State, given: Given) -> Result<Value, Error> {
             if name.starts_with('_') {
                 return Err(fail(format!("namespace: {name:?} begins with an underscore")));
             }
-            all.push((name.to_owned(), argument.get_item(&key)?));
+            all.push((name.to_owned(), super::guard::kept(state, argument.get_item(&key)?)?));
         }
     }
     let named = Value::from(all.into_iter().collect::<Kwargs>());
@@ -322,10 +323,11 @@ impl Object for Joiner {
     }
 }
 
-fn joiner(given: Given) -> Result<Value, Error> {
+fn joiner(state: &State, given: Given) -> Result<Value, Error> {
     let given = given.into_values();
     let a = Arguments::bind(&given, ["sep"])?;
     let separator = a.get(0).cloned().unwrap_or_else(|| Value::from(", "));
+    let separator = super::guard::kept(state, separator)?;
     Ok(Value::from_object(Joiner { separator, used: AtomicUsize::new(0) }))
 }
 
@@ -372,9 +374,10 @@ impl Object for Cycler {
     }
 }
 
-fn cycler(items: Rest<Value>) -> Result<Value, Error> {
+fn cycler(state: &State, items: Rest<Value>) -> Result<Value, Error> {
     if items.is_empty() {
         return Err(fail("cycler: at least one item is needed"));
     }
-    Ok(Value::from_object(Cycler { items: items.0, at: AtomicUsize::new(0) }))
+    let items = items.0.into_iter().map(|item| super::guard::kept(state, item)).collect::<Result<_, _>>()?;
+    Ok(Value::from_object(Cycler { items, at: AtomicUsize::new(0) }))
 }

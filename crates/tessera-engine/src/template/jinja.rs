@@ -1,7 +1,7 @@
 //! Hugging Face's `chat_template`: Jinja, as `transformers` runs it.
 
-use super::arguments::{Arguments, fail, text};
-use super::source::prepare;
+use super::arguments::{Arguments, fail, pay, text};
+use super::source::{TICK, prepare};
 use super::strftime::strftime;
 use super::{Message, RenderOptions, TemplateError};
 use minijinja::syntax::SyntaxConfig;
@@ -12,10 +12,15 @@ use tessera_weights::chat_config::python_json::float;
 
 /// Longest template that is taken; the longest known ones are about 30 kB.
 const MAX_TEMPLATE: usize = 1 << 20;
-/// Work that a template may do in any case, and for each byte of its input. A unit is an instruction
-/// or 64 bytes, so a template can neither run nor grow without end.
-const FUEL: u64 = 2_000_000;
+/// Work that a template may do in any case, and for each message and byte of its input. A unit is an
+/// instruction or 64 bytes, so a template can neither run nor grow without end.
+const FUEL: u64 = 500_000;
+const FUEL_PER_MESSAGE: u64 = 1_000;
 const FUEL_PER_BYTE: u64 = 4;
+/// Some instructions take longer than they are paid for: texts are compared, and characters counted, at no
+/// charge. Where there is a clock, no prompt takes longer than this.
+#[cfg(feature = "threads")]
+const MAX_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 /// Depth of macros and loops.
 const MAX_DEPTH: usize = 100;
 const NAME: &str = "chat_template";
@@ -68,7 +73,7 @@ impl JinjaTemplate {
     ) -> Result<Option<JinjaTemplate>, TemplateError> {
         let json = |file: &'static str| -> Result<Json, TemplateError> {
             let Some(bytes) = lookup(file) else { return Ok(Json::Null) };
-            serde_json::from_slice(&bytes)
+            tessera_weights::json::parse(&bytes)
                 .map_err(|e| TemplateError::File { file, what: format!("invalid JSON: {e}") })
         };
         let config = json("tokenizer_config.json")?;
@@ -138,12 +143,27 @@ impl JinjaTemplate {
             (Some(with_tools), Some(_)) => with_tools.clone(),
             _ => self.environment.clone(),
         };
-        environment.set_fuel(Some(FUEL.saturating_add(FUEL_PER_BYTE.saturating_mul(size as u64))));
-        let now = options.now;
-        environment.add_function("strftime_now", move |format: String| -> Result<String, Error> {
-            let now = now.ok_or_else(|| fail("the template asks for the date and none was given"))?;
-            strftime(now, &format).map_err(|f| fail(format!("strftime_now: the format {f} is not known")))
+        let paid = FUEL_PER_BYTE.saturating_mul(size as u64);
+        let paid = paid.saturating_add(FUEL_PER_MESSAGE.saturating_mul(messages.len() as u64));
+        environment.set_fuel(Some(FUEL.saturating_add(paid)));
+        #[cfg(feature = "threads")]
+        let end = std::time::Instant::now() + MAX_TIME;
+        environment.add_function(TICK, move || -> Result<(), Error> {
+            #[cfg(feature = "threads")]
+            if std::time::Instant::now() > end {
+                return Err(fail(format!("the prompt takes longer than {} seconds", MAX_TIME.as_secs())));
+            }
+            Ok(())
         });
+        let now = options.now;
+        environment.add_function(
+            "strftime_now",
+            move |state: &State, format: String| -> Result<String, Error> {
+                pay(state, format.len().saturating_mul(16))?;
+                let now = now.ok_or_else(|| fail("the template asks for the date and none was given"))?;
+                strftime(now, &format).map_err(|f| fail(format!("strftime_now: the format {f} is not known")))
+            },
+        );
         let template = environment.get_template(NAME).map_err(|e| wrong(describe(&e)))?;
         template.render(Value::from(Serde(Json::Object(context)))).map_err(|e| {
             match e.detail().and_then(|detail| detail.strip_prefix(RAISED)) {
@@ -179,6 +199,9 @@ fn environment(file: &'static str, source: &str) -> Result<Environment<'static>,
         _ => minijinja::escape_formatter(out, state, value),
     });
     super::filters::add(&mut environment);
+    super::guard::add(&mut environment);
+    // Not Jinja's, and it shows what contains itself.
+    environment.remove_global("debug");
     environment.add_function(
         "raise_exception",
         |state: &State, given: Rest<ValueOrKwargs>| -> Result<Value, Error> {
@@ -187,7 +210,7 @@ fn environment(file: &'static str, source: &str) -> Result<Environment<'static>,
             Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{}", text(state, a.required(0)?)?)))
         },
     );
-    environment.add_template_owned(NAME, prepare(source)).map_err(|e| wrong(describe(&e)))?;
+    environment.add_template_owned(NAME, prepare(source).map_err(wrong)?).map_err(|e| wrong(describe(&e)))?;
     Ok(environment)
 }
 

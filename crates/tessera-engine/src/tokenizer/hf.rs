@@ -7,6 +7,7 @@ use super::{Backend, Entry, Opened, TokenizerError, bound, contained};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::OnceLock;
+use tessera_weights::json::MAX_TOKENIZER_VALUES;
 use tokenizers::Tokenizer as Inner;
 
 pub(super) struct HfTokenizer {
@@ -67,12 +68,13 @@ impl Shape {
     }
 }
 
-pub(super) fn open(json: &[u8], file: &'static str) -> Result<Opened, TokenizerError> {
-    let shape: Shape = serde_json::from_slice(json)
+pub(super) fn open(text: &[u8], file: &'static str) -> Result<Opened, TokenizerError> {
+    let shape: Shape = tessera_weights::json::check(text, MAX_TOKENIZER_VALUES)
+        .and_then(|()| serde_json::from_slice(text))
         .map_err(|e| TokenizerError::invalid(file, format!("not a tokenizer: {e}")))?;
     let (spelling, strip_space_in_decode) = shape.spelling(file)?;
     let inner = contained(|| {
-        let mut inner = Inner::from_bytes(json)?;
+        let mut inner = Inner::from_bytes(text)?;
         // A saved limit would cut long prompts without a word.
         inner.with_truncation(None)?;
         inner.with_padding(None);
@@ -101,7 +103,7 @@ pub(super) fn open(json: &[u8], file: &'static str) -> Result<Opened, TokenizerE
         };
         (id, Entry { text: token.content, bytes, special: token.special })
     }));
-    let shrink = bound::of_json(json, &inner);
+    let shrink = bound::of_json(text, &inner);
     let backend = Backend::Hf(Box::new(HfTokenizer { file, inner, ordinary: OnceLock::new() }));
     Ok(Opened { backend, entries, strip_space_in_decode, shrink, bos: None, eos: None, notes })
 }
@@ -114,7 +116,7 @@ pub(super) fn open_vocab_and_merges(
     merges: &[u8],
     settings: &Settings,
 ) -> Result<Opened, TokenizerError> {
-    let vocab: Value = serde_json::from_slice(vocab)
+    let vocab: Value = tessera_weights::json::parse(vocab)
         .map_err(|e| TokenizerError::invalid("vocab.json", format!("invalid JSON: {e}")))?;
     let merges = std::str::from_utf8(merges)
         .map_err(|e| TokenizerError::invalid("merges.txt", format!("not UTF-8: {e}")))?;

@@ -31,7 +31,7 @@ impl Settings {
     ) -> Result<Settings, TokenizerError> {
         let json = |file: &'static str| -> Result<Value, TokenizerError> {
             match read(file)? {
-                Some(bytes) => serde_json::from_slice(&bytes)
+                Some(bytes) => tessera_weights::json::parse(&bytes)
                     .map_err(|e| TokenizerError::invalid(file, format!("invalid JSON: {e}"))),
                 None => Ok(Value::Null),
             }

@@ -10,7 +10,9 @@ use md5::{Digest, Md5};
 use super::run::check_extra_names;
 use super::staging::{Staging, io};
 use super::{ConvertError, ConvertReport, ManifestName, OnProgress, Progress};
+use crate::files;
 use crate::folder::Folder;
+use crate::manifest::MAX_MANIFEST_LEN;
 use crate::manifest::Shard;
 
 /// Bytes copied between two calls of the progress function.
@@ -50,7 +52,7 @@ pub fn copy_folder(
     for (from, to) in [(old.b16_file(), name.b16_file()), (old.file(), name.file())] {
         let path = folder.path().join(from);
         if path.is_file() {
-            staging.write(to, &fs::read(&path).map_err(|e| io(&path, e))?)?;
+            staging.write(to, &files::need(&path, MAX_MANIFEST_LEN).map_err(|e| io(&path, e))?)?;
         }
     }
     let removed = staging.removed().to_vec();
@@ -74,7 +76,7 @@ fn copy_shard(
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).map_err(|e| io(parent, e))?;
     }
-    let mut reader = BufReader::new(File::open(&from).map_err(|e| io(&from, e))?);
+    let mut reader = BufReader::new(files::open(&from).map_err(|e| io(&from, e))?);
     let mut writer = BufWriter::new(File::create_new(&to).map_err(|e| io(&to, e))?);
     let (mut md5, mut len) = (Md5::new(), 0u64);
     let mut buffer = vec![0; STEP];

@@ -2,109 +2,16 @@
 
 use std::collections::HashSet;
 
-use crate::arch::{self, ArchError, Param, Sizes};
+use crate::arch::Param;
 use crate::bytes::Changed;
-use crate::chat_config::ChatConfig;
-use crate::config::{ConfigError, ModelConfig};
 use crate::dtype::DType;
 use crate::folder::{Folder, FolderError};
+use crate::model::FolderModel;
 use crate::quantize::decode;
-use crate::scheme::{Layout, Scheme, SchemeError};
+use crate::scheme::{Layout, Scheme};
 use crate::source::{SourceError, SourceTensor, TensorSource, Values};
 use crate::tensor::{Matrix, MatrixData, widen};
 use half::{bf16, f16};
-use serde_json::Value;
-
-/// What a folder's tensors are, by its config or, where there is none, by their shapes.
-#[derive(Clone, Debug)]
-pub struct FolderModel {
-    /// MLC's name of the architecture.
-    pub model_type: String,
-    /// The quantisation.
-    pub scheme: &'static Scheme,
-    /// The architecture's parameters.
-    pub params: Vec<Param>,
-    /// Their sizes.
-    pub sizes: Sizes,
-    /// What had to be guessed, one sentence each.
-    pub guesses: Vec<String>,
-}
-
-/// Why a folder's tensors cannot be told.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)]
-pub enum FolderModelError {
-    #[error("mlc-chat-config.json: {0}")]
-    Scheme(#[from] SchemeError),
-    #[error("mlc-chat-config.json: quantization is {stated}, but the tensors are those of {found}")]
-    OtherScheme { stated: &'static str, found: &'static str },
-    #[error("mlc-chat-config.json: {0}")]
-    Arch(#[from] ArchError),
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
-    Folder(#[from] FolderError),
-}
-
-impl FolderModel {
-    /// From `mlc-chat-config.json`, if there is one that has what is needed, and from `shape`, which gives
-    /// a tensor's shape by its name. `infer` is asked for the scheme when the config does not name it.
-    pub fn of(
-        chat: Option<&ChatConfig>,
-        shape: &dyn Fn(&str) -> Option<Vec<usize>>,
-        infer: impl FnOnce() -> Result<&'static Scheme, FolderError>,
-    ) -> Result<FolderModel, FolderModelError> {
-        let mut guesses = Vec::new();
-        let scheme = match chat.and_then(|c| c.quantization.as_deref()) {
-            Some(name) => {
-                let stated = Scheme::find(name)?;
-                // Where the tensors do not tell, each is still checked when it is read.
-                match infer() {
-                    Ok(found) if !stated.may_be(found) => {
-                        let (stated, found) = (stated.name, found.name);
-                        return Err(FolderModelError::OtherScheme { stated, found });
-                    }
-                    _ => stated,
-                }
-            }
-            None => {
-                let scheme = infer()?;
-                guesses.push(format!("The quantisation is assumed to be {}, from the tensors.", scheme.name));
-                scheme
-            }
-        };
-        let stated = chat.filter(|c| !c.model_config.is_empty()).and_then(|c| {
-            let inner = c.model_config.get("model_type").and_then(Value::as_str);
-            Some((c.model_type.as_deref().or(inner)?.to_owned(), c))
-        });
-        let (model_type, sizes) = match stated {
-            Some((model_type, chat)) => {
-                let mut sizes = Sizes::from_json(&model_type, &Value::Object(chat.model_config.clone()))?;
-                if matches!(model_type.as_str(), "llama" | "mistral") {
-                    // MLC's config does not mention biases.
-                    let has = |rest: &str| shape(&format!("model.layers.0.{rest}.bias")).is_some();
-                    sizes.qkv_bias = has("self_attn.qkv_proj");
-                    sizes.out_bias = has("self_attn.o_proj");
-                    sizes.mlp_bias = has("mlp.gate_up_proj");
-                }
-                (model_type, sizes)
-            }
-            None => {
-                let config = ModelConfig::from_shapes(shape)?;
-                guesses.extend(config.guesses.iter().cloned());
-                (config.model_type.clone(), Sizes::from(&config))
-            }
-        };
-        let params = arch::params(&model_type, &sizes)?;
-        Ok(FolderModel { model_type, scheme, params, sizes, guesses })
-    }
-
-    /// The same for an opened folder.
-    pub fn of_folder(folder: &Folder, chat: Option<&ChatConfig>) -> Result<FolderModel, FolderModelError> {
-        let shape = |name: &str| folder.tensor(name).map(|t| t.shape.clone());
-        FolderModel::of(chat, &shape, || crate::folder::infer_scheme(folder))
-    }
-}
 
 /// A folder's parameters as plain numbers, one at a time; for [`super::SourceNames::Mlc`].
 pub struct MlcSource {

@@ -19,7 +19,7 @@ mod write;
 #[cfg(feature = "fs")]
 pub use copy::copy_folder;
 pub use layout::{Record, Shard, pack};
-pub use mlc::{FolderModel, FolderModelError, MlcSource};
+pub use mlc::MlcSource;
 pub use plan::{Plan, plan_manifest};
 #[cfg(feature = "fs")]
 pub use run::convert;
@@ -145,6 +145,21 @@ pub enum ConvertError {
         tensor: String,
         /// The file, or files, that were searched.
         file: String,
+    },
+    /// A head that would be left out for the embedding, and is another.
+    #[error(
+        "{file}: {different} of the {values} values of lm_head.weight are not those of {embedding}, which the config \
+         ties it to (tie_word_embeddings)"
+    )]
+    OtherHead {
+        /// The head's file.
+        file: String,
+        /// The embedding.
+        embedding: String,
+        /// Values that differ.
+        different: usize,
+        /// Values in all.
+        values: usize,
     },
     /// A tensor's shape is not the architecture's.
     #[error("{file}: tensor {tensor} has shape {found:?}, expected {expected:?}")]

@@ -38,6 +38,7 @@ pub fn convert(
 ) -> Result<ConvertReport, ConvertError> {
     let plan = Plan::new(source, params, scheme, options)?;
     check_extra_names(extra_files)?;
+    check_tied_head(source, &plan)?;
     let staging = Staging::beside(dst)?;
     let mut shards = ShardFiles::new(&plan, staging.path());
     let total = plan.total_bytes();
@@ -80,6 +81,45 @@ pub fn convert(
     staging.publish(dst)?;
     let _ = tell(done, "");
     Ok(report)
+}
+
+/// The head that is left out because it is the embedding: that it is.
+fn check_tied_head(source: &dyn TensorSource, plan: &Plan) -> Result<(), ConvertError> {
+    const HEAD: &str = "lm_head.weight";
+    const EMBEDDINGS: [&str; 4] =
+        ["embed_tokens.weight", "wte.weight", "embed_in.weight", "tok_embeddings.weight"];
+    if !plan.unused.iter().any(|name| name == HEAD) {
+        return Ok(());
+    }
+    let tensors = source.tensors();
+    let find = |test: &dyn Fn(&str) -> bool| tensors.iter().position(|t| test(&t.name));
+    let head = find(&|name| name == HEAD);
+    let embedding = find(&|name| EMBEDDINGS.iter().any(|end| name.ends_with(end)));
+    let (Some(head), Some(embedding)) = (head, embedding) else { return Ok(()) };
+    let different = if tensors[head].shape == tensors[embedding].shape {
+        differing(&read(source, head)?, &read(source, embedding)?)
+    } else {
+        tensors[head].shape.iter().product()
+    };
+    if different == 0 {
+        return Ok(());
+    }
+    Err(ConvertError::OtherHead {
+        file: source.file(head).to_owned(),
+        embedding: tensors[embedding].name.clone(),
+        different,
+        values: tensors[head].shape.iter().product(),
+    })
+}
+
+/// How many values are not the same number.
+fn differing(a: &Values, b: &Values) -> usize {
+    let plain = |v: &Values, i: usize| match v {
+        Values::F32(v) => v[i],
+        Values::F16(v) => v[i].to_f32(),
+        Values::BF16(v) => v[i].to_f32(),
+    };
+    (0..a.len()).filter(|i| plain(a, *i).to_bits() != plain(b, *i).to_bits()).count()
 }
 
 /// A parameter's stored tensors.

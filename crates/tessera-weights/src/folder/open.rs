@@ -2,8 +2,8 @@
 
 use super::{Folder, FolderError};
 use crate::bytes::Bytes;
+use crate::files;
 use crate::manifest::{MANIFEST_NAMES, MAX_MANIFEST_LEN, Manifest, ManifestError, Shard};
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -56,18 +56,13 @@ fn locate_file(path: &Path, shown: String) -> Result<Located, FolderError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         return Ok(Located { folder: folder.to_owned(), manifest: name.to_owned(), twin: None });
     }
-    if path.is_file() && starts_with_gguf(path) {
+    if files::starts_with(path, b"GGUF") {
         return Err(FolderError::Gguf { path: shown });
     }
     if name.ends_with(".safetensors") || name == "config.json" || name.ends_with(".safetensors.index.json") {
         return Err(FolderError::HuggingFace { path: shown, found: name.to_owned() });
     }
     Err(FolderError::NotAManifest { path: shown })
-}
-
-fn starts_with_gguf(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && &magic == b"GGUF"
 }
 
 /// What a folder without a manifest is instead.
@@ -111,16 +106,13 @@ fn parse_file(folder: &Path, name: &str) -> Result<Manifest, FolderError> {
     let path = folder.join(name);
     let io = |source| FolderError::Io { file: path.display().to_string(), source };
     let refused = |source| FolderError::Manifest { file: name.to_owned(), source: Box::new(source) };
-    let meta = std::fs::metadata(&path).map_err(io)?;
-    if !meta.is_file() {
-        // Opening a pipe would wait for a writer.
-        return Err(io(std::io::Error::new(ErrorKind::InvalidInput, "not a regular file")));
-    }
-    if meta.len() > MAX_MANIFEST_LEN {
-        return Err(refused(ManifestError::TooLarge { len: meta.len(), limit: MAX_MANIFEST_LEN }));
+    let file = files::open(&path).map_err(io)?;
+    let len = file.metadata().map_err(io)?.len();
+    if len > MAX_MANIFEST_LEN {
+        return Err(refused(ManifestError::TooLarge { len, limit: MAX_MANIFEST_LEN }));
     }
     let mut bytes = Vec::new();
-    File::open(&path).and_then(|f| f.take(MAX_MANIFEST_LEN + 1).read_to_end(&mut bytes)).map_err(io)?;
+    file.take(MAX_MANIFEST_LEN + 1).read_to_end(&mut bytes).map_err(io)?;
     Manifest::parse(&bytes).map_err(refused)
 }
 
@@ -128,11 +120,9 @@ fn parse_file(folder: &Path, name: &str) -> Result<Manifest, FolderError> {
 pub(crate) fn map_shard(folder: &Path, shard: &Shard) -> Result<Option<Bytes>, FolderError> {
     let path = folder.join(&shard.path);
     let io = |source| FolderError::Io { file: shard.path.clone(), source };
-    match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_file() => {}
-        Ok(_) => return Err(io(std::io::Error::new(ErrorKind::InvalidInput, "not a regular file"))),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io(source)),
+    match files::open(&path) {
+        Ok(file) => Bytes::map(&file, &path).map(Some).map_err(io),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io(source)),
     }
-    File::open(&path).and_then(|file| Bytes::map(&file, &path)).map(Some).map_err(io)
 }

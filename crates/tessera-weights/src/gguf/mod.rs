@@ -11,6 +11,7 @@ mod header;
 mod llama;
 mod pretokenizer;
 mod rope;
+mod settings;
 mod spm;
 mod tokenizer;
 mod types;
@@ -22,6 +23,7 @@ pub use config::hf_config;
 pub use error::GgufError;
 pub use header::{Gguf, TensorInfo};
 pub use llama::GgufSource;
+pub use settings::{generation_config, unknown_keys};
 pub use tokenizer::tokenizer_files;
 pub use types::GgmlType;
 pub use value::{Array, Value, ValueType};
@@ -34,8 +36,12 @@ pub struct GgufModel {
     pub source: GgufSource,
     /// `config.json`.
     pub config: serde_json::Value,
+    /// `generation_config.json`, if the file has sampling settings.
+    pub generation_config: Option<serde_json::Value>,
     /// Names and contents of the tokenizer's files.
     pub tokenizer_files: Vec<(String, Vec<u8>)>,
+    /// Keys about the tokenizer that are not read.
+    pub unknown: Vec<String>,
 }
 
 impl GgufModel {
@@ -45,8 +51,9 @@ impl GgufModel {
             let gguf = Gguf::parse(bytes)?;
             let config = hf_config(&gguf)?;
             let tokenizer_files = tokenizer_files(&gguf)?;
+            let (generation_config, unknown) = (generation_config(&gguf)?, unknown_keys(&gguf));
             let source = GgufSource::new(gguf, file)?;
-            Ok(GgufModel { source, config, tokenizer_files })
+            Ok(GgufModel { source, config, generation_config, tokenizer_files, unknown })
         };
         read().map_err(|error| GgufError::File { file: file.to_string(), error: Box::new(error) })
     }
@@ -58,7 +65,7 @@ pub fn open(path: impl AsRef<std::path::Path>) -> Result<GgufModel, GgufError> {
     let path = path.as_ref();
     let file = path.display().to_string();
     let io = |error| GgufError::Io { file: file.clone(), error };
-    let bytes = std::fs::File::open(path).and_then(|f| Bytes::map(&f, path)).map_err(io)?;
+    let bytes = crate::files::open(path).and_then(|f| Bytes::map(&f, path)).map_err(io)?;
     let model = GgufModel::from_bytes(bytes.clone(), &file);
     // What else is wrong may come of it.
     bytes.check().map_err(|changed| io(std::io::Error::other(changed.what)))?;

@@ -63,10 +63,10 @@ pub enum ManifestError {
         /// What is there.
         found: String,
     },
-    /// More shards or tensors than any folder has.
+    /// More shards, tensors or values than any folder has.
     #[error("the manifest lists {count} {what} or more; at most {limit} are accepted")]
     TooMany {
-        /// `shards` or `tensors`.
+        /// `shards`, `tensors` or `values`.
         what: &'static str,
         /// How many were counted.
         count: usize,

@@ -114,6 +114,20 @@ fn too_many_records_are_refused() {
     assert!(matches!(error, ManifestError::TooMany { what: "tensors", .. }), "{error}");
 }
 
+/// Values of two bytes take 32 in memory: a file within its limit took a gigabyte.
+#[test]
+fn too_many_values_are_refused() {
+    let zeros = "0,".repeat(MAX_VALUES);
+    for text in [
+        format!("{{\"records\":[{zeros}0]}}"),
+        format!("{{\"records\":[],\"other\":[{zeros}0]}}"),
+        format!("{{\"metadata\":[{zeros}0"),
+    ] {
+        let error = Manifest::parse(text.as_bytes()).unwrap_err();
+        assert!(matches!(error, ManifestError::TooMany { what: "values", limit: MAX_VALUES, .. }), "{error}");
+    }
+}
+
 #[test]
 fn every_required_field_is_missed() {
     for key in ["dataPath", "format", "nbytes", "records"] {

@@ -2,6 +2,8 @@
 
 use crate::checkpoint::{self, Checkpoint, MlcFolder, Model};
 use crate::cli::InspectArgs;
+use crate::conversion;
+use crate::faults::{Fault, Faults};
 use crate::models;
 use crate::output::{Bytes, Output};
 use serde::Serialize;
@@ -10,9 +12,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::ModelConfig;
-use tessera_weights::convert::FolderModel;
 use tessera_weights::folder::infer_scheme;
 use tessera_weights::manifest::MANIFEST_NAMES;
+use tessera_weights::verify::Defect;
 
 /// Facts in the order in which they are shown; the text form leaves nulls out.
 #[derive(Serialize, Default)]
@@ -20,6 +22,10 @@ struct Facts {
     #[serde(flatten)]
     facts: Map<String, Value>,
     notes: Vec<String>,
+    /// What is wrong.
+    defects: Vec<Defect>,
+    #[serde(skip)]
+    hint: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tensor_list: Option<Vec<TensorFact>>,
 }
@@ -37,9 +43,17 @@ impl Facts {
     fn put(&mut self, key: &str, value: impl Into<Value>) {
         self.facts.insert(key.to_owned(), value.into());
     }
+
+    fn judge(&mut self, all: Faults) {
+        self.notes.extend(all.notes);
+        for Fault { defect, hint } in all.faults {
+            self.hint = self.hint.take().or(hint);
+            self.defects.push(defect);
+        }
+    }
 }
 
-/// Prints what is there.
+/// Prints what is there, and then what is wrong with it; exit 1 if anything is.
 pub fn run(args: InspectArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let path = models::locate(&args.path)?;
     let mut facts = Facts::default();
@@ -48,9 +62,10 @@ pub fn run(args: InspectArgs, out: &Output) -> anyhow::Result<ExitCode> {
         Model::Mlc(mlc) => of_mlc(&mlc, args.tensors, &mut facts),
         Model::Checkpoint(checkpoint) => of_checkpoint(&checkpoint, &path, args.tensors, &mut facts),
     }
+    let code = if facts.defects.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) };
     if out.json {
         out.print_json(&facts)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     for (key, value) in facts.facts.iter().filter(|(_, v)| !v.is_null()) {
         let sized = key.contains("bytes");
@@ -68,6 +83,9 @@ pub fn run(args: InspectArgs, out: &Output) -> anyhow::Result<ExitCode> {
     for note in &facts.notes {
         out.line(format_args!("{:<22}{note}", "note"))?;
     }
+    for defect in &facts.defects {
+        out.line(format_args!("{:<22}{}", "wrong", defect.message))?;
+    }
     if let Some(list) = &facts.tensor_list {
         out.line("")?;
         let row = |t: &TensorFact| {
@@ -82,7 +100,10 @@ pub fn run(args: InspectArgs, out: &Output) -> anyhow::Result<ExitCode> {
         let rows: Vec<_> = list.iter().map(row).collect();
         out.table(&["TENSOR", "SHAPE", "DTYPE", "BYTES", "FILE"], &[3], &rows)?;
     }
-    Ok(ExitCode::SUCCESS)
+    if let Some(hint) = &facts.hint {
+        out.note(format_args!("hint: {hint}"));
+    }
+    Ok(code)
 }
 
 fn of_mlc(mlc: &MlcFolder, tensors: bool, facts: &mut Facts) {
@@ -90,56 +111,36 @@ fn of_mlc(mlc: &MlcFolder, tensors: bool, facts: &mut Facts) {
     facts.put("kind", "MLC folder");
     let names: Vec<&str> =
         MANIFEST_NAMES.iter().copied().filter(|n| folder.path().join(n).is_file()).collect();
-    let shape = |name: &str| folder.tensor(name).map(|t| t.shape.clone());
-    let chat_json = mlc.chat_text.as_deref().and_then(|t| serde_json::from_slice::<Value>(t).ok());
-    let stated = mlc.chat.as_ref().filter(|c| !c.model_config.is_empty()).and(chat_json.as_ref());
-    let mut guesses = Vec::new();
-    let config = match stated {
-        Some(json) => ModelConfig::from_mlc(json).map(|mut config| {
-            config.see_biases(&|name| folder.tensor(name).is_some());
-            config
-        }),
-        None => ModelConfig::from_shapes(&shape),
-    };
-    match &config {
-        Ok(config) => {
-            guesses.extend(config.guesses.iter().cloned());
-            of_config(config, facts);
-        }
-        Err(error) => {
-            facts.put("architecture", mlc.chat.as_ref().and_then(|c| c.model_type.clone()));
-            facts.notes.push(format!("the architecture cannot be run: {error}"));
-        }
+    let found = &mlc.description;
+    match &found.config {
+        Some(config) => of_config(config, facts),
+        None => facts.put("architecture", found.model_type.clone()),
     }
-    let inferred = infer_scheme(folder);
-    let named = mlc.chat.as_ref().and_then(|c| c.quantization.clone());
-    match (&named, &inferred) {
-        (None, Ok(scheme)) => {
-            guesses.push(format!("The quantisation is assumed to be {}, from the tensors.", scheme.name))
-        }
-        (Some(named), Ok(scheme)) if named != scheme.name => facts
-            .notes
-            .push(format!("mlc-chat-config.json says {named}, the tensors look like {}", scheme.name)),
-        (_, Err(error)) => facts.notes.push(error.to_string()),
-        _ => {}
+    let named = found.chat.as_ref().and_then(|c| c.quantization.clone());
+    if let (Some(_), Err(error)) = (&named, infer_scheme(folder)) {
+        facts.notes.push(error.to_string());
     }
-    facts.put("quantization", named.or_else(|| inferred.ok().map(|s| s.name.to_owned())));
+    facts.put("quantization", named.or_else(|| found.scheme.map(|s| s.name.to_owned())));
     facts.put("tensors", folder.tensors().len());
     facts.put("shards", folder.manifest().shards().len());
     facts.put("bytes_on_disk", folder.stored_len());
     facts.put("bytes_in_memory", folder.memory_len());
     facts.put("manifests", json!(names));
-    of_tokenizer(&mlc.files, facts);
-    if let Some(chat) = &mlc.chat {
+    of_tokenizer(&|name| folder.path().join(name).exists(), facts);
+    if let Some(chat) = &found.chat {
         of_chat(chat, facts);
-    } else {
+    } else if found.chat_text.is_none() {
         facts.notes.push("no mlc-chat-config.json; what it would say is guessed".to_owned());
     }
-    if let Ok(model) = FolderModel::of_folder(folder, mlc.chat.as_ref()) {
+    if let Some(model) = &found.model {
         facts.put("parameters", model.params.iter().map(|p| p.numel() as u64).sum::<u64>());
     }
     facts.notes.extend(folder.manifest().warnings().iter().map(ToString::to_string));
-    facts.notes.extend(guesses);
+    let mut all = Faults::default();
+    all.of_description(found);
+    all.of_files(folder.path(), folder.manifest_name(), found.chat.as_ref());
+    all.of_use(folder);
+    facts.judge(all);
     if tensors {
         let fact =
             |(t, r): (&tessera_weights::tensor::Tensor, &tessera_weights::manifest::Record)| TensorFact {
@@ -176,19 +177,18 @@ fn of_config(config: &ModelConfig, facts: &mut Facts) {
 }
 
 fn of_chat(chat: &ChatConfig, facts: &mut Facts) {
-    match chat.conv_template.as_ref().map(|c| c.resolve()) {
-        Some(Ok(template)) => {
-            facts.put("conv_template", template.name.clone());
-            facts.put("stop_strings", json!(template.stop_str));
+    match &chat.conv_template {
+        // One that is not known is a fault.
+        Some(conv) => {
+            if let Ok(template) = conv.resolve() {
+                facts.put("conv_template", template.name.clone());
+                facts.put("stop_strings", json!(template.stop_str));
+            }
         }
-        Some(Err(error)) => facts.notes.push(error.to_string()),
         None => facts.notes.push("mlc-chat-config.json names no conv_template".to_owned()),
     }
     if let Ok(ids) = chat.stop_token_ids() {
         facts.put("stop_token_ids", json!(ids));
-    }
-    for key in &chat.unknown {
-        facts.notes.push(format!("mlc-chat-config.json: unknown key {key}"));
     }
     for key in &chat.legacy {
         facts.notes.push(format!(
@@ -197,14 +197,16 @@ fn of_chat(chat: &ChatConfig, facts: &mut Facts) {
     }
 }
 
-fn of_tokenizer(files: &[(String, Vec<u8>)], facts: &mut Facts) {
-    let has = |name: &str| checkpoint::find(files, name).is_some();
+fn of_tokenizer(has: &dyn Fn(&str) -> bool, facts: &mut Facts) {
     let kind = match (has("tokenizer.json"), has("tokenizer.model")) {
         (true, true) => "tokenizer.json (and tokenizer.model)",
         (true, false) => "tokenizer.json",
         (false, true) => "tokenizer.model (SentencePiece)",
         (false, false) => {
-            facts.notes.push("no tokenizer.json and no tokenizer.model".to_owned());
+            facts.notes.push(
+                "no tokenizer.json and no tokenizer.model: it can be verified and converted but not run"
+                    .to_owned(),
+            );
             "none"
         }
     };
@@ -222,7 +224,7 @@ fn of_checkpoint(checkpoint: &Checkpoint, path: &Path, tensors: bool, facts: &mu
         }
         Err(error) => {
             facts.put("architecture", checkpoint.config.get("model_type").cloned().unwrap_or(Value::Null));
-            facts.notes.push(format!("the architecture cannot be run: {error}"));
+            facts.notes.push(format!("it cannot be run: {error}"));
         }
     }
     match &checkpoint.weights {
@@ -246,7 +248,12 @@ fn of_checkpoint(checkpoint: &Checkpoint, path: &Path, tensors: bool, facts: &mu
         }
     }
     facts.put("bytes_on_disk", disk_bytes(path));
-    of_tokenizer(&checkpoint.files, facts);
+    of_tokenizer(&|name| checkpoint.file(name).is_some(), facts);
+    let mut all = Faults::default();
+    if let Err(error) = conversion::check(checkpoint) {
+        all.of_conversion(&error);
+        return facts.judge(all);
+    }
     facts.notes.push(format!("convert it to run it: tessera convert {} OUT --quant q4f16_1", path.display()));
 }
 

@@ -6,7 +6,9 @@ use crate::output::Output;
 use anyhow::Context;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
-use std::io::Write;
+use std::fs::{File, TryLockError};
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use tessera_compute::batch::Want;
 use tessera_engine::generate::CHUNK;
@@ -37,13 +39,27 @@ pub fn run(args: LogitsArgs, out: &Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The file appears under its name only when it is whole.
-fn write_whole(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+/// The file appears under its name only when it is whole. What a killed process leaves is the file `NAME.tmp`,
+/// which the next one to the same place takes over; a lock says that its process lives.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
+    name.push(".tmp");
     let temporary = path.with_file_name(name);
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
+    let file = loop {
+        let file = File::options().write(true).create(true).truncate(false).open(&temporary)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let taken = format!("{} is being written by another process", temporary.display());
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, taken));
+        }
+        // Between its opening and its locking another process may have given it the final name.
+        if temporary.exists() {
+            break file;
+        }
+    };
+    let written = file
+        .set_len(0)
+        .and_then(|()| (&file).write_all(bytes))
+        .and_then(|()| file.sync_all())
         .and_then(|()| std::fs::rename(&temporary, path));
     if written.is_err() {
         // The first error is the one to tell.

@@ -13,6 +13,7 @@ use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Pick};
 use tessera_engine::sampler::logprobs;
 use tessera_engine::tokenizer::Tokenizer;
+use tessera_weights::files;
 
 /// Largest text that is read.
 const MAX_TEXT: u64 = 256 << 20;
@@ -21,9 +22,7 @@ const MAX_TEXT: u64 = 256 << 20;
 /// predicted from those before it in the window.
 pub fn run(args: PerplexityArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let file = args.file.display();
-    let len = std::fs::metadata(&args.file).with_context(|| format!("cannot read {file}"))?.len();
-    anyhow::ensure!(len <= MAX_TEXT, "{file}: {len} bytes, at most {MAX_TEXT} are read");
-    let text = std::fs::read(&args.file).with_context(|| format!("cannot read {file}"))?;
+    let text = files::named(&args.file, MAX_TEXT).with_context(|| format!("cannot read {file}"))?;
     let text = String::from_utf8(text)
         .map_err(|e| anyhow::anyhow!("{file}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))?;
     let mut loaded = load(&args.model, &args.compute, 1, out)?;

@@ -131,9 +131,9 @@ fn keys(args: &ServeArgs) -> anyhow::Result<Keys> {
     let mut keys = Keys::default();
     if let Some(path) = &args.api_key_file {
         let shown = path.display();
-        let len = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?.len();
-        anyhow::ensure!(len <= MAX_KEYS, "{shown}: {len} bytes, a file with keys may have {MAX_KEYS}");
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+        let bytes =
+            tessera_weights::files::named(path, MAX_KEYS).with_context(|| format!("cannot read {shown}"))?;
+        let text = String::from_utf8(bytes).with_context(|| format!("cannot read {shown}"))?;
         keys = Keys::parse(&text);
         // A server that was meant to be closed must not be open to everybody.
         anyhow::ensure!(!keys.is_empty(), "{shown}: there is no key in it");

@@ -29,14 +29,10 @@ pub fn chat_config(
         .filter(|name| find(&checkpoint.files, name).is_some())
         .map(|name| (*name).to_owned())
         .collect();
-    let has_tokenizer = names.iter().any(|n| n == "tokenizer.json" || n == "tokenizer.model");
-    let tokenizer = match has_tokenizer {
-        true => Some(Tokenizer::from_files(lookup)?),
-        false => {
-            summary.note(out, "no tokenizer.json and no tokenizer.model: the folder can be verified but not run; put one beside it");
-            None
-        }
-    };
+    let tokenizer = tokenizer(checkpoint)?;
+    if tokenizer.is_none() {
+        summary.note(out, "no tokenizer.json and no tokenizer.model: the folder can be verified but not run; put one beside it");
+    }
     let tokenizer_json = match checkpoint.file("tokenizer.json") {
         Some(bytes) => Some(
             serde_json::from_slice::<Value>(bytes)
@@ -68,6 +64,14 @@ pub fn chat_config(
         config.conv_template = None;
     }
     Ok(config.to_json())
+}
+
+/// The checkpoint's tokenizer, if it has one.
+pub fn tokenizer(checkpoint: &Checkpoint) -> anyhow::Result<Option<Tokenizer>> {
+    if ["tokenizer.json", "tokenizer.model"].iter().all(|name| checkpoint.file(name).is_none()) {
+        return Ok(None);
+    }
+    Ok(Some(Tokenizer::from_files(|name| checkpoint.file(name).map(<[u8]>::to_vec))?))
 }
 
 /// The conversation template: the one that was named, else the one that the Hugging Face template stands
@@ -112,8 +116,8 @@ fn conversation(
 
 /// The source's own text with another quantisation or template in it; `None` if it has none.
 pub fn changed(mlc: &MlcFolder, scheme: &Scheme, settings: &Settings) -> anyhow::Result<Option<Vec<u8>>> {
-    let Some(text) = &mlc.chat_text else { return Ok(None) };
-    let stated = mlc.chat.as_ref().and_then(|c| c.quantization.as_deref());
+    let Some(text) = &mlc.description.chat_text else { return Ok(None) };
+    let stated = mlc.description.chat.as_ref().and_then(|c| c.quantization.as_deref());
     if stated == Some(scheme.name) && settings.conv_template.is_none() {
         return Ok(Some(text.clone()));
     }

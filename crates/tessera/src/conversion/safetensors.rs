@@ -7,7 +7,7 @@ use crate::output::{Output, hinted};
 use crate::progress::Bar;
 use std::ops::ControlFlow;
 use std::path::Path;
-use tessera_weights::convert::{FolderModel, Staging};
+use tessera_weights::convert::Staging;
 use tessera_weights::export::{ExportOptions, export_safetensors, hf_config, plan_export};
 use tessera_weights::quantize::decode;
 use tessera_weights::scheme::Scheme;
@@ -33,7 +33,7 @@ pub fn to_safetensors(
             "leave --quant out, or say q0f16, q0bf16 or q0f32",
         ));
     }
-    let Some(chat) = mlc.chat.as_ref().filter(|c| !c.model_config.is_empty()) else {
+    let Some(chat) = mlc.description.chat.as_ref().filter(|c| !c.model_config.is_empty()) else {
         return Err(hinted(
             format!(
                 "{}: without mlc-chat-config.json no config.json can be written",
@@ -42,7 +42,7 @@ pub fn to_safetensors(
             "fetch mlc-chat-config.json from where the folder came from",
         ));
     };
-    let found = FolderModel::of_folder(&mlc.folder, Some(chat))?;
+    let found = mlc.model()?;
     let dtype = scheme.unwrap_or(found.scheme).dtype;
     let plan = plan_export(&found.model_type, &found.params, found.scheme)?;
     let name = format!(
@@ -89,7 +89,7 @@ pub fn to_safetensors(
     summary.bytes = written.iter().filter_map(|p| std::fs::metadata(p).ok()).map(|m| m.len()).sum();
     let config = hf_config(&found.model_type, chat, &found.sizes, dtype);
     staging.write("config.json", format!("{config:#}\n").as_bytes())?;
-    for (name, bytes) in &mlc.files {
+    for (name, bytes) in &mlc.files()? {
         staging.write(name, bytes)?;
     }
     staging.publish(dst)?;

@@ -3,9 +3,9 @@
 
 use super::Summary;
 use crate::checkpoint::Checkpoint;
+use crate::faults::runs;
 use crate::output::{Output, hinted};
 use serde_json::Value;
-use tessera_engine::decoder;
 use tessera_engine::text::sampling_defaults;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::known::{self, Contradiction};
@@ -22,8 +22,6 @@ const KNOWN: &[&str] = &[
     "pad_token_id",
     "decoder_start_token_id",
     "transformers_version",
-    "max_length",
-    "max_new_tokens",
     "use_cache",
     "cache_implementation",
     "trust_remote_code",
@@ -34,8 +32,69 @@ const KNOWN: &[&str] = &[
     "return_dict_in_generate",
 ];
 
-fn runs(model_type: &str) -> bool {
-    decoder::FAMILIES.contains(&model_type)
+/// Settings of an answer that older configs have in `config.json`, with the values that ask for nothing.
+/// transformers reads them there where there is no `generation_config.json`.
+const OLD_SAMPLING: [(&str, f64); 7] = [
+    ("max_length", 20.0),
+    ("min_length", 0.0),
+    ("top_k", 50.0),
+    ("min_p", 0.0),
+    ("num_beams", 1.0),
+    ("num_beam_groups", 1.0),
+    ("no_repeat_ngram_size", 0.0),
+];
+
+/// Settings that MLC's config has a place for in some families, and the name of that place.
+const PLACES: [(&str, &str); 5] = [
+    ("rope_scaling", "rope_scaling"),
+    ("rope_parameters", "rope_scaling"),
+    ("sliding_window", "sliding_window_size"),
+    ("rotary_dim", "rotary_dim"),
+    ("scale_attn_by_inverse_layer_idx", "scale_attn_by_inverse_layer_idx"),
+];
+
+/// What a field of [`PLACES`] asks for is nothing.
+fn asks_nothing(config: &Value, key: &str, value: &Value) -> bool {
+    let context = config.get("max_position_embeddings").and_then(Value::as_u64);
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Object(map) => {
+            map.keys().all(|k| k == "rope_theta")
+                || ["rope_type", "type"].iter().any(|k| map.get(*k).is_some_and(|kind| kind == "default"))
+        }
+        Value::Number(window) if key == "sliding_window" => {
+            config.get("use_sliding_window") == Some(&Value::Bool(false))
+                || window.as_u64().zip(context).is_some_and(|(window, context)| window >= context)
+        }
+        _ => false,
+    }
+}
+
+/// A family that does not run yet: settings that its config has no place for.
+pub fn dropped(
+    checkpoint: &Checkpoint,
+    model_type: &str,
+    text: &str,
+    summary: &mut Summary,
+    out: &Output,
+) -> anyhow::Result<()> {
+    if runs(model_type) {
+        // Compared as a whole by `read_back`.
+        return Ok(());
+    }
+    let chat = ChatConfig::parse(text.as_bytes())?;
+    for (key, place) in PLACES {
+        let Some(value) = checkpoint.config.get(key) else { continue };
+        let kept = chat.model_config.get(place).is_some_and(|v| !v.is_null() && v.as_i64() != Some(-1));
+        if !kept && !asks_nothing(&checkpoint.config, key, value) {
+            let found = short(value);
+            summary.note(
+                out,
+                format!("config.json: {key} is {found}; MLC's {model_type} config has no place for it, and it is left out"),
+            );
+        }
+    }
+    Ok(())
 }
 
 fn refuse(error: &ConfigError) -> anyhow::Error {
@@ -43,6 +102,14 @@ fn refuse(error: &ConfigError) -> anyhow::Error {
         format!("config.json: {error}"),
         "a folder with this setting left out would compute something else; correct the config if it is wrong",
     )
+}
+
+/// What a config says that a family that runs cannot compute.
+pub fn refuse_config(checkpoint: &Checkpoint, model_type: &str) -> anyhow::Result<()> {
+    if runs(model_type) {
+        ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
+    }
+    Ok(())
 }
 
 /// Before anything is written: what the configs ask for and nobody computes.
@@ -53,9 +120,7 @@ pub fn check(
     out: &Output,
 ) -> anyhow::Result<()> {
     let findings = known::findings(model_type, &checkpoint.config);
-    if runs(model_type) {
-        ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
-    }
+    refuse_config(checkpoint, model_type)?;
     // Families that are converted only: what MLC makes of them is MLC's.
     for Contradiction { field, found, supported } in findings.contradictions {
         summary.note(
@@ -66,16 +131,29 @@ pub fn check(
     if let Some(note) = known::unknown_note("config.json", &findings.unknown) {
         summary.note(out, note);
     }
+    if !checkpoint.unknown.is_empty() {
+        let keys = checkpoint.unknown.join(", ");
+        summary
+            .note(out, format!("not known here and left out: {keys}; if texts need them, answers are wrong"));
+    }
     let Some(generation) = &checkpoint.generation_config else {
+        let old = |(key, nothing): &(&'static str, f64)| {
+            let value = checkpoint.config.get(*key).filter(|v| !v.is_null())?;
+            (value.as_f64() != Some(*nothing)).then_some(*key)
+        };
+        let mut left: Vec<&str> = OLD_SAMPLING.iter().filter_map(old).collect();
+        left.extend(checkpoint.config.get("do_sample").filter(|v| *v == false).map(|_| "do_sample"));
+        left_out("config.json", &left, summary, out);
         return numbers("config.json", &checkpoint.config);
     };
+    let file = if checkpoint.kind == "GGUF" { "general.sampling" } else { "generation_config.json" };
     let Some(map) = generation.as_object() else {
         return Err(hinted(
-            format!("generation_config.json: expected an object, found {}", short(generation)),
+            format!("{file}: expected an object, found {}", short(generation)),
             "fetch this file again, or remove it",
         ));
     };
-    numbers("generation_config.json", generation)?;
+    numbers(file, generation)?;
     numbers("config.json", &checkpoint.config)?;
     let silent = |key: &str, value: &Value| {
         value.is_null()
@@ -83,18 +161,19 @@ pub fn check(
             || SAMPLING.contains(&key)
             || KNOWN.contains(&key)
             || key == "do_sample" && value == true
+            // As long as the context is asks for nothing more.
+            || key == "max_length" && Some(value) == checkpoint.config.get("max_position_embeddings")
     };
     let left: Vec<&str> = map.iter().filter(|(k, v)| !silent(k, v)).map(|(k, _)| k.as_str()).collect();
-    if !left.is_empty() {
-        summary.note(
-            out,
-            format!(
-                "generation_config.json: {} left out: a chat config has no place for it",
-                left.join(", ")
-            ),
-        );
-    }
+    left_out(file, &left, summary, out);
     Ok(())
+}
+
+fn left_out(file: &str, left: &[&str], summary: &mut Summary, out: &Output) {
+    if !left.is_empty() {
+        let left = left.join(", ");
+        summary.note(out, format!("{file}: {left} left out: a chat config has no place for it"));
+    }
 }
 
 /// Sampling settings are numbers: MLC takes its default for anything else, without a word.

@@ -113,12 +113,12 @@ fn a_tool_that_cannot_run_is_left_out_and_the_response_says_so() {
     let server = Server::start(&[]);
     let function =
         json!({"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}});
-    let lark = json!({"type": "grammar", "syntax": "lark", "definition": "start: /x/"});
+    let lark = json!({"type": "grammar", "syntax": "lark", "definition": "start: \"(\" start? \")\""});
     let tools = json!([{"type": "web_search"}, function, {"type": "custom", "name": "p", "format": lark}]);
     let body = server.post(RESPONSES, &response(json!({"tools": tools}))).ok();
     let notes = body["notes"].as_array().unwrap();
     assert!(notes[0].as_str().unwrap().starts_with("tools[0].type: \"web_search\""), "{body}");
-    assert!(notes[1].as_str().unwrap().starts_with("tools[2].format.syntax: "), "{body}");
+    assert!(notes[1].as_str().unwrap().starts_with("tools[2].format.definition: "), "{body}");
     assert_eq!(
         (notes.len(), body["tools"].as_array().unwrap().len(), &body["tools"][0]["name"]),
         (2, 1, &json!("f"))
@@ -126,6 +126,36 @@ fn a_tool_that_cannot_run_is_left_out_and_the_response_says_so() {
     assert!(server.post(RESPONSES, &response(json!({"tools": [function]}))).ok().get("notes").is_none());
     let forced = json!({"tools": tools, "tool_choice": "required"});
     server.post(RESPONSES, &response(forced)).refused(400, Some("tools[0].type"));
+}
+
+/// As coding agents describe their patches: lines of a text, told by rules that do not lead back to themselves.
+#[test]
+fn a_custom_tool_follows_its_lark_grammar() {
+    let server = Server::start(&[]);
+    let definition = "start: begin file{1,2} end\nbegin: \"*** Begin\" LF\nend: \"*** \\\"End\\\"\" LF?\n\
+        file: \"* \" /[a-z\\/]{1,4}/ LF line\nline: (\"+\" | \"-\") /(.{0,3})/ LF -> changed\n%import common.LF\n";
+    let format = json!({"type": "grammar", "syntax": "lark", "definition": definition});
+    let tools = json!([{"type": "custom", "name": "patch", "format": format}]);
+    for _ in 0..8 {
+        let body = response(json!({
+            "tools": tools, "tool_choice": {"type": "custom", "name": "patch"}, "temperature": 2,
+            "max_output_tokens": 400,
+        }));
+        let body = server.post(RESPONSES, &body).ok();
+        let input = body["output"][0]["input"].as_str().unwrap();
+        assert_eq!(body["status"], "completed", "{body}");
+        let lines: Vec<&str> = input.strip_suffix('\n').unwrap_or(input).split('\n').collect();
+        assert!(matches!(lines.len(), 4 | 6), "{lines:?}");
+        assert_eq!((lines[0], *lines.last().unwrap()), ("*** Begin", "*** \"End\""));
+        for pair in lines[1..lines.len() - 1].chunks(2) {
+            let name = pair[0].strip_prefix("* ").unwrap();
+            assert!(
+                (1..=4).contains(&name.len()) && name.chars().all(|c| c.is_ascii_lowercase() || c == '/')
+            );
+            assert!(pair[1].starts_with(['+', '-']) && pair[1].chars().count() <= 4, "{pair:?}");
+        }
+    }
+    assert!(server.post(RESPONSES, &response(json!({"tools": tools}))).ok().get("notes").is_none());
 }
 
 #[test]

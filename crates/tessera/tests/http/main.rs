@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod apps;
 mod attacks;
 mod chat;
 mod clients;

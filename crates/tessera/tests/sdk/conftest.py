@@ -7,6 +7,10 @@ import pytest
 from server import noise_model, serving
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "heavy: for `scripts/test-clients heavy`, which installs what they need")
+
+
 @pytest.fixture(scope="session")
 def smollm2():
     """SmolLM2-135M-Instruct, served as `smollm2`."""

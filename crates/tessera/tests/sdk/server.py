@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,22 @@ def noise_model(folder, context=2048):
     config = json.loads(path.read_text())
     config["context_window_size"] = config["model_config"]["context_window_size"] = context
     path.write_text(json.dumps(config))
+    return folder
+
+
+def ending_noise(folder, context):
+    """The same with answers that end after some hundred tokens: the penalties push it out of its rut. Takes messages
+    in any order."""
+    noise_model(folder, context)
+    path = folder / "mlc-chat-config.json"
+    config = json.loads(path.read_text()) | {
+        "temperature": 1.0, "top_p": 1.0, "frequency_penalty": 2.0, "presence_penalty": 2.0,
+    }
+    path.write_text(json.dumps(config))
+    path = folder / "tokenizer_config.json"
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    template += "{% if add_generation_prompt %}<assistant>{% endif %}"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
     return folder
 
 
@@ -74,6 +91,12 @@ class Server:
         assert found, f"{name}{label} is not in the metrics"
         return float(found[0])
 
+    def statuses(self, route):
+        """How often a route answered with which status."""
+        lines = self.http.get("/metrics").text.splitlines()
+        known = [line for line in lines if line.startswith("tessera_http_requests_total{") and f'"{route}"' in line]
+        return {re.search(r'status="(\d+)"', line)[1]: float(line.rsplit(" ", 1)[1]) for line in known}
+
     def until_metric(self, name, model, value):
         until(f"{name} is {value}", lambda: self.metric(name, model) == value)
 
@@ -108,4 +131,4 @@ def serving(*args, **options):
         server.stop()
 
 
-__all__ = ["PATIENCE", "Server", "noise_model", "serving", "signal", "until"]
+__all__ = ["PATIENCE", "Server", "ending_noise", "noise_model", "serving", "signal", "until"]

@@ -1,13 +1,16 @@
-"""Runs the tests of the JavaScript client against the same server."""
+"""Runs the tests of JavaScript clients against the same server."""
 
 import os
 import subprocess
 from pathlib import Path
 
+import pytest
 
-def test_the_javascript_client(smollm2):
+
+@pytest.mark.parametrize("script", ["openai.test.mjs", "ai.test.mjs"])
+def test_the_javascript_client(smollm2, script):
     folder = os.environ["TESSERA_NODE_FOLDER"]
-    script = Path(__file__).with_name("openai.test.mjs")
+    script = Path(__file__).with_name(script)
     run = subprocess.run(
         [Path(folder) / "node_modules/.bin/node", "--test", script],
         env=os.environ | {"TESSERA_URL": smollm2.url}, capture_output=True, text=True, timeout=600,

@@ -123,8 +123,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// Longest schema that is read, that of the largest body.
+const MAX_SCHEMA: u64 = 4 << 20;
+
 fn read_schema(path: &std::path::Path) -> anyhow::Result<Value> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = tessera_weights::files::named(path, MAX_SCHEMA)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{}: no JSON", path.display()))
 }
 

@@ -278,7 +278,7 @@ pub const CUSTOM_FORMAT: Table = Table {
             "syntax",
             Kind::OneOf(&["regex", "lark"]),
             "\"regex\"",
-            "A tool with `lark` cannot run here, and is treated as OpenAI's own tools.",
+            "A `lark` grammar whose rules lead back to themselves, or that says what a regular expression here cannot, is treated as OpenAI's own tools.",
         ),
         honoured("definition", Kind::Text, "\"[ab]+\"", ""),
     ]],

@@ -2,6 +2,7 @@
 
 mod input;
 mod items;
+mod lark;
 mod tools;
 
 use super::answer::{Answer, Reading};

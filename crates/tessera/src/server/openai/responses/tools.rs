@@ -4,6 +4,7 @@
 //! own. A `custom` tool takes a text, which is the only argument, `input`.
 
 use super::super::tools::{Tools, add, name, read};
+use super::lark;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::fields::{Fields, responses};
 use serde_json::{Value, json};
@@ -115,11 +116,13 @@ impl Offer {
             match (grammar, syntax, definition) {
                 (false, None, None) => {}
                 (true, Some("regex"), Some(regex)) => input["pattern"] = format!("^(?:{regex})$").into(),
-                (true, Some(_), Some(_)) => {
-                    let why =
-                        "a call's input is the text of a JSON string, which no Lark grammar can hold to";
-                    return self.cannot_run(&format!("{path}.syntax"), why);
-                }
+                (true, Some(_), Some(grammar)) => match lark::regex(grammar) {
+                    Ok(regex) => input["pattern"] = format!("^(?:{regex})$").into(),
+                    Err(why) => {
+                        let why = format!("a grammar that is not regular cannot be held to ({why})");
+                        return self.cannot_run(&format!("{path}.definition"), &why);
+                    }
+                },
                 (true, ..) => {
                     let message = format!("{path}: a grammar needs syntax and definition");
                     return Err(ApiError::field(path, "missing_required_parameter", message));
