@@ -1,7 +1,7 @@
 //! What a family's blocks compute, as its table says it, and [`Block`] made of that and a config.
 
 use super::block::{Attention, Block, Experts, Mask, Mlp, Norm, NormKind, Rotary, Semantics};
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::{Activation, ModelConfig, RopeScaling};
 
 /// A family's arithmetic as its authors define it, and where MLC's departs from it.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,9 @@ pub(super) enum Departure {
     NoRopeScaling,
     LongRopeByCall,
     HalfSplit,
+    /// All of a head turns.
+    WholeHead,
+    ErfGelu,
 }
 
 /// Llama's.
@@ -80,7 +83,7 @@ impl ModelConfig {
             scaling => scaling.clone(),
         };
         let rotary = |theta: f64, scaling: RopeScaling| Rotary {
-            dim: s.rotary_dim,
+            dim: if departs(Departure::WholeHead) { self.head_dim } else { s.rotary_dim },
             theta,
             scaling,
             interleaved: table.rotation == Rotation::Interleaved && !departs(Departure::HalfSplit),
@@ -120,7 +123,7 @@ impl ModelConfig {
             attention: (0..self.num_hidden_layers).map(attention).collect(),
             attention_cap: unless(Departure::NoAttentionCap, s.attention_cap),
             mlp: table.mlp,
-            activation: self.activation,
+            activation: if departs(Departure::ErfGelu) { Activation::Gelu } else { self.activation },
             experts: vec![None::<Experts>; self.num_hidden_layers],
             hidden_scale: s.hidden_scale as f32,
             logit_scale: unless(Departure::NoLogitScale, Some(s.logit_scale)).unwrap_or(1.0),

@@ -401,4 +401,76 @@ pub(super) const FAMILIES: &[Family] = &[
         block: Arithmetic { norm: Layer, norm_offset: 1.0, mlp: Mlp::Plain, ..GATED },
         ..BASE
     },
+    Family {
+        model_types: &["phi-msft"],
+        first: &[&[embedding(Role::Embed, "transformer.embd.weight", Vocab)
+            .of(&[("transformer.embd.wte.weight", Vocab)])]],
+        layer: &[PHI_MSFT_LAYER],
+        last: &[PHI_MSFT_LAST],
+        tie: Tie::Never,
+        mlp_is_four_hidden: true,
+        block: Arithmetic { norm: Layer, parallel: true, mlp: Mlp::Plain, ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["gpt_bigcode"],
+        first: &[&[
+            embedding(Role::Embed, "transformer.wte.weight", Vocab),
+            embedding(Role::Positions, "transformer.wpe.weight", Positions),
+        ]],
+        layer: &[BIGCODE_LAYER],
+        last: &[&[
+            vector(Role::Norm(Place::Final), "transformer.ln_f.weight", Hidden),
+            vector(Role::Norm(Place::Final), "transformer.ln_f.bias", Hidden),
+            head("lm_head.weight"),
+        ]],
+        tie: Tie::Never,
+        mlp_is_four_hidden: true,
+        learned_positions: true,
+        block: Arithmetic {
+            norm: Layer,
+            mlp: Mlp::Plain,
+            rotation: Rotation::None,
+            mlc: &[Departure::ErfGelu],
+            ..GATED
+        },
+        ..BASE
+    },
+    Family {
+        model_types: &["minicpm"],
+        layer: &[WQKV_PACK, O_PROJ, GATE_UP, DOWN, INPUT_NORM, POST_ATTN_NORM],
+        block: Arithmetic { mlc: &[Departure::NoRopeScaling], ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["chatglm"],
+        first: &[&[embedding(Role::Embed, "transformer.embedding.weight", Vocab)
+            .of(&[("transformer.embedding.word_embeddings.weight", Vocab)])]],
+        layer: &[CHATGLM_LAYER],
+        // Not `head`: the module is called `output_layer`.
+        last: &[&[
+            vector(Role::Norm(Place::Final), "transformer.encoder.final_layernorm.weight", Hidden),
+            linear(Role::Head, "transformer.output_layer.weight", Vocab, Hidden),
+        ]],
+        tie: Tie::Never,
+        bias_key: Some(("add_qkv_bias", false)),
+        block: Arithmetic {
+            rotation: Rotation::Interleaved,
+            mlc: &[Departure::HalfSplit, Departure::WholeHead],
+            ..GATED
+        },
+        ..BASE
+    },
+    Family {
+        model_types: &["qwen"],
+        first: &[&[embedding(Role::Embed, "transformer.wte.weight", Vocab)]],
+        layer: &[QWEN_LAYER],
+        last: &[&[
+            vector(Role::Norm(Place::Final), "transformer.ln_f.weight", Hidden),
+            head("lm_head.weight"),
+        ]],
+        tie: Tie::Never,
+        block: Arithmetic { mlp: Mlp::GatedSecond, ..GATED },
+        ..BASE
+    },
 ];

@@ -103,7 +103,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn need_number(self, key: &str, least: f64) -> Result<f64, ConfigError> {
+    pub(super) fn need_number(self, key: &str, least: f64) -> Result<f64, ConfigError> {
         self.number(key, least)?.ok_or_else(|| self.missing(key))
     }
 
@@ -149,7 +149,8 @@ impl ModelConfig {
             let expected = format!("{}, as in model_config", config.vocab_size);
             return Err(top.invalid("vocab_size", v, &expected));
         }
-        config.rope_theta = theta(&mut config, model, &["position_embedding_base", "rope_theta"])?;
+        config.rope_theta =
+            theta(&mut config, model, &["position_embedding_base", "rope_theta", "rotary_emb_base"])?;
         let trained = match model.tokens("context_window_size")? {
             Some(n) => Some(n),
             None => model.tokens("max_position_embeddings")?,
@@ -200,7 +201,10 @@ impl ModelConfig {
         let context = match top.tokens("max_position_embeddings")? {
             Some(n) => n,
             None => {
-                let n = top.tokens("n_positions")?;
+                let n = match top.tokens("n_positions")? {
+                    Some(n) => Some(n),
+                    None => top.tokens("seq_length")?,
+                };
                 n.ok_or_else(|| top.missing("max_position_embeddings"))?
             }
         };
@@ -235,7 +239,14 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<(ModelConfig, Sizes), C
     }
     let file = if model.path.is_empty() { "config.json" } else { "model_config" };
     let mut guesses: Vec<String> = known::unknown_note(file, &findings.unknown).into_iter().collect();
-    let eps_keys = ["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"];
+    let eps_keys = [
+        "rms_norm_eps",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "norm_eps",
+        "norm_epsilon",
+        "layernorm_epsilon",
+    ];
     let norm_eps = match model.any(&eps_keys) {
         Some((key, v)) => match v.as_f64().filter(|e| *e > 0.0 && *e < 1.0) {
             Some(eps) => eps,
@@ -251,7 +262,8 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<(ModelConfig, Sizes), C
     let (qkv, out, mlp) = match model_type {
         "qwen2" => (true, false, false),
         "stablelm" => (sizes.qkv_bias, false, false),
-        "gpt2" | "gpt_neox" | "phi" => (true, true, true),
+        "qwen" => (true, false, false),
+        "gpt2" | "gpt_neox" | "phi" | "phi-msft" | "gpt_bigcode" => (true, true, true),
         _ => (sizes.qkv_bias, sizes.out_bias, sizes.mlp_bias),
     };
     let config = ModelConfig {
@@ -286,7 +298,7 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
         // MLC drops the field where an architecture has one activation only.
         return Ok(match model_type {
             "gpt_neox" => Activation::Gelu,
-            "gpt2" | "phi" | "starcoder2" => Activation::GeluTanh,
+            "gpt2" | "phi" | "phi-msft" | "gpt_bigcode" | "starcoder2" => Activation::GeluTanh,
             "nemotron" => Activation::Relu2,
             _ if gemma => Activation::GeluTanh,
             _ => Activation::Silu,
@@ -316,7 +328,7 @@ fn theta(config: &mut ModelConfig, model: Fields<'_>, keys: &[&'static str]) -> 
             return Ok(theta);
         }
     }
-    if !["gpt2", "internlm", "baichuan"].contains(&&*config.model_type) {
+    if !["gpt2", "gpt_bigcode", "chatglm", "internlm", "baichuan"].contains(&&*config.model_type) {
         config.guesses.push(format!("{} is not in the config; 10000 is assumed.", keys[0]));
     }
     Ok(10000.0)

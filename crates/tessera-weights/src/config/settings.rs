@@ -129,6 +129,16 @@ impl Reader<'_> {
     }
 
     fn rotary_dim(&mut self, sizes: &Sizes) -> Result<usize, ConfigError> {
+        match self.model_type {
+            "chatglm" => return Ok(sizes.head_dim / 4 * 2),
+            "phi-msft" => {
+                let Some(v) = self.model.get("rotary_dim") else { return Ok(sizes.head_dim.min(32)) };
+                let dim = v.as_u64().filter(|n| *n > 0 && n % 2 == 0 && *n <= sizes.head_dim as u64);
+                let expected = format!("an even number up to the head's {}", sizes.head_dim);
+                return dim.map(|n| n as usize).ok_or_else(|| self.model.invalid("rotary_dim", v, &expected));
+            }
+            _ => {}
+        }
         let Some(&(_, key, default)) = PARTIAL.iter().find(|row| row.0 == self.model_type) else {
             return Ok(sizes.head_dim);
         };
@@ -165,6 +175,20 @@ impl Reader<'_> {
         };
         self.guesses.push(format!("{key} is not in the config; {x} is assumed, as in the published models."));
         Ok(Some(x as f64))
+    }
+
+    /// MiniCPM's factors on the embedding, on each branch and on the last hidden state.
+    fn scales(&self, sizes: &Sizes) -> Result<(f64, f64, f64), ConfigError> {
+        if self.model_type != "minicpm" {
+            return Ok((1.0, 1.0, 1.0));
+        }
+        let need = |key| self.model.need_number(key, f64::MIN_POSITIVE);
+        let (embed, depth, base) = (need("scale_emb")?, need("scale_depth")?, need("dim_model_base")?);
+        if sizes.hidden as f64 % base != 0.0 {
+            let expected = format!("a divisor of hidden_size, which is {}", sizes.hidden);
+            return Err(self.model.invalid("dim_model_base", &Value::from(base), &expected));
+        }
+        Ok((embed, depth / (sizes.layers as f64).sqrt(), base / sizes.hidden as f64))
     }
 
     fn windows(&mut self, sizes: &Sizes, context: Option<usize>) -> Result<Option<Windows>, ConfigError> {
@@ -269,6 +293,7 @@ impl Settings {
         let mut r = Reader { model_type, model, guesses };
         let windows = r.windows(sizes, context)?;
         let local = windows.as_ref().map(|_| r.only(&["gemma3_text"], "rope_local_base_freq"));
+        let (embed_scale, branch_scale, hidden_scale) = r.scales(sizes)?;
         Ok(Settings {
             rotary_dim: r.rotary_dim(sizes)?,
             local_rope_theta: local.transpose()?.flatten(),
@@ -280,9 +305,9 @@ impl Settings {
             query_pre_attn_scalar: r.query_scalar(sizes)?,
             scale_by_layer: model_type == "gpt2"
                 && model.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
-            embed_scale: 1.0,
-            branch_scale: 1.0,
-            hidden_scale: 1.0,
+            embed_scale,
+            branch_scale,
+            hidden_scale,
             logit_scale: r.only(&["cohere"], "logit_scale")?.unwrap_or(1.0),
             windows,
         })

@@ -226,3 +226,59 @@ pub(in crate::arch) const LLAMA_LAYER: &[Rows] = &[
     INPUT_NORM,
     POST_ATTN_NORM,
 ];
+
+pub(in crate::arch) const PHI_MSFT_LAYER: Rows = &[
+    vector(Norm(PreAttention), "transformer.h.{i}.ln.weight", Hidden),
+    vector(Norm(PreAttention), "transformer.h.{i}.ln.bias", Hidden),
+    linear(Role::Qkv, "transformer.h.{i}.mixer.Wqkv.weight", Qkv, Hidden),
+    vector(Role::Qkv, "transformer.h.{i}.mixer.Wqkv.bias", Qkv),
+    linear(Role::Out, "transformer.h.{i}.mixer.out_proj.weight", Hidden, Q),
+    vector(Role::Out, "transformer.h.{i}.mixer.out_proj.bias", Hidden),
+    linear(Role::Up, "transformer.h.{i}.mlp.fc1.weight", Inter, Hidden),
+    vector(Role::Up, "transformer.h.{i}.mlp.fc1.bias", Inter),
+    linear(Role::Down, "transformer.h.{i}.mlp.fc2.weight", Hidden, Inter),
+    vector(Role::Down, "transformer.h.{i}.mlp.fc2.bias", Hidden),
+];
+pub(in crate::arch) const PHI_MSFT_LAST: Rows = &[
+    vector(Norm(Final), "lm_head.ln.weight", Hidden),
+    vector(Norm(Final), "lm_head.ln.bias", Hidden),
+    head("lm_head.linear.weight"),
+    vector(Role::Head, "lm_head.linear.bias", Vocab),
+];
+
+pub(in crate::arch) const BIGCODE_LAYER: Rows = &[
+    vector(Norm(PreAttention), "transformer.h.{i}.ln_1.weight", Hidden),
+    vector(Norm(PreAttention), "transformer.h.{i}.ln_1.bias", Hidden),
+    linear(Role::Qkv, "transformer.h.{i}.attn.c_attn.weight", Qkv, Hidden),
+    vector(Role::Qkv, "transformer.h.{i}.attn.c_attn.bias", Qkv),
+    linear(Role::Out, "transformer.h.{i}.attn.c_proj.weight", Hidden, Q),
+    vector(Role::Out, "transformer.h.{i}.attn.c_proj.bias", Hidden),
+    vector(Norm(PreMlp), "transformer.h.{i}.ln_2.weight", Hidden),
+    vector(Norm(PreMlp), "transformer.h.{i}.ln_2.bias", Hidden),
+    linear(Role::Up, "transformer.h.{i}.mlp.c_fc.weight", Inter, Hidden),
+    vector(Role::Up, "transformer.h.{i}.mlp.c_fc.bias", Inter),
+    linear(Role::Down, "transformer.h.{i}.mlp.c_proj.weight", Hidden, Inter),
+    vector(Role::Down, "transformer.h.{i}.mlp.c_proj.bias", Hidden),
+];
+
+pub(in crate::arch) const QWEN_LAYER: Rows = &[
+    linear(Role::Qkv, "transformer.h.{i}.attn.c_attn.weight", Qkv, Hidden),
+    vector(Role::Qkv, "transformer.h.{i}.attn.c_attn.bias", Qkv),
+    linear(Role::Out, "transformer.h.{i}.attn.c_proj.weight", Hidden, Q),
+    linear(Role::GateUp, "transformer.h.{i}.mlp.gate_up_proj.weight", TwoInter, Hidden)
+        .of(&[("transformer.h.{i}.mlp.w1.weight", Inter), ("transformer.h.{i}.mlp.w2.weight", Inter)]),
+    linear(Role::Down, "transformer.h.{i}.mlp.c_proj.weight", Hidden, Inter),
+    vector(Norm(PreAttention), "transformer.h.{i}.ln_1.weight", Hidden),
+    vector(Norm(PreMlp), "transformer.h.{i}.ln_2.weight", Hidden),
+];
+
+pub(in crate::arch) const CHATGLM_LAYER: Rows = &[
+    linear(Role::Qkv, "transformer.encoder.layers.{i}.self_attention.query_key_value.weight", Qkv, Hidden),
+    vector(Role::Qkv, "transformer.encoder.layers.{i}.self_attention.query_key_value.bias", Qkv)
+        .when(When::QkvBias),
+    linear(Role::Out, "transformer.encoder.layers.{i}.self_attention.dense.weight", Hidden, Q),
+    linear(Role::GateUp, "transformer.encoder.layers.{i}.mlp.dense_h_to_4h.weight", TwoInter, Hidden),
+    linear(Role::Down, "transformer.encoder.layers.{i}.mlp.dense_4h_to_h.weight", Hidden, Inter),
+    vector(Norm(PreAttention), "transformer.encoder.layers.{i}.input_layernorm.weight", Hidden),
+    vector(Norm(PreMlp), "transformer.encoder.layers.{i}.post_attention_layernorm.weight", Hidden),
+];
