@@ -110,6 +110,7 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::Relu => x.max(0.0),
+        Activation::Relu2 => x.max(0.0) * x.max(0.0),
         Activation::GeluTanh => {
             let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + inner.tanh())

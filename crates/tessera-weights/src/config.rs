@@ -3,9 +3,13 @@
 
 mod infer;
 pub mod known;
+mod nested;
 mod parse;
+mod settings;
 
+pub use nested::flattened;
 pub use parse::ConfigError;
+pub use settings::{Settings, Windows};
 
 /// How positions are turned into angles beyond the trained context. All of HF's llama kinds.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +83,8 @@ pub enum Activation {
     /// GELU's tanh approximation (`gelu_new`, `gelu_pytorch_tanh`).
     GeluTanh,
     Relu,
+    /// `max(x, 0)²`.
+    Relu2,
 }
 
 /// The hyper-parameters of a decoder-only model. Every value is checked: sizes are positive, heads
@@ -122,6 +128,8 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Activation of the gate.
     pub activation: Activation,
+    /// What only some families' arithmetic needs, with the families' own defaults filled in.
+    pub settings: Settings,
     /// What had to be guessed, one sentence each, to be shown to the user.
     pub guesses: Vec<String>,
 }

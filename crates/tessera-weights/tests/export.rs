@@ -152,6 +152,8 @@ fn quantised_folders_are_decoded_and_strangers_reported() {
         kind: arch::ParamKind::Vector,
         sources: Vec::new(),
         combine: Combine::Rows,
+        role: arch::Role::Qkv,
+        layer: Some(0),
     });
     let error = MlcSource::new(&folder, &model).err().unwrap().to_string();
     assert!(error.contains("model.norm.bias"), "{error}");

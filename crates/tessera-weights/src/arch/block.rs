@@ -94,6 +94,15 @@ pub enum Mask {
     /// As [`Mask::Window`] for a token that is fed alone; one of a longer call that begins at `s` sees
     /// `s - n ..= p` (layer windows of TVM's cache).
     CallWindow(usize),
+    /// MLC's window of the whole cache: keys are kept unrotated, at most `window` of them, and their positions are
+    /// places in the cache. A call of `n` tokens sees what is held and, causally, itself; after it the first `sink`
+    /// of what is held and the last `window - sink` stay. The same for every layer.
+    Cache {
+        /// How many keys are kept.
+        window: usize,
+        /// How many of the first stay for ever.
+        sink: usize,
+    },
     /// All of the sequence, in one call (encoders).
     Full,
 }

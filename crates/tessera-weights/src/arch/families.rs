@@ -1,11 +1,17 @@
-//! The tables: for each model type, its parameters in module order.
+//! The tables: for each model type, its parameters in module order, and what its blocks compute.
 //!
-//! A row reads: MLC's name, where its values come from, its columns, its kind, how, and when it exists.
-//! `{i}` is the layer. Rows that several families share are written once.
+//! A row reads: its role, MLC's name, where its values come from, its columns, its kind, how, and when it exists.
 
-use super::ParamKind::{self, Embedding, Head, Linear, Vector, VectorF32};
+mod names;
+
+use super::ParamKind::{self, Embedding, Head, Linear, Vector};
 use super::Sizes;
+use super::block::Mlp;
+use super::block::NormKind::Layer;
+use super::blocks::{Arithmetic, Departure, GATED, Rotation};
+use super::role::{Place, Role};
 use Dim::*;
+use names::*;
 
 /// A size by name, given a number by [`Sizes::dim`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +75,8 @@ impl When {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
+    /// Its part; whether it is the weight or the bias follows from the name's end.
+    pub role: Role,
     pub name: &'static str,
     pub from: From,
     pub cols: Option<Dim>,
@@ -95,8 +103,9 @@ impl Row {
     }
 }
 
-const fn linear(name: &'static str, rows: Dim, cols: Dim) -> Row {
+const fn linear(role: Role, name: &'static str, rows: Dim, cols: Dim) -> Row {
     Row {
+        role,
         name,
         from: From::Same(rows),
         cols: Some(cols),
@@ -106,16 +115,24 @@ const fn linear(name: &'static str, rows: Dim, cols: Dim) -> Row {
     }
 }
 
-const fn embedding(name: &'static str, rows: Dim) -> Row {
-    linear(name, rows, Hidden).kind(Embedding)
+const fn embedding(role: Role, name: &'static str, rows: Dim) -> Row {
+    linear(role, name, rows, Hidden).kind(Embedding)
 }
 
 const fn head(name: &'static str) -> Row {
-    linear(name, Vocab, Hidden).kind(Head)
+    linear(Role::Head, name, Vocab, Hidden).kind(Head)
 }
 
-const fn vector(name: &'static str, len: Dim) -> Row {
-    Row { name, from: From::Same(len), cols: None, kind: Vector, combine: How::Rows, when: When::Always }
+const fn vector(role: Role, name: &'static str, len: Dim) -> Row {
+    Row {
+        role,
+        name,
+        from: From::Same(len),
+        cols: None,
+        kind: Vector,
+        combine: How::Rows,
+        when: When::Always,
+    }
 }
 
 /// Whether the head is the embedding.
@@ -126,7 +143,7 @@ pub(super) enum Tie {
     Config { default: bool },
 }
 
-type Rows = &'static [Row];
+pub(super) type Rows = &'static [Row];
 
 #[derive(Debug)]
 pub(super) struct Family {
@@ -144,6 +161,8 @@ pub(super) struct Family {
     /// Whether the MLP's width is four times the hidden size unless given.
     pub mlp_is_four_hidden: bool,
     pub learned_positions: bool,
+    /// What its blocks compute.
+    pub block: Arithmetic,
 }
 
 const BASE: Family = Family {
@@ -157,212 +176,46 @@ const BASE: Family = Family {
     mlp_bias_key: None,
     mlp_is_four_hidden: false,
     learned_positions: false,
+    block: GATED,
 };
-
-const EMBED: Rows = &[embedding("model.embed_tokens.weight", Vocab)];
-const FINAL_NORM: Rows = &[vector("model.norm.weight", Hidden)];
-const FINAL_NORM_BIAS: Rows = &[vector("model.norm.bias", Hidden)];
-const LM_HEAD: Rows = &[head("lm_head.weight").when(When::Untied)];
-
-const QKV: &[(&str, Dim)] = &[
-    ("model.layers.{i}.self_attn.q_proj.weight", Q),
-    ("model.layers.{i}.self_attn.k_proj.weight", Kv),
-    ("model.layers.{i}.self_attn.v_proj.weight", Kv),
-];
-const QKV_BIAS: &[(&str, Dim)] = &[
-    ("model.layers.{i}.self_attn.q_proj.bias", Q),
-    ("model.layers.{i}.self_attn.k_proj.bias", Kv),
-    ("model.layers.{i}.self_attn.v_proj.bias", Kv),
-];
-const QKV_PROJ: Rows = &[linear("model.layers.{i}.self_attn.qkv_proj.weight", Qkv, Hidden).of(QKV)];
-const QKV_PROJ_BIAS: Rows =
-    &[vector("model.layers.{i}.self_attn.qkv_proj.bias", Qkv).of(QKV_BIAS).when(When::QkvBias)];
-const C_ATTN: Rows = &[linear("model.layers.{i}.self_attn.c_attn.weight", Qkv, Hidden).of(QKV)];
-const C_ATTN_BIAS: Rows = &[vector("model.layers.{i}.self_attn.c_attn.bias", Qkv).of(QKV_BIAS)];
-const WQKV_PACK: Rows = &[
-    linear("model.layers.{i}.self_attn.wqkv_pack.weight", Qkv, Hidden).of(QKV),
-    vector("model.layers.{i}.self_attn.wqkv_pack.bias", Qkv).of(QKV_BIAS).when(When::QkvBias),
-];
-const O_PROJ: Rows = &[linear("model.layers.{i}.self_attn.o_proj.weight", Hidden, Q)];
-const O_PROJ_BIAS: Rows = &[vector("model.layers.{i}.self_attn.o_proj.bias", Hidden).when(When::OutBias)];
-const QK_NORM: Rows = &[
-    vector("model.layers.{i}.self_attn.q_norm.weight", Dim::Head),
-    vector("model.layers.{i}.self_attn.k_norm.weight", Dim::Head),
-];
-const QK_NORM_WIDE: Rows = &[
-    vector("model.layers.{i}.self_attn.q_norm.weight", Q),
-    vector("model.layers.{i}.self_attn.k_norm.weight", Kv),
-];
-
-const GATE_UP: Rows = &[linear("model.layers.{i}.mlp.gate_up_proj.weight", TwoInter, Hidden)
-    .of(&[("model.layers.{i}.mlp.gate_proj.weight", Inter), ("model.layers.{i}.mlp.up_proj.weight", Inter)])];
-const GATE_UP_BIAS: Rows = &[vector("model.layers.{i}.mlp.gate_up_proj.bias", TwoInter)
-    .of(&[("model.layers.{i}.mlp.gate_proj.bias", Inter), ("model.layers.{i}.mlp.up_proj.bias", Inter)])
-    .when(When::MlpBias)];
-const UP: Rows = &[linear("model.layers.{i}.mlp.up_proj.weight", Inter, Hidden)];
-const GATE: Rows = &[linear("model.layers.{i}.mlp.gate_proj.weight", Inter, Hidden)];
-const DOWN: Rows = &[linear("model.layers.{i}.mlp.down_proj.weight", Hidden, Inter)];
-const DOWN_BIAS: Rows = &[vector("model.layers.{i}.mlp.down_proj.bias", Hidden).when(When::MlpBias)];
-
-const INPUT_NORM: Rows = &[vector("model.layers.{i}.input_layernorm.weight", Hidden)];
-const POST_ATTN_NORM: Rows = &[vector("model.layers.{i}.post_attention_layernorm.weight", Hidden)];
-const POST_FF_NORM: Rows = &[vector("model.layers.{i}.post_feedforward_layernorm.weight", Hidden)];
-const LAYER_NORMS: Rows = &[
-    vector("model.layers.{i}.input_layernorm.weight", Hidden),
-    vector("model.layers.{i}.input_layernorm.bias", Hidden),
-    vector("model.layers.{i}.post_attention_layernorm.weight", Hidden),
-    vector("model.layers.{i}.post_attention_layernorm.bias", Hidden),
-];
-
-const GEMMA_NORMS: Rows = &[
-    vector("model.layers.{i}.input_layernorm.weight", Hidden).how(How::AddOne),
-    vector("model.layers.{i}.post_attention_layernorm.weight", Hidden).how(How::AddOne),
-];
-const GEMMA_FF_NORMS: Rows = &[
-    vector("model.layers.{i}.pre_feedforward_layernorm.weight", Hidden).how(How::AddOne),
-    vector("model.layers.{i}.post_feedforward_layernorm.weight", Hidden).how(How::AddOne),
-];
-const GEMMA_FINAL_NORM: Rows = &[vector("model.norm.weight", Hidden).how(How::AddOne)];
-const GEMMA3_ATTENTION: Rows = &[
-    linear("model.layers.{i}.self_attn.q_proj.weight", Q, Hidden),
-    linear("model.layers.{i}.self_attn.k_proj.weight", Kv, Hidden),
-    linear("model.layers.{i}.self_attn.v_proj.weight", Kv, Hidden),
-    linear("model.layers.{i}.self_attn.o_proj.weight", Hidden, Q),
-    vector("model.layers.{i}.self_attn.q_norm.weight", Dim::Head).how(How::AddOne),
-    vector("model.layers.{i}.self_attn.k_norm.weight", Dim::Head).how(How::AddOne),
-];
-
-const GPT2_FIRST: Rows = &[
-    embedding("transformer.wte.weight", Vocab).of(&[("wte.weight", Vocab)]),
-    embedding("transformer.wpe.weight", Positions).of(&[("wpe.weight", Positions)]),
-];
-const GPT2_LAYER: Rows = &[
-    vector("transformer.h.{i}.ln_1.weight", Hidden).of(&[("h.{i}.ln_1.weight", Hidden)]),
-    vector("transformer.h.{i}.ln_1.bias", Hidden).of(&[("h.{i}.ln_1.bias", Hidden)]),
-    linear("transformer.h.{i}.attn.c_attn.weight", Qkv, Hidden)
-        .of(&[("h.{i}.attn.c_attn.weight", Qkv)])
-        .how(How::Transpose),
-    vector("transformer.h.{i}.attn.c_attn.bias", Qkv).of(&[("h.{i}.attn.c_attn.bias", Qkv)]),
-    linear("transformer.h.{i}.attn.c_proj.weight", Hidden, Hidden)
-        .of(&[("h.{i}.attn.c_proj.weight", Hidden)])
-        .how(How::Transpose),
-    vector("transformer.h.{i}.attn.c_proj.bias", Hidden).of(&[("h.{i}.attn.c_proj.bias", Hidden)]),
-    vector("transformer.h.{i}.ln_2.weight", Hidden).of(&[("h.{i}.ln_2.weight", Hidden)]),
-    vector("transformer.h.{i}.ln_2.bias", Hidden).of(&[("h.{i}.ln_2.bias", Hidden)]),
-    linear("transformer.h.{i}.mlp.c_fc.weight", Inter, Hidden)
-        .of(&[("h.{i}.mlp.c_fc.weight", Inter)])
-        .how(How::Transpose),
-    vector("transformer.h.{i}.mlp.c_fc.bias", Inter).of(&[("h.{i}.mlp.c_fc.bias", Inter)]),
-    linear("transformer.h.{i}.mlp.c_proj.weight", Hidden, Inter)
-        .of(&[("h.{i}.mlp.c_proj.weight", Hidden)])
-        .how(How::Transpose),
-    vector("transformer.h.{i}.mlp.c_proj.bias", Hidden).of(&[("h.{i}.mlp.c_proj.bias", Hidden)]),
-];
-const GPT2_LAST: Rows = &[
-    vector("transformer.ln_f.weight", Hidden).of(&[("ln_f.weight", Hidden)]),
-    vector("transformer.ln_f.bias", Hidden).of(&[("ln_f.bias", Hidden)]),
-    head("lm_head.weight").of(&[("wte.weight", Vocab)]).how(How::Copy),
-];
-
-const NEOX_LAYER: Rows = &[
-    vector("gpt_neox.layers.{i}.input_layernorm.weight", Hidden),
-    vector("gpt_neox.layers.{i}.input_layernorm.bias", Hidden),
-    vector("gpt_neox.layers.{i}.post_attention_layernorm.weight", Hidden),
-    vector("gpt_neox.layers.{i}.post_attention_layernorm.bias", Hidden),
-    linear("gpt_neox.layers.{i}.attention.query_key_value.weight", Qkv, Hidden).how(How::PerHead),
-    vector("gpt_neox.layers.{i}.attention.query_key_value.bias", Qkv).how(How::PerHead),
-    linear("gpt_neox.layers.{i}.attention.dense.weight", Hidden, Q),
-    vector("gpt_neox.layers.{i}.attention.dense.bias", Hidden),
-    linear("gpt_neox.layers.{i}.mlp.dense_h_to_4h.weight", Inter, Hidden),
-    vector("gpt_neox.layers.{i}.mlp.dense_h_to_4h.bias", Inter).kind(VectorF32),
-    linear("gpt_neox.layers.{i}.mlp.dense_4h_to_h.weight", Hidden, Inter),
-    vector("gpt_neox.layers.{i}.mlp.dense_4h_to_h.bias", Hidden).kind(VectorF32),
-];
-
-const INTERNLM2_LAYER: Rows = &[
-    linear("model.layers.{i}.attention.wqkv.weight", Qkv, Hidden).how(How::PerGroup),
-    linear("model.layers.{i}.attention.wo.weight", Hidden, Q),
-    linear("model.layers.{i}.feed_forward.gate_up_proj.weight", TwoInter, Hidden).of(&[
-        ("model.layers.{i}.feed_forward.w1.weight", Inter),
-        ("model.layers.{i}.feed_forward.w3.weight", Inter),
-    ]),
-    linear("model.layers.{i}.feed_forward.w2.weight", Hidden, Inter),
-    vector("model.layers.{i}.attention_norm.weight", Hidden),
-    vector("model.layers.{i}.ffn_norm.weight", Hidden),
-];
-
-const PHI3_LAYER: Rows = &[
-    vector("transformer.h.{i}.ln.weight", Hidden).of(&[("model.layers.{i}.input_layernorm.weight", Hidden)]),
-    linear("transformer.h.{i}.mixer.qkv_proj.weight", Qkv, Hidden)
-        .of(&[("model.layers.{i}.self_attn.qkv_proj.weight", Qkv)]),
-    linear("transformer.h.{i}.mixer.out_proj.weight", Hidden, Q)
-        .of(&[("model.layers.{i}.self_attn.o_proj.weight", Hidden)]),
-    linear("transformer.h.{i}.mlp.gate_up_proj.weight", TwoInter, Hidden)
-        .of(&[("model.layers.{i}.mlp.gate_up_proj.weight", TwoInter)]),
-    linear("transformer.h.{i}.mlp.down_proj.weight", Hidden, Inter)
-        .of(&[("model.layers.{i}.mlp.down_proj.weight", Hidden)]),
-    vector("transformer.h.{i}.post_attention_layernorm.weight", Hidden)
-        .of(&[("model.layers.{i}.post_attention_layernorm.weight", Hidden)]),
-];
-
-const PHI_EMBED: &[(&str, Dim)] = &[("model.embed_tokens.weight", Vocab)];
-const PHI_LAYER: Rows = &[
-    vector("transformer.h.{i}.ln.weight", Hidden).of(&[("model.layers.{i}.input_layernorm.weight", Hidden)]),
-    vector("transformer.h.{i}.ln.bias", Hidden).of(&[("model.layers.{i}.input_layernorm.bias", Hidden)]),
-    linear("transformer.h.{i}.mixer.Wqkv.weight", Qkv, Hidden).of(QKV),
-    vector("transformer.h.{i}.mixer.Wqkv.bias", Qkv).of(QKV_BIAS),
-    linear("transformer.h.{i}.mixer.out_proj.weight", Hidden, Q)
-        .of(&[("model.layers.{i}.self_attn.dense.weight", Hidden)]),
-    vector("transformer.h.{i}.mixer.out_proj.bias", Hidden)
-        .of(&[("model.layers.{i}.self_attn.dense.bias", Hidden)]),
-    linear("transformer.h.{i}.mlp.fc1.weight", Inter, Hidden)
-        .of(&[("model.layers.{i}.mlp.fc1.weight", Inter)]),
-    vector("transformer.h.{i}.mlp.fc1.bias", Inter).of(&[("model.layers.{i}.mlp.fc1.bias", Inter)]),
-    linear("transformer.h.{i}.mlp.fc2.weight", Hidden, Inter)
-        .of(&[("model.layers.{i}.mlp.fc2.weight", Hidden)]),
-    vector("transformer.h.{i}.mlp.fc2.bias", Hidden).of(&[("model.layers.{i}.mlp.fc2.bias", Hidden)]),
-];
-const PHI_LAST: Rows = &[
-    vector("lm_head.ln.weight", Hidden).of(&[("model.final_layernorm.weight", Hidden)]),
-    vector("lm_head.ln.bias", Hidden).of(&[("model.final_layernorm.bias", Hidden)]),
-    head("lm_head.linear.weight").of(&[("lm_head.weight", Vocab)]),
-    vector("lm_head.linear.bias", Vocab).of(&[("lm_head.bias", Vocab)]),
-];
-
-const STARCODER2_MLP: Rows = &[
-    linear("model.layers.{i}.mlp.c_fc.weight", Inter, Hidden),
-    vector("model.layers.{i}.mlp.c_fc.bias", Inter).when(When::MlpBias),
-    linear("model.layers.{i}.mlp.c_proj.weight", Hidden, Inter),
-    vector("model.layers.{i}.mlp.c_proj.bias", Hidden).when(When::MlpBias),
-];
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {
-        model_types: &["llama", "mistral"],
-        layer: &[
-            QKV_PROJ,
-            QKV_PROJ_BIAS,
-            O_PROJ,
-            O_PROJ_BIAS,
-            GATE_UP,
-            GATE_UP_BIAS,
-            DOWN,
-            DOWN_BIAS,
-            INPUT_NORM,
-            POST_ATTN_NORM,
-        ],
+        model_types: &["llama"],
+        layer: LLAMA_LAYER,
         bias_key: Some(("attention_bias", false)),
         mlp_bias_key: Some(("mlp_bias", false)),
         ..BASE
     },
     Family {
+        model_types: &["mistral"],
+        layer: LLAMA_LAYER,
+        bias_key: Some(("attention_bias", false)),
+        mlp_bias_key: Some(("mlp_bias", false)),
+        block: Arithmetic { mlc: &[Departure::CacheWindow], ..GATED },
+        ..BASE
+    },
+    Family {
         model_types: &["qwen2"],
         layer: &[C_ATTN, C_ATTN_BIAS, O_PROJ, GATE_UP, DOWN, INPUT_NORM, POST_ATTN_NORM],
+        block: Arithmetic { mlc: &[Departure::NoWindow, Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
     Family {
         model_types: &["qwen3"],
-        layer: &[C_ATTN, O_PROJ, QK_NORM, GATE_UP, DOWN, INPUT_NORM, POST_ATTN_NORM],
+        layer: &[
+            C_ATTN,
+            C_ATTN_BIAS_IF,
+            O_PROJ,
+            O_PROJ_BIAS,
+            QK_NORM,
+            GATE_UP,
+            DOWN,
+            INPUT_NORM,
+            POST_ATTN_NORM,
+        ],
+        bias_key: Some(("attention_bias", false)),
+        block: Arithmetic { mlc: &[Departure::NoWindow, Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
     Family {
@@ -370,21 +223,37 @@ pub(super) const FAMILIES: &[Family] = &[
         layer: &[QKV_PROJ, O_PROJ, GATE_UP, DOWN, GEMMA_NORMS],
         last: &[GEMMA_FINAL_NORM],
         tie: Tie::Always,
+        block: Arithmetic { root_hidden: true, ..GATED },
         ..BASE
     },
     Family {
         model_types: &["gemma2"],
-        layer: &[QKV_PROJ, O_PROJ, GATE_UP, DOWN, GEMMA_NORMS, GEMMA_FF_NORMS],
+        layer: &[QKV_PROJ, O_PROJ, GATE_UP, DOWN, GEMMA_FOUR_NORMS],
         last: &[GEMMA_FINAL_NORM],
         tie: Tie::Always,
+        block: Arithmetic {
+            root_hidden: true,
+            mlc: &[Departure::NoAttentionCap, Departure::ScaleByHead, Departure::NoWindow],
+            ..GATED
+        },
         ..BASE
     },
     Family {
         model_types: &["gemma3_text"],
         prefix: "language_model.",
-        layer: &[GEMMA3_ATTENTION, GATE_UP, DOWN, GEMMA_NORMS, GEMMA_FF_NORMS],
+        layer: &[GEMMA3_ATTENTION, GATE_UP, DOWN, GEMMA_FOUR_NORMS],
         last: &[GEMMA_FINAL_NORM],
         tie: Tie::Always,
+        block: Arithmetic {
+            root_hidden: true,
+            mlc: &[
+                Departure::LayerWindow(1024),
+                Departure::OneBase,
+                Departure::NoRopeScaling,
+                Departure::NoLogitCap,
+            ],
+            ..GATED
+        },
         ..BASE
     },
     Family {
@@ -395,49 +264,60 @@ pub(super) const FAMILIES: &[Family] = &[
         tie: Tie::Never,
         mlp_is_four_hidden: true,
         learned_positions: true,
+        block: Arithmetic { norm: Layer, mlp: Mlp::Plain, rotation: Rotation::None, ..GATED },
         ..BASE
     },
     Family {
         model_types: &["gpt_neox"],
-        first: &[&[embedding("gpt_neox.embed_in.weight", Vocab)]],
+        first: &[&[embedding(Role::Embed, "gpt_neox.embed_in.weight", Vocab)]],
         layer: &[NEOX_LAYER],
         last: &[&[
-            vector("gpt_neox.final_layer_norm.weight", Hidden),
-            vector("gpt_neox.final_layer_norm.bias", Hidden),
+            vector(Role::Norm(Place::Final), "gpt_neox.final_layer_norm.weight", Hidden),
+            vector(Role::Norm(Place::Final), "gpt_neox.final_layer_norm.bias", Hidden),
             head("embed_out.weight"),
         ]],
         tie: Tie::Never,
         bias_key: Some(("attention_bias", true)),
+        block: Arithmetic { norm: Layer, mlp: Mlp::Plain, mlc: &[Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
     Family {
         model_types: &["internlm2"],
-        first: &[&[embedding("model.tok_embeddings.weight", Vocab)]],
+        first: &[&[embedding(Role::Embed, "model.tok_embeddings.weight", Vocab)]],
         layer: &[INTERNLM2_LAYER],
         // Not `head`: the module is called `output`, which no scheme takes for the final layer.
-        last: &[FINAL_NORM, &[linear("output.weight", Vocab, Hidden)]],
+        last: &[FINAL_NORM, &[linear(Role::Head, "output.weight", Vocab, Hidden)]],
         tie: Tie::Never,
+        bias_key: Some(("bias", false)),
+        block: Arithmetic { mlc: &[Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
     Family {
         model_types: &["phi3"],
-        first: &[&[embedding("transformer.embd.weight", Vocab).of(PHI_EMBED)]],
+        first: &[&[embedding(Role::Embed, "transformer.embd.weight", Vocab).of(PHI_EMBED)]],
         layer: &[PHI3_LAYER],
-        last: &[&[vector("transformer.norm.weight", Hidden).of(&[("model.norm.weight", Hidden)])], LM_HEAD],
+        last: &[
+            &[vector(Role::Norm(Place::Final), "transformer.norm.weight", Hidden)
+                .of(&[("model.norm.weight", Hidden)])],
+            LM_HEAD,
+        ],
+        block: Arithmetic { mlc: &[Departure::NoWindow, Departure::LongRopeByCall], ..GATED },
         ..BASE
     },
     Family {
         model_types: &["phi"],
-        first: &[&[embedding("transformer.embd.weight", Vocab).of(PHI_EMBED)]],
+        first: &[&[embedding(Role::Embed, "transformer.embd.weight", Vocab).of(PHI_EMBED)]],
         layer: &[PHI_LAYER],
         last: &[PHI_LAST],
         tie: Tie::Never,
+        block: Arithmetic { norm: Layer, parallel: true, mlp: Mlp::Plain, ..GATED },
         ..BASE
     },
     Family {
         model_types: &["orion"],
         layer: &[QKV_PROJ, O_PROJ, GATE_UP, DOWN, LAYER_NORMS],
         last: &[FINAL_NORM, FINAL_NORM_BIAS, LM_HEAD],
+        block: Arithmetic { norm: Layer, ..GATED },
         ..BASE
     },
     Family {
@@ -445,12 +325,13 @@ pub(super) const FAMILIES: &[Family] = &[
         layer: &[QKV_PROJ, QKV_PROJ_BIAS, O_PROJ, GATE_UP, DOWN, LAYER_NORMS],
         last: &[FINAL_NORM, FINAL_NORM_BIAS, LM_HEAD],
         bias_key: Some(("use_qkv_bias", false)),
+        block: Arithmetic { norm: Layer, ..GATED },
         ..BASE
     },
     Family {
         model_types: &["baichuan"],
         layer: &[
-            &[linear("model.layers.{i}.self_attn.W_pack.weight", Qkv, Hidden)],
+            &[linear(Role::Qkv, "model.layers.{i}.self_attn.W_pack.weight", Qkv, Hidden)],
             O_PROJ,
             GATE_UP,
             DOWN,
@@ -463,6 +344,7 @@ pub(super) const FAMILIES: &[Family] = &[
         model_types: &["internlm"],
         layer: &[WQKV_PACK, O_PROJ, O_PROJ_BIAS, GATE_UP, DOWN, INPUT_NORM, POST_ATTN_NORM],
         bias_key: Some(("bias", true)),
+        block: Arithmetic { mlc: &[Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
     Family {
@@ -476,13 +358,14 @@ pub(super) const FAMILIES: &[Family] = &[
         tie: Tie::Never,
         bias_key: Some(("use_bias", true)),
         mlp_bias_key: Some(("use_bias", true)),
+        block: Arithmetic { norm: Layer, mlp: Mlp::Plain, mlc: &[Departure::NoWindow], ..GATED },
         ..BASE
     },
     Family {
         model_types: &["cohere"],
         layer: &[
             QKV_PROJ,
-            &[linear("model.layers.{i}.self_attn.out_proj.weight", Hidden, Q)
+            &[linear(Role::Out, "model.layers.{i}.self_attn.out_proj.weight", Hidden, Q)
                 .of(&[("model.layers.{i}.self_attn.o_proj.weight", Hidden)])],
             GATE,
             UP,
@@ -490,18 +373,104 @@ pub(super) const FAMILIES: &[Family] = &[
             INPUT_NORM,
         ],
         tie: Tie::Always,
+        block: Arithmetic {
+            norm: Layer,
+            parallel: true,
+            rotation: Rotation::Interleaved,
+            mlc: &[Departure::HalfSplit, Departure::NoLogitScale],
+            ..GATED
+        },
         ..BASE
     },
-    Family { model_types: &["olmo"], layer: &[QKV_PROJ, O_PROJ, GATE_UP, DOWN], last: &[LM_HEAD], ..BASE },
+    Family {
+        model_types: &["olmo"],
+        layer: &[QKV_PROJ, O_PROJ, GATE_UP, DOWN],
+        last: &[LM_HEAD],
+        block: Arithmetic { norm: Layer, bare: true, eps: Some(1e-5), ..GATED },
+        ..BASE
+    },
     Family {
         model_types: &["olmo2"],
-        layer: &[QKV_PROJ, O_PROJ, QK_NORM_WIDE, GATE_UP, DOWN, POST_ATTN_NORM, POST_FF_NORM],
+        layer: &[QKV_PROJ, O_PROJ, QK_NORM_WIDE, GATE_UP, DOWN, ATTN_RESULT_NORM, POST_FF_NORM],
         ..BASE
     },
     Family {
         model_types: &["nemotron"],
         layer: &[QKV_PROJ, O_PROJ, UP, DOWN, LAYER_NORMS],
         last: &[FINAL_NORM, FINAL_NORM_BIAS, LM_HEAD],
+        block: Arithmetic { norm: Layer, norm_offset: 1.0, mlp: Mlp::Plain, ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["phi-msft"],
+        first: &[&[embedding(Role::Embed, "transformer.embd.weight", Vocab)
+            .of(&[("transformer.embd.wte.weight", Vocab)])]],
+        layer: &[PHI_MSFT_LAYER],
+        last: &[PHI_MSFT_LAST],
+        tie: Tie::Never,
+        mlp_is_four_hidden: true,
+        block: Arithmetic { norm: Layer, parallel: true, mlp: Mlp::Plain, ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["gpt_bigcode"],
+        first: &[&[
+            embedding(Role::Embed, "transformer.wte.weight", Vocab),
+            embedding(Role::Positions, "transformer.wpe.weight", Positions),
+        ]],
+        layer: &[BIGCODE_LAYER],
+        last: &[&[
+            vector(Role::Norm(Place::Final), "transformer.ln_f.weight", Hidden),
+            vector(Role::Norm(Place::Final), "transformer.ln_f.bias", Hidden),
+            head("lm_head.weight"),
+        ]],
+        tie: Tie::Never,
+        mlp_is_four_hidden: true,
+        learned_positions: true,
+        block: Arithmetic {
+            norm: Layer,
+            mlp: Mlp::Plain,
+            rotation: Rotation::None,
+            mlc: &[Departure::ErfGelu],
+            ..GATED
+        },
+        ..BASE
+    },
+    Family {
+        model_types: &["minicpm"],
+        layer: &[WQKV_PACK, O_PROJ, GATE_UP, DOWN, INPUT_NORM, POST_ATTN_NORM],
+        block: Arithmetic { mlc: &[Departure::NoRopeScaling], ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["chatglm"],
+        first: &[&[embedding(Role::Embed, "transformer.embedding.weight", Vocab)
+            .of(&[("transformer.embedding.word_embeddings.weight", Vocab)])]],
+        layer: &[CHATGLM_LAYER],
+        // Not `head`: the module is called `output_layer`.
+        last: &[&[
+            vector(Role::Norm(Place::Final), "transformer.encoder.final_layernorm.weight", Hidden),
+            linear(Role::Head, "transformer.output_layer.weight", Vocab, Hidden),
+        ]],
+        tie: Tie::Never,
+        bias_key: Some(("add_qkv_bias", false)),
+        block: Arithmetic {
+            rotation: Rotation::Interleaved,
+            mlc: &[Departure::HalfSplit, Departure::WholeHead],
+            ..GATED
+        },
+        ..BASE
+    },
+    Family {
+        model_types: &["qwen"],
+        first: &[&[embedding(Role::Embed, "transformer.wte.weight", Vocab)]],
+        layer: &[QWEN_LAYER],
+        last: &[&[
+            vector(Role::Norm(Place::Final), "transformer.ln_f.weight", Hidden),
+            head("lm_head.weight"),
+        ]],
+        tie: Tie::Never,
+        block: Arithmetic { mlp: Mlp::GatedSecond, ..GATED },
         ..BASE
     },
 ];

@@ -5,6 +5,7 @@
 //! MLC's own loaders; what the loaders do to the values is in the format page, section 5.
 
 mod block;
+mod blocks;
 mod families;
 mod role;
 mod sizes;
@@ -87,6 +88,10 @@ pub struct Param {
     pub sources: Vec<Source>,
     /// How.
     pub combine: Combine,
+    /// What it is for; a weight or a bias, as its name ends.
+    pub role: Role,
+    /// Its layer.
+    pub layer: Option<usize>,
 }
 
 /// A tensor as a folder holds it.
@@ -210,6 +215,11 @@ pub fn known() -> Vec<&'static str> {
     FAMILIES.iter().flat_map(|f| f.model_types.iter().copied()).collect()
 }
 
+/// The epsilon of norms of families that do not leave it to the config.
+pub(crate) fn fixed_eps(model_type: &str) -> Option<f64> {
+    family(model_type).ok()?.block.eps
+}
+
 fn family(model_type: &str) -> Result<&'static Family, ArchError> {
     FAMILIES
         .iter()
@@ -291,6 +301,8 @@ fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: 
         kind: row.kind,
         sources,
         combine,
+        role: row.role,
+        layer,
     });
 }
 

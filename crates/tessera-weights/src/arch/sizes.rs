@@ -57,17 +57,23 @@ impl Sizes {
     /// `mlc-chat-config.json`, which keeps HF's names.
     pub fn from_json(model_type: &str, config: &Value) -> Result<Sizes, ArchError> {
         let family = family(model_type)?;
-        let read = Reader { model_type, config };
+        let config = crate::config::flattened(config);
+        let read = Reader { model_type, config: &config };
         let hidden = read.need("hidden_size", &["hidden_size", "n_embd"])?;
         let heads = read.need("num_attention_heads", &["num_attention_heads", "n_head"])?;
-        let head_dim = match read.size("head_dim", &["head_dim"])? {
+        let head_dim = match read.size("head_dim", &["head_dim", "kv_channels"])? {
             Some(dim) => dim,
             None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 return Err(read.invalid("hidden_size", hidden, format!("a multiple of the {heads} heads")));
             }
         };
-        let intermediate = match read.size("intermediate_size", &["intermediate_size", "n_inner"])? {
+        let intermediate = ["intermediate_size", "n_inner", "ffn_hidden_size"];
+        let intermediate = match read.size("intermediate_size", &intermediate)? {
+            // Qwen's counts both halves.
+            Some(size) if model_type == "qwen" => size / 2,
+            // phi-msft writes 0 for the usual width.
+            Some(0) if model_type == "phi-msft" => hidden.saturating_mul(4),
             Some(size) => size,
             None if family.mlp_is_four_hidden => hidden.saturating_mul(4),
             None => return Err(read.missing("intermediate_size")),
@@ -94,13 +100,21 @@ impl Sizes {
             Some((key, default)) => read.flag(key, &[key], default)?,
             None => false,
         };
+        let groups = "multi_query_group_num";
+        let kv_heads = match model_type {
+            "gpt_bigcode" => 1,
+            "chatglm" if read.flag("multi_query_attention", &["multi_query_attention"], false)? => {
+                read.need(groups, &[groups])?
+            }
+            _ => read.size("num_key_value_heads", &["num_key_value_heads", "n_head_kv"])?.unwrap_or(heads),
+        };
         let sizes = Sizes {
-            vocab: read.need("vocab_size", &["vocab_size"])?,
+            vocab: read.need("vocab_size", &["vocab_size", "padded_vocab_size"])?,
             hidden,
             intermediate,
-            layers: read.need("num_hidden_layers", &["num_hidden_layers", "n_layer"])?,
+            layers: read.need("num_hidden_layers", &["num_hidden_layers", "n_layer", "num_layers"])?,
             heads,
-            kv_heads: read.size("num_key_value_heads", &["num_key_value_heads"])?.unwrap_or(heads),
+            kv_heads,
             head_dim,
             positions,
             tied,

@@ -1,6 +1,6 @@
 //! [`ModelConfig`] from nothing but the shapes in a manifest, each guess said aloud.
 
-use super::{Activation, ConfigError, ModelConfig, RopeScaling};
+use super::{Activation, ConfigError, ModelConfig, RopeScaling, Settings};
 use crate::scheme::GroupFormat;
 
 /// A quantised or plain matrix as far as shapes tell.
@@ -117,6 +117,7 @@ impl ModelConfig {
             qkv_bias,
             mlp_bias: has("mlp.gate_up_proj.bias"),
             activation: Activation::Silu,
+            settings: Settings::plain(head_dim),
             guesses,
         };
         crate::arch::Sizes::from(&config).check(model_type)?;

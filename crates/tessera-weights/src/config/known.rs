@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
     ),
     rule("rotary_pct", ONE, "1", &["gpt_neox", "stablelm"]),
     rule("attn_logit_softcapping", NONE, SHOWN_NONE, &["gemma2"]),
-    rule("final_logit_softcapping", NONE, SHOWN_NONE, &["gemma2"]),
+    rule("final_logit_softcapping", NONE, SHOWN_NONE, &["gemma2", "gemma3_text", "gemma3"]),
     rule("query_pre_attn_scalar", NONE, SHOWN_NONE, &["gemma2", "gemma3_text", "gemma3"]),
     rule("rope_local_base_freq", NONE, SHOWN_NONE, &["gemma3_text", "gemma3"]),
     rule("num_experts", &["0"], "0", NONE),
@@ -87,8 +87,14 @@ const RULES: &[Rule] = &[
     rule("is_encoder_decoder", OFF, "false", NONE),
     rule("add_cross_attention", OFF, "false", NONE),
     rule("use_bidirectional_attention", OFF, "false", NONE),
-    rule("position_embedding_type", &["rope", "rotary"], "rope", &["gpt2", "bert"]),
+    rule("position_embedding_type", &["rope", "rotary"], "rope", &["gpt2", "gpt_bigcode", "bert"]),
     rule("no_rope_layers", NONE, SHOWN_NONE, NONE),
+    rule("rope_ratio", ONE, "1", NONE),
+    rule("add_bias_linear", OFF, "false", NONE),
+    rule("rmsnorm", &["true"], "true", NONE),
+    rule("post_layer_norm", &["true"], "true", NONE),
+    rule("apply_residual_connection_post_layernorm", OFF, "false", NONE),
+    rule("multi_query", &["true"], "true", NONE),
     rule("scale_attn_weights", &["true"], "true", NONE),
     rule("reorder_and_upcast_attn", OFF, "false", NONE),
 ];
@@ -102,7 +108,7 @@ const ACTIVATIONS: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["gpt_neox"], &["gelu"], "gelu"),
     (
-        &["gpt2", "phi", "phi-msft", "starcoder2"],
+        &["gpt2", "phi", "phi-msft", "gpt_bigcode", "starcoder2"],
         &["gelu_new", "gelu_pytorch_tanh", "gelu_fast"],
         "gelu_new, gelu_pytorch_tanh, gelu_fast",
     ),
@@ -114,6 +120,9 @@ const ACTIVATIONS: &[(&[&str], &[&str], &str)] = &[
     ),
     (&["nemotron"], &["relu2"], "relu2"),
 ];
+/// Families whose layers may have windows.
+const WINDOWED: [&str; 8] =
+    ["mistral", "phi3", "starcoder2", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text"];
 const ACTIVATION_FIELDS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "activation"];
 
 /// Fields that are read, by whichever family, in Hugging Face's names and in MLC's.
@@ -162,8 +171,20 @@ const READ: &[&str] = &[
     "activation_function",
     "activation",
     "rotary_dim",
+    "n_head_kv",
+    "num_layers",
+    "kv_channels",
+    "seq_length",
+    "ffn_hidden_size",
+    "layernorm_epsilon",
+    "padded_vocab_size",
+    "multi_query_attention",
+    "multi_query_group_num",
+    "add_qkv_bias",
+    "dim_model_base",
     "scale_attn_by_inverse_layer_idx",
     "layer_types",
+    "sliding_window_pattern",
     "quantization_config",
     "bos_token_id",
     "eos_token_id",
@@ -245,6 +266,8 @@ const NO_EFFECT: &[&str] = &[
     "ffn_out_dtype",
     "weight_block_size",
     "kwargs",
+    "is_text_model",
+    "apply_query_key_layer_scaling",
 ];
 
 fn allowed(value: &Value, allowed: &[&str]) -> bool {
@@ -259,6 +282,7 @@ fn allowed(value: &Value, allowed: &[&str]) -> bool {
 /// Looks at every field of a config: `config.json`, or `model_config` of `mlc-chat-config.json`.
 pub fn findings(model_type: &str, config: &Value) -> Findings {
     let mut out = Findings::default();
+    let config = super::flattened(config);
     for (key, value) in config.as_object().into_iter().flatten() {
         // Names that begin with an underscore are transformers' own notes.
         if value.is_null() || key.starts_with('_') {
@@ -286,10 +310,10 @@ pub fn findings(model_type: &str, config: &Value) -> Findings {
                 contradicts("an object or null");
             }
         } else if key == "layer_types" {
-            // Windows are read from `sliding_window`, the same in each layer.
-            let plain =
-                |v: &Value| v == "full_attention" || v == "sliding_attention" && model_type == "mistral";
-            if !value.as_array().is_some_and(|l| l.iter().all(plain)) && !model_type.starts_with("gemma") {
+            let plain = |v: &Value| {
+                v == "full_attention" || v == "sliding_attention" && WINDOWED.contains(&model_type)
+            };
+            if !value.as_array().is_some_and(|l| l.iter().all(plain)) {
                 contradicts("full_attention in every layer");
             }
         } else if !READ.contains(&key.as_str()) && !NO_EFFECT.contains(&key.as_str()) {

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::known::{self, Contradiction};
-use super::{Activation, ModelConfig, RopeScaling};
-use crate::arch::{ArchError, Sizes};
+use super::settings::{Settings, windowed};
+use super::{Activation, ModelConfig, RopeScaling, flattened};
+use crate::arch::{self, ArchError, Sizes};
 
 /// A config that cannot be used; the field is named as in the file.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -52,14 +53,14 @@ const MAX_CONTEXT: u64 = 1 << 24;
 
 /// Fields of one JSON object.
 #[derive(Clone, Copy)]
-struct Fields<'a> {
-    json: &'a Value,
+pub(super) struct Fields<'a> {
+    pub(super) json: &'a Value,
     /// Put before names in messages.
-    path: &'a str,
+    pub(super) path: &'a str,
 }
 
 impl<'a> Fields<'a> {
-    fn get(self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(self, key: &str) -> Option<&'a Value> {
         self.json.get(key).filter(|v| !v.is_null())
     }
 
@@ -67,7 +68,7 @@ impl<'a> Fields<'a> {
         keys.iter().find_map(|&key| Some((key, self.get(key)?)))
     }
 
-    fn invalid(self, key: &str, found: &Value, expected: &str) -> ConfigError {
+    pub(super) fn invalid(self, key: &str, found: &Value, expected: &str) -> ConfigError {
         let mut found = found.to_string();
         if found.len() > 100 {
             found = format!("{}...", found.chars().take(100).collect::<String>());
@@ -79,14 +80,14 @@ impl<'a> Fields<'a> {
         ConfigError::Missing { field: format!("{}{key}", self.path) }
     }
 
-    fn text(self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+    pub(super) fn text(self, key: &str) -> Result<Option<&'a str>, ConfigError> {
         match self.get(key) {
             None => Ok(None),
             Some(v) => v.as_str().map(Some).ok_or_else(|| self.invalid(key, v, "a string")),
         }
     }
 
-    fn flag(self, key: &str) -> Result<Option<bool>, ConfigError> {
+    pub(super) fn flag(self, key: &str) -> Result<Option<bool>, ConfigError> {
         match self.get(key) {
             None => Ok(None),
             Some(v) => v.as_bool().map(Some).ok_or_else(|| self.invalid(key, v, "true or false")),
@@ -94,7 +95,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A finite number of at least `least`.
-    fn number(self, key: &str, least: f64) -> Result<Option<f64>, ConfigError> {
+    pub(super) fn number(self, key: &str, least: f64) -> Result<Option<f64>, ConfigError> {
         let Some(v) = self.get(key) else { return Ok(None) };
         match v.as_f64().filter(|x| x.is_finite() && *x >= least) {
             Some(x) => Ok(Some(x)),
@@ -102,12 +103,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn need_number(self, key: &str, least: f64) -> Result<f64, ConfigError> {
+    pub(super) fn need_number(self, key: &str, least: f64) -> Result<f64, ConfigError> {
         self.number(key, least)?.ok_or_else(|| self.missing(key))
     }
 
     /// A number of tokens. MLC writes -1 for none.
-    fn tokens(self, key: &str) -> Result<Option<usize>, ConfigError> {
+    pub(super) fn tokens(self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(v) = self.get(key) else { return Ok(None) };
         if v.as_i64() == Some(-1) {
             return Ok(None);
@@ -125,7 +126,7 @@ impl<'a> Fields<'a> {
             .and_then(|l| l.iter().map(|x| x.as_f64().filter(|x| x.is_finite() && *x > 0.0)).collect());
         match list.filter(|l| l.len() == len) {
             Some(list) => Ok(list),
-            None => Err(self.invalid(key, v, &format!("{len} positive numbers, half the head's width"))),
+            None => Err(self.invalid(key, v, &format!("{len} positive numbers, half the width that turns"))),
         }
     }
 }
@@ -135,19 +136,21 @@ impl ModelConfig {
     pub fn from_mlc(json: &Value) -> Result<ModelConfig, ConfigError> {
         let top = Fields { json, path: "" };
         let inner = top.get("model_config").ok_or_else(|| top.missing("model_config"))?;
-        let model = Fields { json: inner, path: "model_config." };
+        let inner = flattened(inner);
+        let model = Fields { json: &inner, path: "model_config." };
         let model_type = match top.text("model_type")? {
             Some(t) => t,
             None => model.text("model_type")?.ok_or_else(|| top.missing("model_type"))?,
         };
-        let mut config = common(model_type, model)?;
+        let (mut config, sizes) = common(model_type, model)?;
         if let Some(v) = top.get("vocab_size")
             && v.as_u64() != Some(config.vocab_size as u64)
         {
             let expected = format!("{}, as in model_config", config.vocab_size);
             return Err(top.invalid("vocab_size", v, &expected));
         }
-        config.rope_theta = theta(&mut config, model, &["position_embedding_base", "rope_theta"])?;
+        config.rope_theta =
+            theta(&mut config, model, &["position_embedding_base", "rope_theta", "rotary_emb_base"])?;
         let trained = match model.tokens("context_window_size")? {
             Some(n) => Some(n),
             None => model.tokens("max_position_embeddings")?,
@@ -158,22 +161,30 @@ impl ModelConfig {
         };
         // The top level is what the packager chose, the inner value what the model was trained for.
         let context = top.tokens("context_window_size")?.or(trained).or(window);
-        let context = context.ok_or_else(|| top.missing("context_window_size"))?;
+        let mut context = context.ok_or_else(|| top.missing("context_window_size"))?;
+        let longest = model.tokens("max_position_embeddings")?;
+        // MLC gives every Gemma 3 a context of 8192, whatever it was trained for.
+        if let Some(longest) = longest.filter(|_| model_type == "gemma3_text") {
+            context = context.min(longest);
+        }
         config.context_window_size = within_window(&mut config, context, window);
         let trained = trained.unwrap_or(context);
-        config.trained_context = model.tokens("max_position_embeddings")?.unwrap_or(trained);
+        config.trained_context = longest.unwrap_or(trained);
+        let stated = trained.max(config.trained_context);
+        config.settings = Settings::read(model_type, model, &sizes, Some(stated), &mut config.guesses)?;
         if let Some(scaling) = model.get("rope_scaling") {
             let scaling = Fields { json: scaling, path: "model_config.rope_scaling." };
-            config.rope_scaling = rope_scaling(scaling, model, config.head_dim, trained)?;
+            config.rope_scaling = rope_scaling(scaling, model, config.settings.rotary_dim, trained)?;
         }
         Ok(config)
     }
 
     /// From a parsed Hugging Face `config.json`.
     pub fn from_hf(json: &Value) -> Result<ModelConfig, ConfigError> {
-        let top = Fields { json, path: "" };
+        let flat = flattened(json);
+        let top = Fields { json: &flat, path: "" };
         let model_type = top.text("model_type")?.ok_or_else(|| top.missing("model_type"))?;
-        let mut config = common(model_type, top)?;
+        let (mut config, sizes) = common(model_type, top)?;
         let parameters = top.get("rope_parameters").map(|json| Fields { json, path: "rope_parameters." });
         let nested = match parameters {
             Some(p) => p.number("rope_theta", 1.0)?,
@@ -190,7 +201,10 @@ impl ModelConfig {
         let context = match top.tokens("max_position_embeddings")? {
             Some(n) => n,
             None => {
-                let n = top.tokens("n_positions")?;
+                let n = match top.tokens("n_positions")? {
+                    Some(n) => Some(n),
+                    None => top.tokens("seq_length")?,
+                };
                 n.ok_or_else(|| top.missing("max_position_embeddings"))?
             }
         };
@@ -200,19 +214,20 @@ impl ModelConfig {
         };
         config.context_window_size = within_window(&mut config, context, window);
         config.trained_context = context;
+        config.settings = Settings::read(model_type, top, &sizes, Some(context), &mut config.guesses)?;
         let scaling = match top.get("rope_scaling") {
             Some(json) => Some(Fields { json, path: "rope_scaling." }),
             None => parameters,
         };
         if let Some(scaling) = scaling {
-            config.rope_scaling = rope_scaling(scaling, top, config.head_dim, context)?;
+            config.rope_scaling = rope_scaling(scaling, top, config.settings.rotary_dim, context)?;
         }
         Ok(config)
     }
 }
 
 /// What both files spell alike. Rotary settings and context are filled in by the caller.
-fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigError> {
+fn common(model_type: &str, model: Fields<'_>) -> Result<(ModelConfig, Sizes), ConfigError> {
     if !model.json.is_object() {
         return Err(model.invalid("", model.json, "an object"));
     }
@@ -222,24 +237,22 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigErro
         let Contradiction { field, found, supported } = one;
         return Err(ConfigError::Unsupported { field: format!("{}{field}", model.path), found, supported });
     }
-    // Partial rotation is not among the blocks of any family yet.
-    for key in ["partial_rotary_factor", "rotary_pct"] {
-        if let Some(part) = model.number(key, 0.0)?.filter(|part| *part != 1.0) {
-            return Err(ConfigError::Unsupported {
-                field: format!("{}{key}", model.path),
-                found: part.to_string(),
-                supported: "1",
-            });
-        }
-    }
     let file = if model.path.is_empty() { "config.json" } else { "model_config" };
     let mut guesses: Vec<String> = known::unknown_note(file, &findings.unknown).into_iter().collect();
-    let eps_keys = ["rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"];
+    let eps_keys = [
+        "rms_norm_eps",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "norm_eps",
+        "norm_epsilon",
+        "layernorm_epsilon",
+    ];
     let norm_eps = match model.any(&eps_keys) {
         Some((key, v)) => match v.as_f64().filter(|e| *e > 0.0 && *e < 1.0) {
             Some(eps) => eps,
             None => return Err(model.invalid(key, v, "a number between 0 and 1")),
         },
+        None if arch::fixed_eps(model_type).is_some() => arch::fixed_eps(model_type).unwrap_or_default(),
         None => {
             guesses.push("The norms' epsilon is not in the config; 1e-6 is assumed.".to_owned());
             1e-6
@@ -249,10 +262,11 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigErro
     let (qkv, out, mlp) = match model_type {
         "qwen2" => (true, false, false),
         "stablelm" => (sizes.qkv_bias, false, false),
-        "gpt2" | "gpt_neox" | "phi" => (true, true, true),
+        "qwen" => (true, false, false),
+        "gpt2" | "gpt_neox" | "phi" | "phi-msft" | "gpt_bigcode" => (true, true, true),
         _ => (sizes.qkv_bias, sizes.out_bias, sizes.mlp_bias),
     };
-    Ok(ModelConfig {
+    let config = ModelConfig {
         model_type: model_type.to_owned(),
         hidden_size: sizes.hidden,
         intermediate_size: sizes.intermediate,
@@ -271,8 +285,10 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<ModelConfig, ConfigErro
         qkv_bias: qkv,
         mlp_bias: mlp,
         activation: activation(model_type, model)?,
+        settings: Settings::plain(sizes.head_dim),
         guesses,
-    })
+    };
+    Ok((config, sizes))
 }
 
 fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigError> {
@@ -282,7 +298,8 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
         // MLC drops the field where an architecture has one activation only.
         return Ok(match model_type {
             "gpt_neox" => Activation::Gelu,
-            "gpt2" | "phi" | "starcoder2" => Activation::GeluTanh,
+            "gpt2" | "phi" | "phi-msft" | "gpt_bigcode" | "starcoder2" => Activation::GeluTanh,
+            "nemotron" => Activation::Relu2,
             _ if gemma => Activation::GeluTanh,
             _ => Activation::Silu,
         });
@@ -294,6 +311,7 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
         Some("gelu") => Ok(Activation::Gelu),
         Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => Ok(Activation::GeluTanh),
         Some("relu") => Ok(Activation::Relu),
+        Some("relu2") if model_type == "nemotron" => Ok(Activation::Relu2),
         Some(other) => Err(ConfigError::Unsupported {
             field: format!("{}{key}", model.path),
             found: format!("{other:?}"),
@@ -303,14 +321,14 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
     }
 }
 
-/// The rotary base under one of `keys`; 10000 where the model has no rotary positions or is silent.
+/// The rotary base under one of `keys`; 10000 where the model has no rotary positions, fixes it, or is silent.
 fn theta(config: &mut ModelConfig, model: Fields<'_>, keys: &[&'static str]) -> Result<f64, ConfigError> {
     for key in keys {
         if let Some(theta) = model.number(key, 1.0)? {
             return Ok(theta);
         }
     }
-    if config.model_type != "gpt2" {
+    if !["gpt2", "gpt_bigcode", "chatglm", "internlm", "baichuan"].contains(&&*config.model_type) {
         config.guesses.push(format!("{} is not in the config; 10000 is assumed.", keys[0]));
     }
     Ok(10000.0)
@@ -320,6 +338,7 @@ fn theta(config: &mut ModelConfig, model: Fields<'_>, keys: &[&'static str]) -> 
 fn within_window(config: &mut ModelConfig, context: usize, window: Option<usize>) -> usize {
     match window.filter(|w| *w < context) {
         None => context,
+        Some(_) if windowed(&config.model_type) => context,
         Some(window) => {
             config.guesses.push(format!(
                 "The model attends to a sliding window of {window} tokens; the context is limited to that."
@@ -332,11 +351,14 @@ fn within_window(config: &mut ModelConfig, context: usize, window: Option<usize>
 fn rope_scaling(
     scaling: Fields<'_>,
     model: Fields<'_>,
-    head_dim: usize,
+    rotary_dim: usize,
     context: usize,
 ) -> Result<RopeScaling, ConfigError> {
     let empty = scaling.json.as_object().is_some_and(serde_json::Map::is_empty);
-    let only_theta = scaling.json.as_object().is_some_and(|o| o.keys().all(|k| k == "rope_theta"));
+    let only_theta = scaling
+        .json
+        .as_object()
+        .is_some_and(|o| o.keys().all(|k| k == "rope_theta" || k == "partial_rotary_factor"));
     if empty || only_theta {
         return Ok(RopeScaling::None);
     }
@@ -383,8 +405,8 @@ fn rope_scaling(
         },
         // Phi-3's first name for it.
         "longrope" | "su" => RopeScaling::LongRope {
-            short_factor: scaling.numbers("short_factor", head_dim / 2)?,
-            long_factor: scaling.numbers("long_factor", head_dim / 2)?,
+            short_factor: scaling.numbers("short_factor", rotary_dim / 2)?,
+            long_factor: scaling.numbers("long_factor", rotary_dim / 2)?,
             original_context: original.unwrap_or(context),
             attention_factor: scaling.number("attention_factor", f64::MIN_POSITIVE)?,
             factor: scaling.number("factor", 1.0)?,

@@ -114,6 +114,7 @@ fn activation(model_type: &str, chat: &ChatConfig) -> Option<Value> {
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
         Activation::Relu => "relu",
+        Activation::Relu2 => "relu2",
     };
     Some(json!(name))
 }

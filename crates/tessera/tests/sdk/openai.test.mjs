@@ -140,6 +140,8 @@ test("a request that is aborted ends", async () => {
   const endless = { ...options, max_completion_tokens: 3000, ignore_eos: true };
   const stream = await client.chat.completions.create({ ...endless, stream: true });
   for await (const _ of stream) break; // leaving the loop aborts
+  // Else what runs below might still be the stream.
+  await until("the stream is counted", async () => (await metric("tessera_generations_cancelled_total")) === cancelled + 1);
   const controller = new AbortController();
   const plain = client.chat.completions.create(endless, { signal: controller.signal });
   await until("it runs", async () => (await metric("tessera_requests_running")) === 1);
