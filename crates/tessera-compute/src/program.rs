@@ -9,7 +9,7 @@ use tessera_weights::tensor::Matrix;
 pub use tessera_weights::arch::{Mask, NormKind};
 
 /// Which rows of a batch a slot holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rows {
     /// One for each token.
     All,
@@ -319,9 +319,7 @@ impl Op {
             Op::Gate { gate, up, out, .. } => {
                 Io { inputs: [Some(gate), Some(up), None], ..Io::of(gate, out) }
             }
-            Op::Attend { q, k, v, out, .. } => {
-                Io { inputs: [Some(q), Some(k), Some(v)], ..Io::of(q, out) }
-            }
+            Op::Attend { q, k, v, out, .. } => Io { inputs: [Some(q), Some(k), Some(v)], ..Io::of(q, out) },
             Op::Pick { x, out } => Io::of(x, out),
         }
     }

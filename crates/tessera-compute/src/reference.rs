@@ -62,7 +62,8 @@ impl Executor for Interpreter {
         match batch.want {
             Want::Logits => out.logits = self.read(self.program.logits),
             Want::Greedy => {
-                out.tokens.extend(self.read(self.program.logits).chunks_exact(self.program.vocab).map(argmax));
+                out.tokens
+                    .extend(self.read(self.program.logits).chunks_exact(self.program.vocab).map(argmax));
             }
             Want::Hidden => out.hidden = self.read(self.program.hidden),
         }

@@ -1,27 +1,43 @@
-//! The decoder as a program: which tensors of a folder go into which operation.
+//! The decoder as a program: which tensors of a folder go into which operation. What a family computes is data
+//! ([`Block`]); what its parameters are for, too ([`Role`]). Nothing here knows a family by its name.
 
-use std::collections::HashSet;
-use tessera_compute::program::{Heads, MatrixId, Op, Program, Rows, Slot, VectorId};
-use tessera_compute::rope::Rope;
+mod weights;
+
+use std::collections::HashMap;
+
+use tessera_compute::program::{Act, Function, Heads, Ids, Kv, Op, Program, Rows};
+use tessera_compute::rope::{Pairs, Rope};
+use tessera_weights::arch::{self, ArchError, Attention, Block, Mlp, Place, Role, Semantics};
 use tessera_weights::config::ModelConfig;
 use tessera_weights::folder::{Folder, FolderError};
-use tessera_weights::scheme::{Layout, Scheme};
+use tessera_weights::scheme::Scheme;
+use weights::{Linear, Weights};
 
 /// Families that can be run, by MLC's `model_type`.
-pub const FAMILIES: &[&str] = &["llama", "mistral"];
+pub fn families() -> Vec<&'static str> {
+    arch::known()
+}
 
 /// A folder that cannot be made a program.
 #[derive(Debug, thiserror::Error)]
 pub enum DecoderError {
     /// A family whose blocks are not here.
-    #[error(
-        "model_type {0:?} can be opened and converted but not run; runnable are {known}",
-        known = FAMILIES.join(", ")
-    )]
+    #[error("model_type {0:?} cannot be run; runnable are {known}", known = families().join(", "))]
     Family(String),
+    /// Sizes that a family cannot have.
+    #[error(transparent)]
+    Sizes(ArchError),
     /// A tensor is missing or has another shape.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A part that every decoder has and this family's table has not.
+    #[error("the family has no parameter for {role:?} in layer {layer:?}")]
+    Part {
+        /// Which.
+        role: Role,
+        /// Where; `None` outside of the layers.
+        layer: Option<usize>,
+    },
     /// Tensors that this family's blocks do not read: the output without them would be wrong.
     #[error("{count} tensors have no place in a {family} decoder, the first is {first}")]
     Unused {
@@ -34,143 +50,277 @@ pub enum DecoderError {
     },
 }
 
-/// Reads the weights of `folder` into a program. Matrices stay where they are in the mapped shards;
-/// norms and biases are widened to f32.
-pub fn program(folder: &Folder, config: &ModelConfig, scheme: &Scheme) -> Result<Program, DecoderError> {
-    if !FAMILIES.contains(&&*config.model_type) {
-        return Err(DecoderError::Family(config.model_type.clone()));
+impl From<ArchError> for DecoderError {
+    fn from(e: ArchError) -> DecoderError {
+        match e {
+            ArchError::Unknown { model_type } => DecoderError::Family(model_type),
+            e => DecoderError::Sizes(e),
+        }
     }
-    let c = config;
-    let heads = Heads { q: c.num_attention_heads, kv: c.num_key_value_heads, dim: c.head_dim };
-    let rope = Rope {
-        dim: c.head_dim,
-        theta: c.rope_theta,
-        scaling: c.rope_scaling.clone(),
-        context: c.trained_context,
+}
+
+/// Reads the weights of `folder` into a program that computes what `semantics` says. Matrices stay where they are in
+/// the mapped shards; norms and biases are widened to f32.
+pub fn program(
+    folder: &Folder,
+    config: &ModelConfig,
+    scheme: &Scheme,
+    semantics: Semantics,
+) -> Result<Program, DecoderError> {
+    let mut p = Program::new(config.vocab_size);
+    let block = config.block(semantics);
+    p.ropes = ropes(&block, config);
+    let weights = Weights::new(folder, scheme, config)?;
+    let x = p.slot(Rows::All, config.hidden_size);
+    let mut b = Builder { config, block, weights, p, x, rows: Rows::All, work: HashMap::new() };
+    b.embed()?;
+    for layer in 0..config.num_hidden_layers {
+        b.layer(layer)?;
+    }
+    b.head()?;
+    if let Some((count, first)) = b.weights.unused() {
+        return Err(DecoderError::Unused { family: config.model_type.clone(), count, first });
+    }
+    Ok(b.p)
+}
+
+fn ropes(block: &Block, config: &ModelConfig) -> Vec<Rope> {
+    let rope = |r: &arch::Rotary| Rope {
+        dim: r.dim,
+        theta: r.theta,
+        scaling: r.scaling.clone(),
+        context: config.trained_context,
+        pairs: match (r.interleaved, r.ramp_by_dim) {
+            (true, _) => Pairs::Neighbours,
+            (false, true) => Pairs::Apart,
+            (false, false) => Pairs::Halves,
+        },
     };
-    let mut p = Program::new(heads, rope, c.num_hidden_layers, c.vocab_size);
-    let mut w = Weights { folder, scheme, p: &mut p, used: HashSet::new() };
+    block.ropes.iter().map(rope).collect()
+}
 
-    let hidden = c.hidden_size;
-    let table = w.embedding("model.embed_tokens", c.vocab_size, hidden)?;
-    // Older converters wrote a head although the model ties it: a head that is there is used.
-    let has_head = ["lm_head.q_weight", "lm_head.weight"].iter().any(|n| folder.tensor(n).is_some());
-    let head =
-        if has_head || !c.tie_word_embeddings { w.linear("lm_head", c.vocab_size, hidden)? } else { table };
-    let final_norm = w.vector("model.norm.weight", hidden)?;
+/// What a slot beside the residual stream holds. All layers share these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Work {
+    /// What attention reads, and the MLP where it reads the same.
+    Normed,
+    /// What the MLP reads beside attention.
+    MlpNormed,
+    Qkv,
+    Mixed,
+    Wide,
+    Gated,
+    /// A branch before it is added.
+    Branch,
+}
 
-    let mut x = w.p.slot(Rows::All, hidden);
-    w.p.ops.push(Op::Embed { table, out: x });
-    // All layers share these; the last one computes only rows whose logits are wanted after its keys
-    // and values are stored.
-    let normed = w.p.slot(Rows::All, hidden);
-    let qkv = w.p.slot(Rows::All, heads.qkv_width());
-    let mut work = Work::new(w.p, Rows::All, c);
-    for layer in 0..c.num_hidden_layers {
-        let name = |part: &str| format!("model.layers.{layer}.{part}");
-        let eps = c.norm_eps as f32;
-        let weight = w.vector(&name("input_layernorm.weight"), hidden)?;
-        w.p.ops.push(Op::RmsNorm { x, weight, eps, out: normed });
-        let (weight, bias) = w.with_bias(&name("self_attn.qkv_proj"), heads.qkv_width(), hidden)?;
-        w.p.ops.push(Op::Linear { x: normed, weight, bias, accumulate: false, out: qkv });
-        if layer + 1 == c.num_hidden_layers {
-            work = Work::new(w.p, Rows::Picked, c);
-            let picked = w.p.slot(Rows::Picked, hidden);
-            w.p.ops.push(Op::Pick { x, out: picked });
-            x = picked;
+struct Builder<'a> {
+    config: &'a ModelConfig,
+    block: Block,
+    weights: Weights<'a>,
+    p: Program,
+    /// The residual stream.
+    x: Act,
+    /// Its rows: the last layer computes only those whose logits are wanted, after its keys and values are stored.
+    rows: Rows,
+    work: HashMap<(Work, Rows), Act>,
+}
+
+impl Builder<'_> {
+    fn slot(&mut self, work: Work, width: usize) -> Act {
+        let Builder { p, rows, .. } = self;
+        *self.work.entry((work, *rows)).or_insert_with(|| p.slot(*rows, width))
+    }
+
+    fn push(&mut self, op: Op) {
+        self.p.ops.push(op);
+    }
+
+    fn embed(&mut self) -> Result<(), DecoderError> {
+        let out = self.x;
+        let table = self.weights.embedding(&mut self.p, Role::Embed)?;
+        let scale = self.block.embed_scale;
+        self.push(Op::Embed { table, ids: Ids::Tokens, scale, accumulate: false, out });
+        if self.weights.has(None, Role::Positions) {
+            let table = self.weights.embedding(&mut self.p, Role::Positions)?;
+            self.push(Op::Embed { table, ids: Ids::Positions, scale: 1.0, accumulate: true, out });
         }
-        w.p.ops.push(Op::Attend { qkv, layer, out: work.mixed });
-        let (weight, bias) = w.with_bias(&name("self_attn.o_proj"), hidden, heads.q * heads.dim)?;
-        w.p.ops.push(Op::Linear { x: work.mixed, weight, bias, accumulate: true, out: x });
-
-        let weight = w.vector(&name("post_attention_layernorm.weight"), hidden)?;
-        w.p.ops.push(Op::RmsNorm { x, weight, eps, out: work.normed });
-        let (weight, bias) = w.with_bias(&name("mlp.gate_up_proj"), 2 * c.intermediate_size, hidden)?;
-        w.p.ops.push(Op::Linear { x: work.normed, weight, bias, accumulate: false, out: work.wide });
-        w.p.ops.push(Op::Gate { x: work.wide, activation: c.activation, out: work.gated });
-        let (weight, bias) = w.with_bias(&name("mlp.down_proj"), hidden, c.intermediate_size)?;
-        w.p.ops.push(Op::Linear { x: work.gated, weight, bias, accumulate: true, out: x });
+        self.norm(None, Place::Embed, out, out)?;
+        Ok(())
     }
-    let eps = c.norm_eps as f32;
-    w.p.ops.push(Op::RmsNorm { x, weight: final_norm, eps, out: work.normed });
-    let out = w.p.logits;
-    w.p.ops.push(Op::Linear { x: work.normed, weight: head, bias: None, accumulate: false, out });
-    let used = w.used;
-    let mut unused = folder.tensors().filter(|t| !used.contains(&t.name));
-    if let Some(first) = unused.next() {
-        let (family, first) = (c.model_type.clone(), first.name.clone());
-        return Err(DecoderError::Unused { family, count: 1 + unused.count(), first });
-    }
-    Ok(p)
-}
 
-/// Slots of a layer after attention.
-struct Work {
-    mixed: Slot,
-    normed: Slot,
-    wide: Slot,
-    gated: Slot,
-}
-
-impl Work {
-    fn new(p: &mut Program, rows: Rows, c: &ModelConfig) -> Work {
-        Work {
-            mixed: p.slot(rows, c.num_attention_heads * c.head_dim),
-            normed: p.slot(rows, c.hidden_size),
-            wide: p.slot(rows, 2 * c.intermediate_size),
-            gated: p.slot(rows, c.intermediate_size),
+    fn layer(&mut self, layer: usize) -> Result<(), DecoderError> {
+        let hidden = self.config.hidden_size;
+        let normed = self.slot(Work::Normed, hidden);
+        let attended = self.norm(Some(layer), Place::PreAttention, self.x, normed)?;
+        let [q, k, v] = self.qkv(layer, attended)?;
+        let mut shared = attended;
+        if layer + 1 == self.config.num_hidden_layers {
+            self.rows = Rows::Picked;
+            let picked = self.p.slot(Rows::Picked, hidden);
+            self.push(Op::Pick { x: self.x, out: picked });
+            self.x = picked;
+            if self.block.parallel {
+                let normed = self.slot(Work::Normed, hidden);
+                shared = self.norm(Some(layer), Place::PreAttention, self.x, normed)?;
+            }
         }
-    }
-}
-
-struct Weights<'a> {
-    folder: &'a Folder,
-    scheme: &'a Scheme,
-    p: &'a mut Program,
-    used: HashSet<String>,
-}
-
-impl Weights<'_> {
-    fn linear(&mut self, base: &str, rows: usize, cols: usize) -> Result<MatrixId, FolderError> {
-        self.matrix(base, self.scheme.layout, rows, cols)
-    }
-
-    /// Embeddings lie row by row in every scheme.
-    fn embedding(&mut self, base: &str, rows: usize, cols: usize) -> Result<MatrixId, FolderError> {
-        self.matrix(base, Layout::Nk, rows, cols)
-    }
-
-    fn matrix(
-        &mut self,
-        base: &str,
-        layout: Layout,
-        rows: usize,
-        cols: usize,
-    ) -> Result<MatrixId, FolderError> {
-        let matrix = self.folder.matrix(base, self.scheme.group, layout, rows, cols)?;
-        self.used.extend(["weight", "q_weight", "q_scale"].map(|end| format!("{base}.{end}")));
-        Ok(self.p.matrix(matrix))
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<VectorId, FolderError> {
-        let vector = self.folder.vector(name, len)?;
-        self.used.insert(name.to_owned());
-        Ok(self.p.vector(vector))
-    }
-
-    /// A linear weight and its bias, where the folder has one.
-    fn with_bias(
-        &mut self,
-        base: &str,
-        rows: usize,
-        cols: usize,
-    ) -> Result<(MatrixId, Option<VectorId>), FolderError> {
-        let weight = self.linear(base, rows, cols)?;
-        let name = format!("{base}.bias");
-        let bias = match self.folder.tensor(&name) {
-            Some(_) => Some(self.vector(&name, rows)?),
-            None => None,
+        // Before attention's result is added to it.
+        let beside = match self.block.parallel {
+            true if self.has_norm(Some(layer), Place::PreMlp) => {
+                let normed = self.slot(Work::MlpNormed, hidden);
+                Some(self.norm(Some(layer), Place::PreMlp, self.x, normed)?)
+            }
+            true => Some(shared),
+            false => None,
         };
-        Ok((weight, bias))
+        let mixed = self.attend(layer, [q, k, v]);
+        self.branch(layer, Role::Out, mixed, Place::PostAttention)?;
+        let read = match beside {
+            Some(read) => read,
+            None => {
+                let normed = self.slot(Work::Normed, hidden);
+                self.norm(Some(layer), Place::PreMlp, self.x, normed)?
+            }
+        };
+        let gated = self.mlp(layer, read)?;
+        self.branch(layer, Role::Down, gated, Place::PostMlp)
+    }
+
+    /// Query, key and value heads of every row, limited and normed as the family has it.
+    fn qkv(&mut self, layer: usize, x: Act) -> Result<[Act; 3], DecoderError> {
+        let heads = self.heads();
+        let qkv = self.slot(Work::Qkv, heads.qkv_width());
+        let parts = heads.split(qkv);
+        if self.weights.has(Some(layer), Role::Qkv) {
+            self.linear(layer, Role::Qkv, x, qkv)?;
+        } else {
+            for (role, out) in [Role::Q, Role::K, Role::V].into_iter().zip(parts) {
+                self.linear(layer, role, x, out)?;
+            }
+        }
+        if let Some(limit) = self.block.clip_qkv {
+            self.push(Op::Map { x: qkv, f: Function::Clip(limit), out: qkv });
+        }
+        for (role, x) in [(Role::QNorm, parts[0]), (Role::KNorm, parts[1])] {
+            if self.weights.has(Some(layer), role) {
+                let w = self.weights.norm(&mut self.p, Some(layer), role, self.block.norm.offset)?;
+                let (kind, eps) = (self.block.norm.kind, self.block.attention[layer].qk_eps);
+                let (weight, bias) = (Some(w.weight), w.bias);
+                self.push(Op::Norm { kind, x, each: w.len, weight, bias, eps, out: x });
+            }
+        }
+        Ok(parts)
+    }
+
+    fn attend(&mut self, layer: usize, [q, k, v]: [Act; 3]) -> Act {
+        let heads = self.heads();
+        let out = self.slot(Work::Mixed, heads.q * heads.dim);
+        let Attention { rope, mask, scale, .. } = self.block.attention[layer];
+        let cap = self.block.attention_cap;
+        self.p.kv.push(Kv { heads: heads.kv, dim: heads.dim });
+        let layer = self.p.kv.len() - 1;
+        self.push(Op::Attend { q, k, v, heads, layer, rope, mask, scale, cap, out });
+        out
+    }
+
+    /// What the MLP's last matrix reads.
+    fn mlp(&mut self, layer: usize, x: Act) -> Result<Act, DecoderError> {
+        let width = self.config.intermediate_size;
+        let activation = self.block.activation;
+        let out = self.slot(Work::Gated, width);
+        if self.block.mlp == Mlp::Plain {
+            self.linear(layer, Role::Up, x, out)?;
+            self.push(Op::Map { x: out, f: Function::Activation(activation), out });
+            return Ok(out);
+        }
+        let wide = self.slot(Work::Wide, 2 * width);
+        let (first, second) = (wide.part(0, width), wide.part(width, width));
+        if self.weights.has(Some(layer), Role::GateUp) {
+            self.linear(layer, Role::GateUp, x, wide)?;
+        } else {
+            self.linear(layer, Role::Gate, x, first)?;
+            self.linear(layer, Role::Up, x, second)?;
+        }
+        let (gate, up) = if self.block.mlp == Mlp::Gated { (first, second) } else { (second, first) };
+        self.push(Op::Gate { gate, up, activation, out });
+        Ok(out)
+    }
+
+    /// Adds what `role` makes of `x` to the residual stream.
+    fn branch(&mut self, layer: usize, role: Role, x: Act, place: Place) -> Result<(), DecoderError> {
+        let scale = self.block.branch_scale;
+        let Linear { weight, bias } = self.weights.linear(&mut self.p, Some(layer), role)?;
+        let out = self.x;
+        if scale == 1.0 && !self.has_norm(Some(layer), place) {
+            self.push(Op::Linear { x, weight, bias, accumulate: true, out });
+            return Ok(());
+        }
+        let branch = self.slot(Work::Branch, self.config.hidden_size);
+        self.push(Op::Linear { x, weight, bias, accumulate: false, out: branch });
+        self.norm(Some(layer), place, branch, branch)?;
+        self.push(Op::Add { x: branch, scale, out });
+        Ok(())
+    }
+
+    fn head(&mut self) -> Result<(), DecoderError> {
+        let normed = self.slot(Work::Normed, self.config.hidden_size);
+        let x = self.norm(None, Place::Final, self.x, normed)?;
+        let head = match self.weights.head(&mut self.p, self.config)? {
+            Some(head) => head,
+            None => self.tied(),
+        };
+        self.p.begin_head(x);
+        let out = self.p.logits;
+        let Linear { weight, bias } = head;
+        self.push(Op::Linear { x, weight, bias, accumulate: false, out });
+        // A factor on what the head reads is one on what it makes: no family with such a factor has a bias there.
+        let scale = self.block.hidden_scale * self.block.logit_scale;
+        let scale = (scale != 1.0).then_some(Function::Scale(scale));
+        for f in scale.into_iter().chain(self.block.logit_cap.map(Function::Cap)) {
+            self.push(Op::Map { x: out, f, out });
+        }
+        Ok(())
+    }
+
+    /// The embedding as the head: it was read first.
+    fn tied(&self) -> Linear {
+        let table = self.p.ops.iter().find_map(|op| match op {
+            Op::Embed { table, ids: Ids::Tokens, .. } => Some(*table),
+            _ => None,
+        });
+        Linear { weight: table.expect("a decoder embeds tokens"), bias: None }
+    }
+
+    fn linear(&mut self, layer: usize, role: Role, x: Act, out: Act) -> Result<(), DecoderError> {
+        let Linear { weight, bias } = self.weights.linear(&mut self.p, Some(layer), role)?;
+        self.push(Op::Linear { x, weight, bias, accumulate: false, out });
+        Ok(())
+    }
+
+    fn has_norm(&self, layer: Option<usize>, place: Place) -> bool {
+        let bare =
+            matches!(place, Place::PreAttention | Place::PreMlp | Place::Final) && self.block.norm.bare;
+        bare || self.weights.has(layer, Role::Norm(place))
+    }
+
+    /// The norm at `place`, written to `out`; `x` itself where the family has none there.
+    fn norm(&mut self, layer: Option<usize>, place: Place, x: Act, out: Act) -> Result<Act, DecoderError> {
+        if !self.has_norm(layer, place) {
+            return Ok(x);
+        }
+        let arch::Norm { kind, eps, offset, .. } = self.block.norm;
+        let (mut weight, mut bias) = (None, None);
+        if self.weights.has(layer, Role::Norm(place)) {
+            let w = self.weights.norm(&mut self.p, layer, Role::Norm(place), offset)?;
+            (weight, bias) = (Some(w.weight), w.bias);
+        }
+        self.push(Op::Norm { kind, x, each: x.width, weight, bias, eps, out });
+        Ok(out)
+    }
+
+    fn heads(&self) -> Heads {
+        let c = self.config;
+        Heads { q: c.num_attention_heads, kv: c.num_key_value_heads, dim: c.head_dim }
     }
 }

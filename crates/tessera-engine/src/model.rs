@@ -124,7 +124,7 @@ pub struct Feed<'a> {
 impl Model {
     /// Loads the weights on a backend.
     pub fn load(files: &ModelFiles, backend: &dyn Backend, room: Room) -> Result<Model, ModelError> {
-        let program = program(&files.folder, &files.config, files.scheme)?;
+        let program = program(&files.folder, &files.config, files.scheme, files.semantics)?;
         let rows = room.memory.map_or(0, |budget| budget.rows);
         let needs = Needs {
             weights: files.folder.stored_len(),

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fs")]
 use std::path::Path;
+use tessera_weights::arch::Semantics;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::ModelConfig;
 #[cfg(feature = "fs")]
@@ -21,6 +22,8 @@ pub struct ModelFiles {
     pub config: ModelConfig,
     /// Quantisation.
     pub scheme: &'static Scheme,
+    /// Whose meaning of the family is computed.
+    pub semantics: Semantics,
     /// `mlc-chat-config.json`, where there is one.
     pub chat_config: Option<ChatConfig>,
     /// What a user should be told: guesses, odd fields.
@@ -41,7 +44,7 @@ impl ModelFiles {
         let mut notes: Vec<String> = folder.manifest().warnings().iter().map(|w| w.message.clone()).collect();
         notes.append(&mut description.notes);
         let (config, scheme, chat_config) = description.into_parts()?;
-        Ok(ModelFiles { folder, config, scheme, chat_config, notes })
+        Ok(ModelFiles { folder, config, scheme, semantics: Semantics::default(), chat_config, notes })
     }
 
     /// A small file of the folder, `None` if it is not there.

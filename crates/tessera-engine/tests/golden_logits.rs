@@ -10,6 +10,7 @@ use tessera_compute::reference::Reference;
 use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Model, Pick, Room};
 use tessera_engine::open::ModelFiles;
+use tessera_weights::arch::Semantics;
 use tessera_weights::config::ModelConfig;
 use tessera_weights::folder::Folder;
 use tessera_weights::scheme::Scheme;
@@ -30,6 +31,7 @@ fn open(name: &str, scheme: &str) -> ModelFiles {
         config: ModelConfig::from_hf(&json(&root.join("hf/config.json"))).unwrap(),
         scheme: Scheme::find(scheme).unwrap(),
         chat_config: None,
+        semantics: Semantics::default(),
         notes: Vec::new(),
     }
 }

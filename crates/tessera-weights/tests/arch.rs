@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tessera_weights::arch::block::Mask;
+use tessera_weights::arch::Mask;
 use tessera_weights::arch::{self, Semantics, Sizes};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::convert::{ConvertOptions, convert};

@@ -129,7 +129,7 @@ impl Faults {
             self.push([file, "file", "one that can be used", "another"], &error);
         }
         if runs(&files.config.model_type)
-            && let Err(error) = decoder::program(&files.folder, &files.config, files.scheme)
+            && let Err(error) = decoder::program(&files.folder, &files.config, files.scheme, files.semantics)
         {
             self.push(words, &error);
         }
@@ -138,7 +138,7 @@ impl Faults {
 
 /// Whether a family is one that runs; the others can be converted.
 pub fn runs(model_type: &str) -> bool {
-    decoder::FAMILIES.contains(&model_type)
+    decoder::families().contains(&model_type)
 }
 
 /// Whether an error may only say that a shard or the manifest is damaged, which a verification tells better.

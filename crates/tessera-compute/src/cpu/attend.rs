@@ -180,11 +180,25 @@ unsafe fn some<V: Lanes, K: Format, const Q: usize>(kv: &HeadPages<'_>, queries:
             let end = valid.iter().copied().min().unwrap_or(0);
             let begin = unseen.iter().copied().max().unwrap_or(0).min(end);
             for q in 0..Q {
-                gather::<V, K, 1>(head, kv.dim, &queries[q..=q], &weights[q..=q], unseen[q].min(begin), begin);
+                gather::<V, K, 1>(
+                    head,
+                    kv.dim,
+                    &queries[q..=q],
+                    &weights[q..=q],
+                    unseen[q].min(begin),
+                    begin,
+                );
             }
             gather::<V, K, Q>(head, kv.dim, queries, &weights, begin, end);
             for q in 0..Q {
-                gather::<V, K, 1>(head, kv.dim, &queries[q..=q], &weights[q..=q], end.max(unseen[q]), valid[q]);
+                gather::<V, K, 1>(
+                    head,
+                    kv.dim,
+                    &queries[q..=q],
+                    &weights[q..=q],
+                    end.max(unseen[q]),
+                    valid[q],
+                );
             }
         }
         for (q, query) in queries.iter().enumerate() {

@@ -127,8 +127,7 @@ impl Backend for Cpu {
         let inputs = stages.all.iter().flat_map(|s| s.io().inputs).flatten();
         let input = inputs.map(|act| width(act.slot.0)).max().unwrap_or(0);
         let angles: usize = program.ropes.iter().map(|rope| 2 * rope.angles()).sum();
-        rows.saturating_mul(slots + input + program.vocab + angles)
-            .saturating_mul(size_of::<f32>())
+        rows.saturating_mul(slots + input + program.vocab + angles).saturating_mul(size_of::<f32>())
     }
 
     fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {

@@ -126,7 +126,8 @@ fn only_next_reads(ops: &[Op], at: usize, act: Act) -> bool {
             return false;
         }
         let out = io.output;
-        let whole = out.slot == act.slot && out.from <= act.from && act.from + act.width <= out.from + out.width;
+        let whole =
+            out.slot == act.slot && out.from <= act.from && act.from + act.width <= out.from + out.width;
         if whole {
             return true;
         }

@@ -49,7 +49,10 @@ fn what_is_read_was_written_and_is_not_written_meanwhile() {
     assert_eq!(found.as_deref(), Some(unset));
     // Half of a slot is not the slot.
     let found = refused(|[a, b, _], m, _| vec![moved(a.part(0, 2), b.part(0, 2)), linear(b, m, true, a)]);
-    assert_eq!(found.as_deref(), Some("operation 2 (linear): slot 2 is read before anything was written to it"));
+    assert_eq!(
+        found.as_deref(),
+        Some("operation 2 (linear): slot 2 is read before anything was written to it")
+    );
     // Each operation alone is fine.
     assert_eq!(refused(|[a, b, _], m, w| vec![norm(a, w, b), linear(b, m, true, a)]), None);
 }

@@ -37,6 +37,7 @@ pub fn files(context: usize) -> ModelFiles {
         config,
         scheme: Scheme::find("q4f32_1").unwrap(),
         chat_config: None,
+        semantics: Default::default(),
         notes: Vec::new(),
     }
 }

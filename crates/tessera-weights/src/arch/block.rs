@@ -112,7 +112,8 @@ impl Mask {
     pub fn sees(self, position: usize, len: usize, i: usize) -> std::ops::Range<usize> {
         let end = position + i + 1;
         match self {
-            Mask::Causal => 0..end,
+            // Until something leaves the cache, which is not here.
+            Mask::Causal | Mask::Cache { .. } => 0..end,
             Mask::CallWindow(n) if len > 1 => position.saturating_sub(n)..end,
             Mask::Window(n) | Mask::CallWindow(n) => end.saturating_sub(n)..end,
             Mask::Full => 0..position + len,

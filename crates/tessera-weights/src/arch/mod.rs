@@ -10,9 +10,7 @@ mod families;
 mod role;
 mod sizes;
 
-pub use block::{
-    Attention, Block, Experts, Groups, Mask, Mlp, Norm, NormKind, Rotary, Score, Semantics,
-};
+pub use block::{Attention, Block, Experts, Groups, Mask, Mlp, Norm, NormKind, Rotary, Score, Semantics};
 pub use role::{Place, Role};
 pub use sizes::Sizes;
 

@@ -1,7 +1,6 @@
 //! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
 
 use super::*;
-use crate::program::{Function, Slot};
 use crate::backend::{Backend, Executor};
 use crate::batch::{Batch, Output, Span, Want};
 use crate::cpu::kernels::Kernels;
@@ -9,6 +8,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::step::{Scratch, Step};
 use crate::cpu::{Activations, Cpu, page_len};
 use crate::memory::Zeroed;
+use crate::program::{Function, Slot};
 use crate::program::{Heads, Ids, Kv, Mask, NormKind, Rows};
 use crate::reference::Reference;
 use crate::rope::{Pairs, Rope};
@@ -135,9 +135,8 @@ impl Builder {
             }
             8 => {
                 let x = self.input(from, |_| true)?;
-                let out = self.any(to, |s| {
-                    s != x && self.shape(s) == self.shape(x) && self.written.contains(&s)
-                })?;
+                let out =
+                    self.any(to, |s| s != x && self.shape(s) == self.shape(x) && self.written.contains(&s))?;
                 Op::Add { x, scale: 0.5, out }
             }
             // Some columns on their own, in place: norms of heads, of a part of a row.

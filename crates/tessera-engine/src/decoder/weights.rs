@@ -1,0 +1,155 @@
+//! A folder's tensors by the part that they play.
+
+use std::collections::{HashMap, HashSet};
+
+use tessera_compute::program::{MatrixId, Program, VectorId};
+use tessera_weights::arch::{self, Param, Role, Sizes};
+use tessera_weights::config::ModelConfig;
+use tessera_weights::folder::{Folder, FolderError};
+use tessera_weights::scheme::{Layout, Scheme};
+
+use super::DecoderError;
+
+/// A linear layer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linear {
+    pub weight: MatrixId,
+    pub bias: Option<VectorId>,
+}
+
+/// Scale and shift of a norm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NormWeights {
+    pub weight: VectorId,
+    pub bias: Option<VectorId>,
+    /// Length of both.
+    pub len: usize,
+}
+
+/// Puts tensors into a program, and knows which it has not been asked for.
+pub(super) struct Weights<'a> {
+    folder: &'a Folder,
+    scheme: &'a Scheme,
+    /// The parameters that are `.weight` of something.
+    params: HashMap<(Option<usize>, Role), Param>,
+    used: HashSet<String>,
+}
+
+impl<'a> Weights<'a> {
+    pub fn new(folder: &'a Folder, scheme: &'a Scheme, config: &ModelConfig) -> Result<Self, DecoderError> {
+        let params = arch::params(&config.model_type, &Sizes::from(config))?;
+        let weights = params.into_iter().filter(|p| p.name.ends_with(".weight"));
+        let params = weights.map(|p| ((p.layer, p.role), p)).collect();
+        Ok(Weights { folder, scheme, params, used: HashSet::new() })
+    }
+
+    pub fn has(&self, layer: Option<usize>, role: Role) -> bool {
+        self.params.contains_key(&(layer, role))
+    }
+
+    fn param(&self, layer: Option<usize>, role: Role) -> Result<&Param, DecoderError> {
+        self.params.get(&(layer, role)).ok_or(DecoderError::Part { role, layer })
+    }
+
+    /// The table of one of the embeddings.
+    pub fn embedding(&mut self, p: &mut Program, role: Role) -> Result<MatrixId, DecoderError> {
+        let param = self.param(None, role)?.clone();
+        let (base, cols) = (base(&param.name), param.cols());
+        // A context that a packager chose does not change how many positions were trained.
+        let lying =
+            ["q_weight", "weight"].iter().find_map(|end| self.folder.tensor(&format!("{base}.{end}")));
+        let rows = match (role, lying.and_then(|tensor| tensor.shape.first())) {
+            (Role::Positions, Some(&rows)) => rows,
+            _ => param.rows(),
+        };
+        Ok(self.matrix(p, base, Layout::Nk, rows, cols)?)
+    }
+
+    /// A linear layer, with a bias where the folder has one.
+    pub fn linear(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+    ) -> Result<Linear, DecoderError> {
+        let param = self.param(layer, role)?.clone();
+        Ok(self.named(p, base(&param.name), param.rows(), param.cols())?)
+    }
+
+    /// The head that the family's table names, or the one that older converters wrote although the embedding is the
+    /// head; `None` where the folder has neither.
+    pub fn head(&mut self, p: &mut Program, config: &ModelConfig) -> Result<Option<Linear>, DecoderError> {
+        if self.has(None, Role::Head) {
+            return self.linear(p, None, Role::Head).map(Some);
+        }
+        let there = |end: &&str| self.folder.tensor(&format!("lm_head.{end}")).is_some();
+        match ["q_weight", "weight"].iter().any(there) {
+            true => Ok(Some(self.named(p, "lm_head", config.vocab_size, config.hidden_size)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// A norm; `offset` is added to its scale.
+    pub fn norm(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+        offset: f32,
+    ) -> Result<NormWeights, DecoderError> {
+        let param = self.param(layer, role)?.clone();
+        let len = param.cols();
+        let mut scale = self.folder.vector(&param.name, len)?;
+        self.used.insert(param.name.clone());
+        scale.iter_mut().for_each(|x| *x += offset);
+        let weight = p.vector(scale);
+        let bias = self.bias(p, base(&param.name), len)?;
+        Ok(NormWeights { weight, bias, len })
+    }
+
+    /// How many tensors nobody asked for, and the first of them.
+    pub fn unused(&self) -> Option<(usize, String)> {
+        let mut unused = self.folder.tensors().filter(|t| !self.used.contains(&t.name));
+        let first = unused.next()?;
+        Some((1 + unused.count(), first.name.clone()))
+    }
+
+    fn named(
+        &mut self,
+        p: &mut Program,
+        base: &str,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear, FolderError> {
+        let weight = self.matrix(p, base, self.scheme.layout, rows, cols)?;
+        let bias = self.bias(p, base, rows)?;
+        Ok(Linear { weight, bias })
+    }
+
+    fn matrix(
+        &mut self,
+        p: &mut Program,
+        base: &str,
+        layout: Layout,
+        rows: usize,
+        cols: usize,
+    ) -> Result<MatrixId, FolderError> {
+        let matrix = self.folder.matrix(base, self.scheme.group, layout, rows, cols)?;
+        self.used.extend(["weight", "q_weight", "q_scale"].map(|end| format!("{base}.{end}")));
+        Ok(p.matrix(matrix))
+    }
+
+    fn bias(&mut self, p: &mut Program, base: &str, len: usize) -> Result<Option<VectorId>, FolderError> {
+        let name = format!("{base}.bias");
+        if self.folder.tensor(&name).is_none() {
+            return Ok(None);
+        }
+        let bias = self.folder.vector(&name, len)?;
+        self.used.insert(name);
+        Ok(Some(p.vector(bias)))
+    }
+}
+
+fn base(name: &str) -> &str {
+    name.strip_suffix(".weight").unwrap_or(name)
+}

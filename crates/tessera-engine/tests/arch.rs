@@ -1,0 +1,139 @@
+//! Every family against the logits of others: MLC's own for MLC's meaning, those of Hugging Face's code for the
+//! authors'. The tokens are fixed, and each call feeds what the README of the goldens says.
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tessera_compute::backend::Backend;
+use tessera_compute::batch::Want;
+use tessera_compute::cpu::Cpu;
+use tessera_compute::reference::Reference;
+use tessera_engine::decoder;
+use tessera_engine::kv::Sequence;
+use tessera_engine::model::{Feed, Model, Pick, Room};
+use tessera_engine::open::ModelFiles;
+use tessera_weights::arch::Semantics;
+
+/// Of the largest logit: what the goldens' README advises for a plain f32 path.
+const REFERENCE: f64 = 2e-5;
+/// Root of the mean square of the differences, of that of the logits: keys and values are f16 on the CPU, and
+/// activations have 15 bits.
+const CPU: f64 = 6e-3;
+/// Conversion rounds `1 + weight` to bf16 where the authors' code adds in f32: of the largest logit.
+const ROUNDED: &[(&str, f64)] = &[("gemma", 3e-3), ("gemma2", 5e-3), ("gemma3_text", 5e-3)];
+
+/// One file of logits and the folder that it belongs to.
+struct Case {
+    name: String,
+    folder: PathBuf,
+    semantics: Semantics,
+    steps: Vec<Step>,
+}
+
+struct Step {
+    /// Everything fed so far.
+    tokens: Vec<u32>,
+    /// Of the last of them.
+    logits: Vec<f64>,
+}
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data/arch")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn cases() -> Vec<Case> {
+    let mut out = Vec::new();
+    let dirs = std::fs::read_dir(data()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir());
+    for dir in dirs {
+        let model_type = json(&dir.join("q0f32/mlc-chat-config.json"))["model_type"].clone();
+        if !decoder::families().contains(&model_type.as_str().unwrap()) {
+            continue;
+        }
+        for file in std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
+            let stem = file.file_stem().unwrap().to_str().unwrap();
+            let Some(kind) = stem.strip_prefix("logits-") else { continue };
+            let of = kind.split('-').next().unwrap();
+            let (scheme, semantics) =
+                if of == "hf" { ("q0f32", Semantics::Authors) } else { (of, Semantics::Mlc) };
+            let steps = json(&file)["steps"].as_array().unwrap().iter().map(step).collect();
+            let name = format!("{}/{kind}", dir.file_name().unwrap().to_str().unwrap());
+            out.push(Case { name, folder: dir.join(scheme), semantics, steps });
+        }
+    }
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    out
+}
+
+fn step(step: &Value) -> Step {
+    let tokens = step["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    let logits = step["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+    Step { tokens, logits }
+}
+
+/// All logits of the case's steps. Hugging Face's are each from one call over all tokens, MLC's from calls that go on.
+fn run(case: &Case, backend: &dyn Backend) -> Vec<Vec<f32>> {
+    let mut files = ModelFiles::open(&case.folder).unwrap();
+    files.semantics = case.semantics;
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, backend, room).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    let mut sequence = Sequence::default();
+    let mut out = Vec::new();
+    for step in &case.steps {
+        if case.semantics == Semantics::Authors {
+            model.release(std::mem::take(&mut sequence));
+        }
+        let new = &step.tokens[sequence.tokens.len()..];
+        let feed = Feed { sequence: &mut sequence, tokens: new, prompt_len: 0, pick: Pick::Last };
+        let output =
+            model.forward(&mut [feed], Want::Logits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        out.push(output.logits.clone());
+    }
+    out
+}
+
+#[test]
+fn the_reference_agrees_with_mlc_and_with_hugging_face() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let (mut far, mut largest) = (0.0f64, 0.0f64);
+        for (found, step) in run(&case, &Reference).iter().zip(&case.steps) {
+            assert_eq!(found.len(), step.logits.len(), "{}", case.name);
+            for (found, expected) in found.iter().zip(&step.logits) {
+                far = far.max((f64::from(*found) - expected).abs());
+                largest = largest.max(expected.abs());
+            }
+        }
+        let family = case.name.split('/').next().unwrap();
+        let rounded = ROUNDED.iter().find(|r| r.0 == family && case.semantics == Semantics::Authors);
+        let bound = rounded.map_or(REFERENCE, |r| r.1);
+        println!("{}: {:.1e} of the largest logit", case.name, far / largest);
+        // Not a number is wrong, too.
+        if !(far <= bound * largest) {
+            wrong.push(format!("{}: {far:e}, the largest is {largest:.1}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_cpu_agrees_with_them() {
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let (mut far, mut size) = (0.0f64, 0.0f64);
+        for (found, step) in run(&case, &Cpu::default()).iter().zip(&case.steps) {
+            for (found, expected) in found.iter().zip(&step.logits) {
+                far += (f64::from(*found) - expected).powi(2);
+                size += expected * expected;
+            }
+        }
+        let far = (far / size).sqrt();
+        println!("{}: {far:.1e} of the logits", case.name);
+        if !(far <= CPU) {
+            wrong.push(format!("{}: {far:.1e}", case.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
