@@ -7,6 +7,7 @@ use crate::plan::{Claim, Mib, Needs, Plan};
 use std::sync::Arc;
 use tessera_compute::backend::{Backend, Executor, LoadError};
 use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
+use tessera_compute::program::{Mask, Op, Program};
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 
@@ -41,6 +42,8 @@ pub struct Model {
     executor: Box<dyn Executor>,
     kv: Kv,
     context: usize,
+    /// Whether longrope's factors go by what is fed, and not by how long the sequence is.
+    rope_by_call: bool,
     output: Output,
     /// What the weights lie in, to be asked after each step whether it changed.
     shards: Vec<Bytes>,
@@ -126,26 +129,35 @@ impl Model {
     pub fn load(files: &ModelFiles, backend: &dyn Backend, room: Room) -> Result<Model, ModelError> {
         let program = program(&files.folder, &files.config, files.scheme, files.semantics)?;
         let rows = room.memory.map_or(0, |budget| budget.rows);
+        let mut notes = Vec::new();
+        let mut own = files.config.context_window_size;
+        if let Some(window) = rolling(&program).filter(|window| *window < own) {
+            notes.push(format!(
+                "MLC's cache of {window} tokens that forgets all but the first and the last is not here: with its \
+                 meaning of the window the context is {window} tokens"
+            ));
+            own = window;
+        }
         let needs = Needs {
             weights: files.folder.stored_len(),
             page: backend.page_len(&program) as u64,
             workspace: backend.workspace_len(&program, rows) as u64,
-            context: files.config.context_window_size,
+            context: own,
         };
         let plan = Plan::new(needs, &room)?;
         let Plan { pages, context, own, .. } = plan;
-        let mut notes = Vec::new();
         if context < room.context.unwrap_or(own) {
             notes.push(format!(
                 "the context is {context} tokens, not the model's {own}: memory holds no more"
             ));
         }
         let executor = backend.load(program, pages)?;
+        let rope_by_call = files.config.block(files.semantics).ropes.iter().any(|rope| rope.by_call);
         let (config, shards) = (files.config.clone(), files.folder.shards());
         // Norms and biases were read from them.
         unchanged(&shards)?;
         let (kv, claim, output) = (Kv::new(pages), Arc::new(Claim::new(plan)), Output::default());
-        Ok(Model { config, executor, kv, context, output, shards, claim, notes })
+        Ok(Model { config, executor, kv, context, rope_by_call, output, shards, claim, notes })
     }
 
     /// Longest sequence in tokens.
@@ -227,8 +239,14 @@ impl Model {
         match (class, position < prompt_len) {
             (0, _) => n,
             (_, true) => n.min(prompt_len - position),
+            _ if self.rope_by_call => n,
             _ => (0..n).take_while(|i| self.class(position + 1 + i) == class).count(),
         }
+    }
+
+    /// See [`Span::rope_len`]. A call of TVM's that feeds a whole prompt has its length, whatever was kept of it.
+    fn rope_len(&self, prompt_len: usize, end: usize) -> usize {
+        prompt_len.max(if self.rope_by_call { 1 } else { end })
     }
 
     /// Sequences of the same class of length have the same RoPE frequencies; 0 if all have.
@@ -261,7 +279,7 @@ impl Model {
                 Pick::All => picked.extend(start as u32..tokens.len() as u32),
             }
             let len = feed.tokens.len();
-            let rope_len = feed.prompt_len.max(position + len);
+            let rope_len = self.rope_len(feed.prompt_len, position + len);
             spans.push(Span { start, len, position, rope_len, pages: feed.sequence.pages() });
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
@@ -269,7 +287,7 @@ impl Model {
         unchanged(&self.shards)?;
         for feed in feeds {
             let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
-            let class = self.class(feed.prompt_len.max(position + len));
+            let class = self.class(self.rope_len(feed.prompt_len, position + len));
             if class != 0 {
                 feed.sequence.classes.resize(position + len, class);
             }
@@ -277,6 +295,14 @@ impl Model {
         }
         Ok(&self.output)
     }
+}
+
+/// How many keys a cache holds that forgets, where the program asks for one.
+fn rolling(program: &Program) -> Option<usize> {
+    program.ops.iter().find_map(|op| match op {
+        Op::Attend { mask: Mask::Cache { window, .. }, .. } => Some(*window),
+        _ => None,
+    })
 }
 
 /// Whether what was computed was computed from the files that were opened.

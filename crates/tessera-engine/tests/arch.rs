@@ -58,7 +58,12 @@ fn cases() -> Vec<Case> {
             let of = kind.split('-').next().unwrap();
             let (scheme, semantics) =
                 if of == "hf" { ("q0f32", Semantics::Authors) } else { (of, Semantics::Mlc) };
-            let steps = json(&file)["steps"].as_array().unwrap().iter().map(step).collect();
+            let mut steps: Vec<Step> = json(&file)["steps"].as_array().unwrap().iter().map(step).collect();
+            if dir.ends_with("mistral-window") && semantics == Semantics::Mlc {
+                // MLC's cache forgets; the context ends where it would.
+                steps.retain(|step| step.tokens.len() <= 16);
+                assert!(!steps.is_empty());
+            }
             let name = format!("{}/{kind}", dir.file_name().unwrap().to_str().unwrap());
             out.push(Case { name, folder: dir.join(scheme), semantics, steps });
         }
@@ -86,7 +91,8 @@ fn run(case: &Case, backend: &dyn Backend) -> Vec<Vec<f32>> {
             model.release(std::mem::take(&mut sequence));
         }
         let new = &step.tokens[sequence.tokens.len()..];
-        let feed = Feed { sequence: &mut sequence, tokens: new, prompt_len: 0, pick: Pick::Last };
+        let prompt_len = if sequence.tokens.is_empty() { new.len() } else { 0 };
+        let feed = Feed { sequence: &mut sequence, tokens: new, prompt_len, pick: Pick::Last };
         let output =
             model.forward(&mut [feed], Want::Logits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         out.push(output.logits.clone());

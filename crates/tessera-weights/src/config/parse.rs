@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::known::{self, Contradiction};
-use super::settings::{Settings, windowed};
+use super::settings::{Settings, published_context, windowed};
 use super::{Activation, ModelConfig, RopeScaling, flattened};
 use crate::arch::{self, ArchError, Sizes};
 
@@ -160,7 +160,13 @@ impl ModelConfig {
             None => model.tokens("sliding_window_size")?,
         };
         // The top level is what the packager chose, the inner value what the model was trained for.
-        let context = top.tokens("context_window_size")?.or(trained).or(window);
+        let mut context = top.tokens("context_window_size")?.or(trained);
+        if let (None, Some(_), Some(published)) = (context, window, published_context(model_type)) {
+            let what = "context_window_size is not limited";
+            config.guesses.push(format!("{what}; {published} is assumed, as in the published models."));
+            context = Some(published);
+        }
+        let context = context.or(window);
         let mut context = context.ok_or_else(|| top.missing("context_window_size"))?;
         let longest = model.tokens("max_position_embeddings")?;
         // MLC gives every Gemma 3 a context of 8192, whatever it was trained for.

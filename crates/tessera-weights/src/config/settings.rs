@@ -94,9 +94,14 @@ fn of<T: Copy>(table: &[(&str, T)], model_type: &str) -> Option<T> {
     table.iter().find(|row| row.0 == model_type).map(|row| row.1)
 }
 
-/// Whether windows of this family are layers' own, so that they do not limit its context. Mistral's still do.
+/// Whether windows of this family are known to its blocks, so that they do not limit its context.
 pub(super) fn windowed(model_type: &str) -> bool {
-    model_type != "mistral" && of(WINDOWED, model_type).is_some()
+    of(WINDOWED, model_type).is_some()
+}
+
+/// What a family with windows was trained for, where MLC's config says -1 because its cache rolls.
+pub(super) fn published_context(model_type: &str) -> Option<usize> {
+    (model_type == "mistral").then_some(32768)
 }
 
 /// One family's config, and what is said of it.
