@@ -6,6 +6,7 @@ use crate::{Digest, HashKind, HubError, ModelName, Result, Source};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tessera_weights::arch::Semantics;
 use tessera_weights::files;
 
 const BUILT_IN: &str = include_str!("catalogue.json");
@@ -35,6 +36,9 @@ pub struct CatalogueEntry {
     /// already is left as it is.
     #[serde(default)]
     pub generation: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whose meaning of the family is computed; the authors' unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub semantics: Option<Semantics>,
     /// Where to fetch it, in the order to try.
     pub sources: Vec<CatalogueSource>,
 }

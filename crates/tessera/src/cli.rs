@@ -111,6 +111,15 @@ pub enum Kv {
     Q8,
 }
 
+/// Whose meaning of a model's family is computed, where the two differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Meaning {
+    /// The model as its authors define it
+    Authors,
+    /// What MLC-LLM and WebLLM compute for the same folder
+    Mlc,
+}
+
 /// Which of a folder's chat templates is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
@@ -141,6 +150,9 @@ pub struct ComputeArgs {
     /// Activations in 8 bits instead of 15; a little less exact
     #[arg(long, conflicts_with = "exact")]
     pub fast: bool,
+    /// Whose meaning of the family is computed [default: what the catalogue says, or the authors']
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    pub semantics: Option<Meaning>,
     /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,

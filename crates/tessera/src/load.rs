@@ -1,6 +1,6 @@
 //! From a MODEL argument to a model that can make steps.
 
-use crate::cli::{Backend, ComputeArgs, Kv};
+use crate::cli::{Backend, ComputeArgs, Kv, Meaning};
 use crate::ledger::Ledger;
 use crate::models;
 use crate::output::Output;
@@ -10,6 +10,7 @@ use tessera_compute::reference::Reference;
 use tessera_engine::generate::CHUNK;
 use tessera_engine::model::{Model, Room};
 use tessera_engine::open::ModelFiles;
+use tessera_weights::arch::Semantics;
 
 /// A loaded model with its folder.
 pub struct Loaded {
@@ -48,7 +49,13 @@ pub fn load_beside(
 ) -> anyhow::Result<Loaded> {
     let path = models::resolve(name, out)?;
     let start = Instant::now();
-    let files = ModelFiles::open(&path)?;
+    let mut files = ModelFiles::open(&path)?;
+    files.semantics = match args.semantics {
+        Some(Meaning::Authors) => Semantics::Authors,
+        Some(Meaning::Mlc) => Semantics::Mlc,
+        None => models::semantics(name)?,
+    };
+    files.notes.extend(apart(&files));
     for note in &files.notes {
         out.note(format_args!("note: {note}"));
     }
@@ -79,6 +86,24 @@ pub fn load_beside(
     out.detail(format_args!("memory: {}", model.claim().plan));
     out.detail(model.describe());
     Ok(Loaded { files, model, took })
+}
+
+/// What is said of a model that MLC computes otherwise than its authors.
+fn apart(files: &ModelFiles) -> Option<String> {
+    let of = |semantics| files.config.block(semantics);
+    let words = of(Semantics::Authors).differs_from(&of(Semantics::Mlc));
+    if words.is_empty() {
+        return None;
+    }
+    let words = words.join(", ");
+    Some(match files.semantics {
+        Semantics::Authors => format!(
+            "computed as the model's authors define it; MLC differs in {words} (--semantics mlc computes that)"
+        ),
+        Semantics::Mlc => format!(
+            "computed as MLC does; the model's authors differ in {words} (--semantics authors computes that)"
+        ),
+    })
 }
 
 fn cpu(args: &ComputeArgs) -> Cpu {

@@ -4,7 +4,8 @@
 use crate::commands::pull;
 use crate::output::{Output, hinted};
 use std::path::PathBuf;
-use tessera_hub::{FetchOptions, HubError, Kind, Source, Store, kind_of};
+use tessera_hub::{Catalogue, FetchOptions, HubError, Kind, Source, Store, kind_of};
+use tessera_weights::arch::Semantics;
 
 /// The MLC folder that `name` means. A catalogue name that is not in the store is pulled first; what is
 /// not an MLC folder yet is an error that says how to make it one.
@@ -29,6 +30,13 @@ pub fn resolve(name: &str, out: &Output) -> anyhow::Result<PathBuf> {
         format!("{}: {what}, not an MLC folder", from.display()),
         format!("convert it first: tessera convert {} OUT --quant q4f16_1", from.display()),
     ))
+}
+
+/// Whose meaning the catalogue asks for under this name.
+pub fn semantics(name: &str) -> anyhow::Result<Semantics> {
+    let store = Store::open_default()?;
+    let catalogue = Catalogue::load(store.home())?;
+    Ok(catalogue.get(name).and_then(|entry| entry.semantics).unwrap_or_default())
 }
 
 /// The path that `name` means, whatever kind of model lies there. Nothing is pulled.

@@ -49,7 +49,7 @@ impl Backend for Hashing {
 
 impl Executor for Pages {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.vocab, self.pages.len())?;
+        batch.check(self.vocab, self.pages.len(), usize::MAX)?;
         out.clear();
         for span in batch.spans {
             for i in 0..span.len {

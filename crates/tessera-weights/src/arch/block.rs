@@ -2,9 +2,11 @@
 //! A builder of programs reads nothing else but this and the parameters' roles.
 
 use crate::config::{Activation, RopeScaling};
+use serde::{Deserialize, Serialize};
 
 /// Whose meaning of a family is computed, where the two differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Semantics {
     /// The model as its authors define it: what its weights are for.
     #[default]
@@ -45,6 +47,45 @@ pub struct Block {
     pub logit_scale: f32,
     /// `cap * tanh(logit / cap)`.
     pub logit_cap: Option<f32>,
+}
+
+impl Block {
+    /// In what it computes something else than `other`, in a reader's words.
+    pub fn differs_from(&self, other: &Block) -> Vec<&'static str> {
+        let layers = |same: &dyn Fn(&Attention, &Attention) -> bool| {
+            self.attention.iter().zip(&other.attention).all(|(a, b)| same(a, b))
+        };
+        let ropes = |same: &dyn Fn(&Rotary, &Rotary) -> bool| {
+            self.attention.iter().zip(&other.attention).all(|(a, b)| {
+                let of = |block: &Block, a: &Attention| a.rope.and_then(|i| block.ropes.get(i)).cloned();
+                match (of(self, a), of(other, b)) {
+                    (Some(a), Some(b)) => same(&a, &b),
+                    (a, b) => a.is_none() && b.is_none(),
+                }
+            })
+        };
+        let same = [
+            ("the attention's window", layers(&|a, b| a.mask == b.mask)),
+            ("the factor on attention's scores", layers(&|a, b| a.scale == b.scale)),
+            ("the cap on attention's scores", self.attention_cap == other.attention_cap),
+            ("the rotary base", ropes(&|a, b| a.theta == b.theta)),
+            (
+                "the rotary scaling",
+                ropes(&|a, b| {
+                    (&a.scaling, a.by_call, a.ramp_by_dim) == (&b.scaling, b.by_call, b.ramp_by_dim)
+                }),
+            ),
+            ("which dimensions rotate", ropes(&|a, b| (a.dim, a.interleaved) == (b.dim, b.interleaved))),
+            ("the activation", self.activation == other.activation),
+            ("the factor on the logits", self.logit_scale == other.logit_scale),
+            ("the cap on the logits", self.logit_cap == other.logit_cap),
+        ];
+        let mut words: Vec<_> = same.into_iter().filter(|(_, same)| !same).map(|(what, _)| what).collect();
+        if words.is_empty() && self != other {
+            words.push("the arithmetic of its blocks");
+        }
+        words
+    }
 }
 
 /// Norms over whole rows.
