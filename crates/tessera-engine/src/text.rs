@@ -62,9 +62,9 @@ pub enum TextError {
     NoTemplate(String),
 }
 
-/// Settings of a folder that end nothing, or that no model can have.
+/// Settings of a folder that do nothing, or that no model can have.
 #[cfg(feature = "fs")]
-fn empty_ends(config: Option<&ChatConfig>, stops: &[u32], rows: usize) -> Vec<String> {
+fn idle_settings(config: Option<&ChatConfig>, stops: &[u32], rows: usize) -> Vec<String> {
     let mut notes = Vec::new();
     let outside: Vec<String> = stops.iter().filter(|id| **id as usize >= rows).map(u32::to_string).collect();
     if !outside.is_empty() {
@@ -79,6 +79,15 @@ fn empty_ends(config: Option<&ChatConfig>, stops: &[u32], rows: usize) -> Vec<St
         ));
     }
     let conv = config.conv_template.as_ref().and_then(|c| c.resolve().ok());
+    if conv
+        .as_ref()
+        .is_some_and(|c| !c.system_message.is_empty() && !c.system_template.contains("{system_message}"))
+    {
+        notes.push(
+            "mlc-chat-config.json: system_message has no effect: system_template has no place for it"
+                .to_owned(),
+        );
+    }
     if conv.is_some_and(|c| c.stop_str.iter().any(String::is_empty)) {
         notes.push("mlc-chat-config.json: an empty stop_str ends nothing and is left out".to_owned());
     }
@@ -138,7 +147,7 @@ impl Text {
         if let Some(error) = unreadable.take() {
             return Err(error.into());
         }
-        notes.extend(empty_ends(chat_config, &stop_token_ids, rows));
+        notes.extend(idle_settings(chat_config, &stop_token_ids, rows));
         let stop_token_ids = stop_token_ids.into_iter().filter(|id| (*id as usize) < rows).collect();
         let defaults = sampling_defaults(chat_config)?;
         Ok(Text { tokenizer, template, other_template, stop_token_ids, defaults, notes })

@@ -71,8 +71,8 @@ impl TokenizerError {
 /// Longest tokenizer file that is read; the largest known ones are about 35 MB.
 const MAX_FILE: u64 = 256 << 20;
 
-/// Ids from here on are refused: a table with a place for each id would not fit.
-const MAX_ID: u32 = 1 << 24;
+/// Most ids that no token has: there is a table with a place for each id up to the largest.
+const MAX_UNUSED: u64 = 1 << 18;
 
 /// One token.
 #[derive(Clone, Debug)]
@@ -160,10 +160,17 @@ impl Tokenizer {
 
     fn build(opened: Opened, settings: Settings) -> Result<Tokenizer, TokenizerError> {
         let file = opened.backend.file();
-        let largest = opened.entries.iter().map(|(id, _)| *id).max();
-        let Some(largest) = largest else { return Err(TokenizerError::invalid(file, "no tokens")) };
-        if largest >= MAX_ID {
-            let what = format!("a token has the id {largest}, the largest that is taken is {}", MAX_ID - 1);
+        let tokens = opened.entries.len() as u64;
+        let largest = opened.entries.iter().max_by_key(|(id, _)| *id);
+        let Some((largest, entry)) = largest else { return Err(TokenizerError::invalid(file, "no tokens")) };
+        let (largest, limit) = (*largest, tokens + MAX_UNUSED);
+        if u64::from(largest) > limit {
+            let known = settings.added.get(&largest).is_some_and(|added| added.content == entry.text);
+            let from = if known && file != "tokenizer.json" { " (from the files beside it)" } else { "" };
+            let what = format!(
+                "the token {:?}{from} has the id {largest}; with {tokens} tokens the largest that is taken is {limit}",
+                entry.text
+            );
             return Err(TokenizerError::invalid(file, what));
         }
         let mut table: Vec<Option<Entry>> = vec![None; largest as usize + 1];

@@ -302,6 +302,33 @@ fn names_and_counts_hold() {
     );
 }
 
+/// No edition has both words: what a schema under `dependencies` has looked at is unevaluated.
+#[test]
+fn dependencies_evaluate_nothing() {
+    let other = json!({"properties": {"b": {"type": "null"}}});
+    for seen in [other.clone(), json!({"unevaluatedProperties": true}), json!({"additionalProperties": true})]
+    {
+        let schema = |keyword: &str| {
+            json!({"type": "object", keyword: {"a": seen}, "properties": {"a": {"type": "null"}},
+                "unevaluatedProperties": false})
+        };
+        check(schema("dependencies"), &["{}", r#"{"a":null}"#], &[r#"{"a":null,"b":null}"#]);
+        check(schema("dependentSchemas"), &["{}", r#"{"a":null,"b":null}"#], &[r#"{"b":null}"#]);
+    }
+    check(
+        json!({"dependencies": {"a": {"unevaluatedProperties": true, "minProperties": 1}}, "unevaluatedProperties": {"not": {}}}),
+        &["{}", "6"],
+        &[r#"{"a":6}"#, r#"{"b":6}"#],
+    );
+    // Nor does it in a schema that is pointed to, nor where a schema holds both.
+    check(
+        json!({"$defs": {"d": {"dependencies": {"a": other}, "dependentSchemas": {"a": {"properties": {"a": {}}}}}},
+            "type": "object", "$ref": "#/$defs/d", "unevaluatedProperties": false}),
+        &["{}", r#"{"a":1}"#],
+        &[r#"{"a":1,"b":null}"#],
+    );
+}
+
 #[test]
 fn no_member_and_no_item_comes_twice() {
     check(

@@ -188,6 +188,38 @@ fn defects_are_errors() {
     assert!(open("tokenizer.json", json.to_string().as_bytes()).contains("WordPiece"));
 }
 
+/// Before: a table of 900 MB with a place for each id.
+#[test]
+fn an_id_far_beyond_the_others_is_refused_by_name() {
+    // A piece for the unknown, one word, and its spelling in protobuf.
+    let piece = |text: &str, kind: u8| {
+        let mut out = vec![10, text.len() as u8];
+        out.extend(text.as_bytes());
+        out.extend([21, 0, 0, 0, 0, 24, kind]);
+        [vec![10, out.len() as u8], out].concat()
+    };
+    let model = [piece("<unk>", 2), piece("ab", 1)].concat();
+    let open = |id: u32| {
+        Tokenizer::from_files(|name| match name {
+            "tokenizer.model" => Some(model.clone()),
+            "added_tokens.json" => Some(json!({"<|x|>": id}).to_string().into_bytes()),
+            _ => None,
+        })
+    };
+    assert_eq!(open(70_000).unwrap().vocab_size(), 70_001);
+    let error = open(16_777_215).unwrap_err().to_string();
+    for part in ["<|x|>", "16777215", "262147", "beside"] {
+        assert!(error.contains(part), "{error}");
+    }
+    // The same of a vocabulary's own token.
+    let mut json: Value = serde_json::from_slice(TINY).unwrap();
+    json["model"]["vocab"]["<|y|>"] = json!(16_777_215);
+    let json = json.to_string();
+    let error = Tokenizer::from_files(|n| (n == "tokenizer.json").then(|| json.clone().into_bytes()));
+    let error = error.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("<|y|>") && error.contains("16777215"), "{error}");
+}
+
 #[test]
 fn a_saved_length_limit_does_not_cut_prompts() {
     let mut json: Value = serde_json::from_slice(TINY).unwrap();

@@ -11,6 +11,7 @@ use tessera_weights::arch::ArchError;
 use tessera_weights::bytes::Changed;
 use tessera_weights::chat_config::ChatConfigError;
 use tessera_weights::config::ConfigError;
+use tessera_weights::convert::ConvertError;
 use tessera_weights::folder::FolderError;
 use tessera_weights::model::FolderModelError;
 
@@ -34,6 +35,7 @@ pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| {
             error.downcast_ref::<StepError>().filter(|e| matches!(e, StepError::Changed(_))).map(|_| CHANGED)
         })
+        .or_else(|| error.downcast_ref().and_then(of_conversion))
         .or_else(|| error.downcast_ref().and_then(of_folder))
         .or_else(|| error.downcast_ref().and_then(of_folder_model))
         .or_else(|| error.downcast_ref().and_then(of_model))
@@ -65,6 +67,15 @@ fn of_folder(error: &FolderError) -> Option<&'static str> {
         // These say in their own words what to do.
         _ => return None,
     })
+}
+
+fn of_conversion(error: &ConvertError) -> Option<&'static str> {
+    match error {
+        ConvertError::OtherHead { .. } => Some(
+            "if the head is meant, set tie_word_embeddings to false in config.json; if not, fetch the checkpoint again",
+        ),
+        _ => None,
+    }
 }
 
 fn of_folder_model(error: &FolderModelError) -> Option<&'static str> {

@@ -119,6 +119,15 @@ fn what_run_refuses_all_refuse() {
         ("another hidden size", |f| inner(f, "hidden_size", json!(128))),
         ("temperature -3", |f| config(f, |c| c["temperature"] = json!(-3))),
         ("top_p 7", |f| config(f, |c| c["top_p"] = json!(7))),
+        ("no place for a user's text", |f| {
+            config(f, |c| c["conv_template"]["role_templates"]["user"] = json!("Answer it."))
+        }),
+        ("an id far beyond the others", |f| {
+            let text = std::fs::read_to_string(f.join("tokenizer.json")).unwrap();
+            let mut json: Value = serde_json::from_str(&text).unwrap();
+            json["model"]["vocab"]["<far>"] = json!(16_777_215);
+            write(f, "tokenizer.json", &json.to_string());
+        }),
         ("gelu", |f| inner(f, "hidden_act", json!("gelu"))),
         ("experts", |f| inner(f, "num_experts", json!(4))),
         ("unknown quantisation", |f| config(f, |c| c["quantization"] = json!("q5"))),
@@ -238,11 +247,12 @@ fn a_folder_with_a_b16_manifest_alone_is_one_to_all() {
 
 /// Settings that mean nothing are told, and nothing else changes.
 #[test]
-fn what_ends_nothing_is_told() {
+fn what_does_nothing_is_told() {
     let told: &[(&str, Change)] = &[
         ("active_vocab_size", |f| config(f, |c| c["active_vocab_size"] = json!(-3))),
         ("1000000000", |f| config(f, |c| c["eos_token_id"] = json!(1_000_000_000))),
         ("stop_str", |f| config(f, |c| c["conv_template"]["stop_str"] = json!([""]))),
+        ("system_message", |f| config(f, |c| c["conv_template"]["system_template"] = json!("Be brief."))),
     ];
     for (word, change) in told {
         let home = folder(*change);

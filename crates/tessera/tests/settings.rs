@@ -221,7 +221,14 @@ fn a_head_that_is_not_the_embedding_is_refused() {
     bytes[last] ^= 1;
     std::fs::write(path, bytes).unwrap();
     let _ = std::fs::remove_file(home.path("hf/model.safetensors.index.json"));
-    home.tessera(&CONVERT).fails(&["1 of the", names[0], "model.embed_tokens.weight", "tie_word_embeddings"]);
+    home.tessera(&CONVERT).fails(&[
+        "1 of the",
+        names[0],
+        "hint",
+        "to false in config.json",
+        "model.embed_tokens.weight",
+        "tie_word_embeddings",
+    ]);
     assert!(!home.path("out").exists());
 }
 

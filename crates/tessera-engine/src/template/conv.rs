@@ -121,7 +121,17 @@ pub fn render(
             conv.strip_reasoning_in_history == Some(true) && *role == "assistant" && index < last_user;
         let content = if strips { without_reasoning(content) } else { content };
         let placeholder = format!("{{{role}_message}}");
-        parts.framed(conv.role_template(role).unwrap_or(&placeholder), &placeholder, content);
+        let frame = conv.role_template(role).unwrap_or(&placeholder);
+        if !frame.contains(&placeholder) && !content.is_empty() {
+            let what = match *role {
+                "user" => "a user's message",
+                "assistant" => "an assistant's message",
+                "tool" => "a tool's message",
+                _ => "a message of this role",
+            };
+            return Err(TemplateError::NoPlace { template: name(), what });
+        }
+        parts.framed(frame, &placeholder, content);
         parts.template(conv.sep(role));
     }
 
@@ -163,6 +173,22 @@ mod tests {
     fn render_builtin(name: &str, messages: &[(&str, &str)]) -> Result<Prompt, TemplateError> {
         let messages: Vec<Message> = messages.iter().map(|(r, c)| Message::new(*r, *c)).collect();
         render(&ConvTemplate::builtin(name).unwrap(), &messages, &RenderOptions::answer())
+    }
+
+    /// Before: the text was left out without a word.
+    #[test]
+    fn a_text_without_a_place_is_an_error() {
+        for role in ["user", "assistant", "tool"] {
+            let mut conv = ConvTemplate::builtin("qwen2").unwrap();
+            conv.roles.push(("tool".to_owned(), "<|im_start|>tool".to_owned()));
+            conv.role_templates
+                .iter_mut()
+                .filter(|(r, _)| r == role)
+                .for_each(|(_, t)| *t = "text".to_owned());
+            let messages = [Message::new("user", "a"), Message::new(role, "b"), Message::new("user", "")];
+            let error = render(&conv, &messages, &RenderOptions::answer()).unwrap_err();
+            assert!(error.is_about_place() && error.to_string().contains(role), "{error}");
+        }
     }
 
     #[test]

@@ -48,9 +48,11 @@ pub struct ConvTemplate {
     pub unknown_system_message: Option<String>,
 }
 
+const USER: &str = "{user_message}";
+
 /// Placeholder and role, as in the role templates that every template starts from.
 const ROLE_TEMPLATES: [(&str, &str); 3] =
-    [("user", "{user_message}"), ("assistant", "{assistant_message}"), ("tool", "{tool_message}")];
+    [("user", USER), ("assistant", "{assistant_message}"), ("tool", "{tool_message}")];
 
 impl ConvTemplate {
     /// From the `conv_template` object.
@@ -72,6 +74,10 @@ impl ConvTemplate {
                 Some(entry) => entry.1 = text,
                 None => role_templates.push((role, text)),
             }
+        }
+        // A user's text that has no place would be dropped: no answer could be one to it.
+        if let Some((_, frame)) = role_templates.iter().find(|(r, t)| r == "user" && !t.contains(USER)) {
+            return Err(fields.wrong("role_templates.user", "a frame with {user_message}", &json!(frame)));
         }
         let seps = fields.strings("seps")?.unwrap_or_default();
         if seps.is_empty() || seps.len() > 2 {

@@ -25,6 +25,17 @@ pub(super) fn unite_all<'a>(out: &mut Forms<'a>, forms: impl IntoIterator<Item =
     forms.into_iter().for_each(|form| unite(out, form));
 }
 
+/// What these forms have looked at counts for nothing.
+pub(super) fn forget_seen(forms: &mut Forms) {
+    for form in forms {
+        match form {
+            Form::List(list) => list.seen = Seen::default(),
+            Form::Object(object) => object.seen = Seen::default(),
+            _ => {}
+        }
+    }
+}
+
 /// Everything but objects.
 fn no_objects<'a>() -> Forms<'a> {
     everything().into_iter().filter(|form| !matches!(form, Form::Object(_))).collect()
@@ -73,7 +84,7 @@ impl<'a> Algebra<'a> {
                 all.push(form);
             }
         }
-        for (_, name, dependent) in reader.dependents(self)? {
+        for (keyword, name, dependent) in reader.dependents(self)? {
             let mut ways = no_objects();
             ways.push(with_member(name, Set::never(), false));
             let present = with_member(name, Set::default(), true);
@@ -84,8 +95,12 @@ impl<'a> Algebra<'a> {
                     ways.push(Form::Object(object));
                 }
                 Dependent::Schema(set) => {
-                    let forms = self.forms(&set)?;
-                    ways.extend(self.meet(&vec![present], &forms)?);
+                    let mut forms = self.meet_set(vec![present], &set)?;
+                    if keyword == "dependencies" {
+                        // No edition that has this word has `unevaluatedProperties`, and the other way round.
+                        forget_seen(&mut forms);
+                    }
+                    ways.extend(forms);
                 }
             }
             all = self.meet(&all, &ways)?;

@@ -2,9 +2,9 @@
 
 use super::algebra::{Algebra, Found, Home};
 use super::forms::{
-    Among, Contains, DoubtKind, Form, Forms, List, Need, Number, Object, Seen, Set, Text, everything,
+    Among, Contains, DoubtKind, Form, Forms, List, Need, Number, Object, Set, Text, everything,
 };
-use super::logic::{unite, unite_all, with_member};
+use super::logic::{forget_seen, unite, unite_all, with_member};
 use super::objects::Dependent;
 use super::read::{MAX_NUMBER, Reader};
 use super::{MAX_COUNT, MAX_LENGTH};
@@ -99,13 +99,7 @@ impl<'a> Algebra<'a> {
             );
         }
         // What a violated schema has looked at counts for nothing.
-        for form in &mut out {
-            match form {
-                Form::List(list) => list.seen = Seen::default(),
-                Form::Object(object) => object.seen = Seen::default(),
-                _ => {}
-            }
-        }
+        forget_seen(&mut out);
         Ok(out)
     }
 
