@@ -11,3 +11,4 @@ mod memory;
 pub mod program;
 pub mod reference;
 pub mod rope;
+pub mod route;

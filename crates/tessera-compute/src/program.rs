@@ -3,9 +3,9 @@
 
 use crate::rope::Rope;
 use std::ops::Range;
-use tessera_weights::config::Activation;
 use tessera_weights::tensor::Matrix;
 
+pub use op::{Function, Ids, Io, Op};
 pub use tessera_weights::arch::{Mask, NormKind};
 
 /// Which rows of a batch a slot holds.
@@ -91,139 +91,6 @@ pub struct Kv {
     pub dim: usize,
 }
 
-/// Which row of a table a token reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ids {
-    /// That of its id.
-    Tokens,
-    /// That of its position in the sequence.
-    Positions,
-}
-
-/// A function of one value.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Function {
-    /// An activation.
-    Activation(Activation),
-    /// `x * factor`.
-    Scale(f32),
-    /// `cap * tanh(x / cap)`.
-    Cap(f32),
-    /// Limited to plus and minus this.
-    Clip(f32),
-}
-
-/// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
-/// [`Op::Norm`] and [`Op::Map`] may write the very activation that they read; other inputs are left as they are. What
-/// is read was written before, in the same step. [`Program::check`] sees to it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    /// `out[t] = scale * table[ids[t]]`, or `out[t] += …`.
-    Embed {
-        /// `[entries, width]`.
-        table: MatrixId,
-        /// Which row.
-        ids: Ids,
-        /// Factor.
-        scale: f32,
-        /// Whether the row is added to what `out` holds.
-        accumulate: bool,
-        /// `[All, width]`.
-        out: Act,
-    },
-    /// Each `each` columns on their own, with one weight and bias for all of these parts:
-    /// `out = x / sqrt(mean(x²) + eps) * weight + bias`, or `(x - mean) / sqrt(variance + eps) * weight + bias`.
-    Norm {
-        /// Which of the two.
-        kind: NormKind,
-        /// Input.
-        x: Act,
-        /// Columns of a part; divides the width.
-        each: usize,
-        /// `[each]`; ones where there is none.
-        weight: Option<VectorId>,
-        /// `[each]`; zeros where there is none.
-        bias: Option<VectorId>,
-        /// Added to the mean of squares, or to the variance.
-        eps: f32,
-        /// Same shape as `x`.
-        out: Act,
-    },
-    /// `out = x Wᵀ + bias`, or `out += …`.
-    Linear {
-        /// `[rows, cols of W]`.
-        x: Act,
-        /// `[rows of W, cols of W]`.
-        weight: MatrixId,
-        /// `[rows of W]`.
-        bias: Option<VectorId>,
-        /// Whether the product is added to what `out` holds.
-        accumulate: bool,
-        /// `[rows, rows of W]`.
-        out: Act,
-    },
-    /// `out += scale * x`.
-    Add {
-        /// Input.
-        x: Act,
-        /// Factor.
-        scale: f32,
-        /// Same shape.
-        out: Act,
-    },
-    /// `out = f(x)`.
-    Map {
-        /// Input.
-        x: Act,
-        /// Of each value.
-        f: Function,
-        /// Same shape.
-        out: Act,
-    },
-    /// `out = activation(gate) * up`.
-    Gate {
-        /// Input of the activation.
-        gate: Act,
-        /// Same shape.
-        up: Act,
-        /// On the gate.
-        activation: Activation,
-        /// Same shape.
-        out: Act,
-    },
-    /// Query and key heads are rotated by their positions, keys and values appended to the layer's pages, then for
-    /// each row and query head: `out = softmax(cap(scale * q k)) v` over the positions that the mask lets it see.
-    Attend {
-        /// `[All, q * dim]`.
-        q: Act,
-        /// `[All, kv * dim]`.
-        k: Act,
-        /// `[All, kv * dim]`.
-        v: Act,
-        /// Sizes.
-        heads: Heads,
-        /// Index into [`Program::kv`].
-        layer: usize,
-        /// Index into [`Program::ropes`]; `None`: nothing is rotated.
-        rope: Option<usize>,
-        /// What a query sees.
-        mask: Mask,
-        /// Factor on the scores.
-        scale: f32,
-        /// `cap * tanh(score / cap)`.
-        cap: Option<f32>,
-        /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
-        out: Act,
-    },
-    /// `out` = the picked rows of `x`.
-    Pick {
-        /// `[All, width]`.
-        x: Act,
-        /// `[Picked, width]`.
-        out: Act,
-    },
-}
-
 /// A slot's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlotShape {
@@ -268,75 +135,6 @@ pub struct ProgramError {
     pub name: &'static str,
     /// What does not fit, with both values.
     pub what: String,
-}
-
-/// What an operation does to activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Io {
-    /// What is read.
-    pub inputs: [Option<Act>; 3],
-    /// What is written.
-    pub output: Act,
-    /// Whether what `output` held counts: it is read too.
-    pub keeps: bool,
-    /// Whether each row is read before it is written by the same thread, so that output and input may be one.
-    pub in_place: bool,
-}
-
-impl Io {
-    /// One input, one output.
-    pub const fn of(x: Act, output: Act) -> Io {
-        Io { inputs: [Some(x), None, None], output, keeps: false, in_place: false }
-    }
-
-    /// What is read.
-    pub fn read(&self) -> impl Iterator<Item = Act> {
-        self.inputs.into_iter().flatten().chain(self.keeps.then_some(self.output))
-    }
-
-    /// Whether what the activation held before matters.
-    pub fn reads(&self, act: Act) -> bool {
-        self.read().any(|x| x.overlaps(act))
-    }
-
-    /// Whether values are read while another thread writes them.
-    pub fn races(&self) -> bool {
-        let mut inputs = self.inputs.into_iter().flatten();
-        inputs.any(|x| x.overlaps(self.output) && !(self.in_place && x == self.output))
-    }
-}
-
-impl Op {
-    /// What it reads and writes.
-    pub const fn io(&self) -> Io {
-        match *self {
-            Op::Embed { out, accumulate, .. } => {
-                Io { inputs: [None; 3], output: out, keeps: accumulate, in_place: false }
-            }
-            Op::Norm { x, out, .. } | Op::Map { x, out, .. } => Io { in_place: true, ..Io::of(x, out) },
-            Op::Linear { x, out, accumulate, .. } => Io { keeps: accumulate, ..Io::of(x, out) },
-            Op::Add { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
-            Op::Gate { gate, up, out, .. } => {
-                Io { inputs: [Some(gate), Some(up), None], ..Io::of(gate, out) }
-            }
-            Op::Attend { q, k, v, out, .. } => Io { inputs: [Some(q), Some(k), Some(v)], ..Io::of(q, out) },
-            Op::Pick { x, out } => Io::of(x, out),
-        }
-    }
-
-    /// The kind, for messages.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Op::Embed { .. } => "embed",
-            Op::Norm { .. } => "norm",
-            Op::Linear { .. } => "linear",
-            Op::Add { .. } => "add",
-            Op::Map { .. } => "map",
-            Op::Gate { .. } => "gate",
-            Op::Attend { .. } => "attend",
-            Op::Pick { .. } => "pick",
-        }
-    }
 }
 
 impl Program {
@@ -449,10 +247,14 @@ fn check_order(op: &Op, written: &mut [Vec<bool>]) -> Result<(), String> {
     }
     io.read().try_for_each(|x| was_written(x, written))?;
     written[io.output.slot.0][io.output.columns()].fill(true);
+    if let Some(work) = io.work {
+        written[work.slot.0][work.columns()].fill(false);
+    }
     Ok(())
 }
 
 mod check;
+mod op;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@
 use crate::backend::{Backend, Executor, LoadError};
 use crate::batch::{Batch, BatchError, Output, PAGE, Span, Want};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Act, Function, Heads, Ids, Kv, NormKind, Op, Program, Rows, VectorId};
+use crate::program::{Act, Function, Heads, Ids, Kv, MatrixId, NormKind, Op, Program, Rows, VectorId};
 use crate::rope::{Pairs, Rope};
+use crate::route::route;
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::Matrix;
@@ -195,6 +196,33 @@ impl Interpreter {
                 }
             }
             Op::Attend { .. } => self.attend(op, batch, &mut o),
+            Op::Route { logits, experts, correction, .. } => {
+                let correction = self.vector(correction);
+                for (o, logits) in
+                    o.chunks_exact_mut(logits.width).zip(self.read(logits).chunks_exact(logits.width))
+                {
+                    route(&experts, logits, correction, o);
+                }
+            }
+            Op::Experts { x, weights, gate_up, down, count, activation, on_input, work, .. } => {
+                let (rows, weights) = (self.read(x), self.read(weights));
+                let inputs = rows.chunks_exact(x.width).zip(weights.chunks_exact(count));
+                for (o, (x, weights)) in o.chunks_exact_mut(x.width).zip(inputs) {
+                    for (e, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
+                        let (before, after) = if on_input { (weight, 1.0) } else { (1.0, weight) };
+                        let x: Vec<f32> = x.iter().map(|x| before * x).collect();
+                        let matrix = |first: MatrixId| &self.program.matrices[first.0 + e];
+                        let mut wide = vec![0.0; 2 * work.width];
+                        linear(&x, matrix(gate_up), &mut wide);
+                        let (gate, up) = wide.split_at(work.width);
+                        let gated: Vec<f32> =
+                            gate.iter().zip(up).map(|(g, u)| activate(activation, *g) * u).collect();
+                        let mut y = vec![0.0; x.len()];
+                        linear(&gated, matrix(down), &mut y);
+                        o.iter_mut().zip(y).for_each(|(o, y)| *o += after * y);
+                    }
+                }
+            }
             Op::Pick { x, .. } => {
                 let from = self.read(x);
                 for (row, &p) in o.chunks_exact_mut(x.width).zip(batch.picked) {

@@ -56,9 +56,50 @@ impl<'a> Form<'a> {
     }
 }
 
+/// Which rows a product is for.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// The first so many.
+    All(usize),
+    /// These.
+    Some(&'a [Chosen]),
+}
+
+/// A row, a factor on its input and one on its product.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen {
+    pub row: usize,
+    pub before: f32,
+    pub after: f32,
+}
+
+impl Which<'_> {
+    fn len(self) -> usize {
+        match self {
+            Which::All(n) => n,
+            Which::Some(rows) => rows.len(),
+        }
+    }
+
+    fn get(self, i: usize) -> Chosen {
+        match self {
+            Which::All(_) => Chosen { row: i, before: 1.0, after: 1.0 },
+            Which::Some(rows) => rows[i],
+        }
+    }
+}
+
 impl Run<'_> {
-    pub(super) fn linear(&self, l: &Linear, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
-        let n = self.rows(l.x.slot);
+    /// Two counters are used, from `counter` on. All threads call it with the same rows.
+    pub(super) fn linear(
+        &self,
+        l: &Linear,
+        which: Which<'_>,
+        counter: usize,
+        worker: &Worker<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let n = which.len();
         let matrix = &self.model.program.matrices[l.weight.0];
         let form = Form::of(matrix, self.model.activations, &self.model.kernels, n);
         let planes = self.model.activations.planes();
@@ -69,7 +110,7 @@ impl Run<'_> {
             reset(own, &form, n, planes);
             let pointers = own.pointers();
             for t in 0..n {
-                self.prepare(l, &form, t, planes, row, pointers);
+                self.prepare(l, &form, (t, which.get(t)), planes, row, pointers);
             }
         } else {
             if worker.index == 0 {
@@ -84,7 +125,7 @@ impl Run<'_> {
             while let Some(rows) = worker.claim(counter + 1, TILE, n) {
                 for t in rows {
                     let Scratch { row, .. } = scratch;
-                    self.prepare(l, &form, t, planes, row, pointers);
+                    self.prepare(l, &form, (t, which.get(t)), planes, row, pointers);
                 }
             }
             worker.barrier();
@@ -124,24 +165,30 @@ impl Run<'_> {
                 let other = claim.start + rows..claim.end + rows;
                 self.product(matrix, &form, x, other, n, up, panels, weights, after);
             }
-            self.finish(l, claim, n, rows, y, up);
+            self.finish(l, claim, which, rows, y, up);
         }
     }
 
-    /// Row `t` of the input, normed, in the kernel's form. Inputs of one tile are prepared by one thread.
+    /// A row of the input, normed, in the kernel's form, as the product's row `t`. Inputs of one tile are prepared by one
+    /// thread.
     fn prepare(
         &self,
         l: &Linear,
         form: &Form<'_>,
-        t: usize,
+        (t, of): (usize, Chosen),
         planes: usize,
         row: &mut Vec<f32>,
         out: Pointers,
     ) {
         let kernels = &self.model.kernels;
-        let input = self.row(l.x, t);
+        let input = self.row(l.x, of.row);
         let input = match l.norm {
-            None => input,
+            None if of.before == 1.0 => input,
+            None => {
+                row.clear();
+                row.extend(input.iter().map(|x| of.before * x));
+                row
+            }
             Some(Normed { kind, weight, bias, eps }) => {
                 row.resize(input.len(), 0.0);
                 self.norm(kind, input, (weight, bias), eps, row);
@@ -236,7 +283,15 @@ impl Run<'_> {
     }
 
     /// Bias, gate or sum, into the output.
-    fn finish(&self, l: &Linear, claim: Range<usize>, n: usize, half: usize, y: &mut [f32], up: &mut [f32]) {
+    fn finish(
+        &self,
+        l: &Linear,
+        claim: Range<usize>,
+        which: Which<'_>,
+        half: usize,
+        y: &mut [f32],
+        up: &mut [f32],
+    ) {
         let count = claim.len();
         let bias = l.bias.map(|b| &*self.model.program.vectors[b.0]);
         let add = |y: &mut [f32], from: usize| {
@@ -244,9 +299,10 @@ impl Run<'_> {
                 y.iter_mut().zip(&bias[from..]).for_each(|(y, b)| *y += b);
             }
         };
-        for t in 0..n {
+        for t in 0..which.len() {
+            let Chosen { row, after, .. } = which.get(t);
             // SAFETY: columns of `claim` belong to this thread alone.
-            let out = unsafe { self.part_mut(l.out, t, claim.start, count) };
+            let out = unsafe { self.part_mut(l.out, row, claim.start, count) };
             let y = &mut y[t * count..(t + 1) * count];
             add(y, claim.start);
             match l.gate {
@@ -255,7 +311,7 @@ impl Run<'_> {
                     add(up, half + claim.start);
                     self.gate(activation, y, up, out);
                 }
-                None if l.accumulate => out.iter_mut().zip(y).for_each(|(o, y)| *o += *y),
+                None if l.accumulate => out.iter_mut().zip(y).for_each(|(o, y)| *o += after * *y),
                 None => out.copy_from_slice(y),
             }
         }

@@ -14,6 +14,7 @@ pub mod rows;
 pub mod tile;
 
 mod attention;
+mod experts;
 mod f32ops;
 mod linear;
 mod pool;
@@ -139,11 +140,14 @@ impl Backend for Cpu {
         let needed = pages.saturating_mul(self.page_len(&program));
         let kv = Zeroed::new(needed).ok_or(LoadError::Memory { pages, needed })?;
         let stages = stage::compile(&program);
-        let pool = Pool::new(self.threads, 2 * stages.all.len()).map_err(|refused| LoadError::Threads {
-            asked: self.threads,
-            had: refused.started,
-            cause: refused.cause.to_string(),
-        })?;
+        let pool =
+            Pool::new(self.threads, step::counters(&stages).pop().unwrap_or(0)).map_err(|refused| {
+                LoadError::Threads {
+                    asked: self.threads,
+                    had: refused.started,
+                    cause: refused.cause.to_string(),
+                }
+            })?;
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
         Ok(Box::new(step::Step::new(program, stages, kernels, self.clone(), pool, scratch, kv, pages)))
     }

@@ -2,6 +2,7 @@
 
 use super::attention::parts_len;
 use super::kernels::Kernels;
+use super::linear::{Chosen, Which};
 use super::lined::Lined;
 use super::panel::Panel;
 use super::pool::{Pool, Worker};
@@ -14,6 +15,7 @@ use crate::memory::Zeroed;
 use crate::program::{Act, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::reference::{activate, apply, argmax, norm};
 use crate::rope::Frequencies;
+use crate::route::route;
 use std::cell::UnsafeCell;
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
@@ -43,6 +45,8 @@ pub(super) struct Model {
     pub pages: usize,
     /// Where each layer begins in a page, and where the page ends.
     pub kv_at: Vec<usize>,
+    /// The first counter of each stage.
+    pub counters: Vec<usize>,
 }
 
 /// One thread's own buffers.
@@ -63,6 +67,8 @@ pub(super) struct Scratch {
     pub queries: Vec<f32>,
     pub results: Vec<f32>,
     pub parts: Vec<f32>,
+    /// The rows of one expert.
+    pub chosen: Vec<Chosen>,
 }
 
 /// Inputs of a product in the form that its kernel reads.
@@ -172,7 +178,8 @@ impl Step {
         let (frequencies, angles) = (fixed.collect(), vec![Vec::new(); program.ropes.len()]);
         let (activations, kv_type) = (cpu.activations, cpu.kv);
         let kv_at = kv_offsets(&program, kv_type);
-        let model = Model { program, stages, kernels, activations, kv_type, kv, pages, kv_at };
+        let counters = counters(&stages);
+        let model = Model { program, stages, kernels, activations, kv_type, kv, pages, kv_at, counters };
         let shared = Prepared::default();
         Step { model, pool, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
     }
@@ -212,6 +219,20 @@ pub(super) fn kv_offsets(program: &Program, kv_type: KvType) -> Vec<usize> {
     ends
 }
 
+/// The first counter of each stage, and at the end their number.
+pub(super) fn counters(stages: &Stages) -> Vec<usize> {
+    let mut ends = vec![0];
+    ends.extend(stages.all.iter().scan(0, |end, stage| {
+        *end += match stage {
+            // Two products of each expert.
+            Stage::One(Op::Experts { count, .. }) => 4 * count,
+            _ => 2,
+        };
+        Some(*end)
+    }));
+    ends
+}
+
 /// Values in one claim of what is computed value by value.
 const VALUES: usize = 1024;
 
@@ -223,7 +244,7 @@ fn stride(program: &Program, slot: Slot) -> usize {
 /// The slots that stages read or write. Those between operations that became one stage need no memory.
 pub(super) fn used_slots(stages: &Stages) -> impl Iterator<Item = usize> {
     let io = stages.all.iter().map(Stage::io);
-    io.flat_map(|io| io.inputs.into_iter().flatten().chain([io.output])).map(|act| act.slot.0)
+    io.flat_map(|io| io.inputs.into_iter().flatten().chain(io.work).chain([io.output])).map(|act| act.slot.0)
 }
 
 impl Executor for Step {
@@ -257,8 +278,8 @@ impl Executor for Step {
         self.pool.run(&|worker| {
             // SAFETY: each thread has an index of its own.
             let scratch = unsafe { &mut **run.scratch[worker.index].get() };
-            for (i, stage) in run.model.stages.all[..stages].iter().enumerate() {
-                run.stage(stage, 2 * i, worker, scratch);
+            for (stage, counter) in run.model.stages.all[..stages].iter().zip(&run.model.counters) {
+                run.stage(stage, *counter, worker, scratch);
                 worker.barrier();
             }
         });
@@ -339,7 +360,10 @@ impl Run<'_> {
 
     fn stage(&self, stage: &Stage, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         match stage {
-            Stage::Linear(linear) => self.linear(linear, counter, worker, scratch),
+            Stage::Linear(linear) => {
+                let all = Which::All(self.rows(linear.x.slot));
+                self.linear(linear, all, counter, worker, scratch);
+            }
             Stage::One(op) => self.one(op, counter, worker, scratch),
         }
     }
@@ -392,6 +416,11 @@ impl Run<'_> {
                 let (gate, up) = (part(gate), part(up));
                 self.gate(activation, gate, up, o);
             }),
+            Op::Route { logits, experts, correction, out } => self.each_row(out, counter, worker, |t, o| {
+                let correction = correction.map(|id| &*self.model.program.vectors[id.0]);
+                route(&experts, self.row(logits, t), correction, o);
+            }),
+            Op::Experts { .. } => self.experts(op, counter, worker, scratch),
             Op::Pick { x, out } => self.each_row(out, counter, worker, |t, o| {
                 o.copy_from_slice(self.row(x, self.batch.picked[t] as usize));
             }),

@@ -1,5 +1,7 @@
 //! Whether the shapes of one operation fit.
 
+use tessera_weights::arch::Experts;
+
 use super::{Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
 
 /// What does not fit, with both values.
@@ -65,6 +67,37 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
                 Mask::Window(0) | Mask::CallWindow(0) => Err("a window of no positions".to_owned()),
                 _ => Ok(()),
             }
+        }
+        Op::Route { logits, experts, correction, out } => {
+            let a = alike(p, logits, out)?;
+            same("number of experts", a.width, experts.count)?;
+            let Experts { count, top_k, groups, .. } = experts;
+            if top_k == 0 || top_k > count {
+                return Err(format!("{top_k} of {count} experts"));
+            }
+            match groups {
+                Some(g)
+                    if g.count == 0 || !count.is_multiple_of(g.count) || g.kept == 0 || g.kept > g.count =>
+                {
+                    Err(format!("{} of {} groups of {count} experts", g.kept, g.count))
+                }
+                _ => vector(correction, count),
+            }
+        }
+        Op::Experts { x, weights, gate_up, down, count, work, out, .. } => {
+            let (a, b, w) = (alike(p, x, out)?, p.shape(weights)?, p.shape(work)?);
+            same("number of experts", b.width, count)?;
+            rows(b, a.rows)?;
+            rows(w, a.rows)?;
+            for e in 0..count {
+                let first = |id: MatrixId| id.0.checked_add(e).map(MatrixId).ok_or("no such matrix");
+                let (up, down) = (matrix(first(gate_up)?)?, matrix(first(down)?)?);
+                same("rows of an expert's gate and up", up.rows, 2 * w.width)?;
+                same("columns of an expert's gate and up", up.cols, a.width)?;
+                same("rows of an expert's down", down.rows, a.width)?;
+                same("columns of an expert's down", down.cols, w.width)?;
+            }
+            Ok(())
         }
         Op::Pick { x, out } => {
             let (a, o) = (p.shape(x)?, p.shape(out)?);

@@ -1,0 +1,48 @@
+//! Experts: each with the rows that go through it, one after another, so that a row's sum has one order.
+
+use super::linear::{Chosen, Which};
+use super::pool::Worker;
+use super::stage::Linear;
+use super::step::{Run, Scratch};
+use crate::program::{MatrixId, Op};
+
+impl Run<'_> {
+    /// [`Op::Experts`]. Four counters are used for each expert, from `counter` on.
+    pub(super) fn experts(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
+        let Op::Experts { x, weights, gate_up, down, count, activation, on_input, work, out } = *op else {
+            return;
+        };
+        let mut chosen = std::mem::take(&mut scratch.chosen);
+        for e in 0..count {
+            chosen.clear();
+            // Every thread finds the same.
+            chosen.extend((0..self.rows(x.slot)).filter_map(|row| {
+                let weight = self.row(weights, row)[e];
+                let (before, after) = if on_input { (weight, 1.0) } else { (1.0, weight) };
+                (weight != 0.0).then_some(Chosen { row, before, after })
+            }));
+            if chosen.is_empty() {
+                continue;
+            }
+            let linear = |x, weight: MatrixId, gate, out| Linear {
+                norm: None,
+                x,
+                weight: MatrixId(weight.0 + e),
+                bias: None,
+                accumulate: gate == None,
+                gate,
+                out,
+            };
+            let counter = counter + 4 * e;
+            let first = linear(x, gate_up, Some(activation), work);
+            self.linear(&first, Which::Some(&chosen), counter, worker, scratch);
+            worker.barrier();
+            // The weight on the input is in what lies between.
+            chosen.iter_mut().for_each(|c| c.before = 1.0);
+            let second = linear(work, down, None, out);
+            self.linear(&second, Which::Some(&chosen), counter + 2, worker, scratch);
+            worker.barrier();
+        }
+        scratch.chosen = chosen;
+    }
+}

@@ -1,0 +1,250 @@
+//! The operations of a program, and what each reads and writes.
+
+use super::{Act, Heads, Mask, MatrixId, NormKind, VectorId};
+use tessera_weights::arch::Experts;
+use tessera_weights::config::Activation;
+
+/// Which row of a table a token reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ids {
+    /// That of its id.
+    Tokens,
+    /// That of its position in the sequence.
+    Positions,
+}
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Function {
+    /// An activation.
+    Activation(Activation),
+    /// `x * factor`.
+    Scale(f32),
+    /// `cap * tanh(x / cap)`.
+    Cap(f32),
+    /// Limited to plus and minus this.
+    Clip(f32),
+}
+
+/// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
+/// [`Op::Norm`] and [`Op::Map`] may write the very activation that they read; other inputs are left as they are. What
+/// is read was written before, in the same step. [`Program::check`] sees to it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// `out[t] = scale * table[ids[t]]`, or `out[t] += …`.
+    Embed {
+        /// `[entries, width]`.
+        table: MatrixId,
+        /// Which row.
+        ids: Ids,
+        /// Factor.
+        scale: f32,
+        /// Whether the row is added to what `out` holds.
+        accumulate: bool,
+        /// `[All, width]`.
+        out: Act,
+    },
+    /// Each `each` columns on their own, with one weight and bias for all of these parts:
+    /// `out = x / sqrt(mean(x²) + eps) * weight + bias`, or `(x - mean) / sqrt(variance + eps) * weight + bias`.
+    Norm {
+        /// Which of the two.
+        kind: NormKind,
+        /// Input.
+        x: Act,
+        /// Columns of a part; divides the width.
+        each: usize,
+        /// `[each]`; ones where there is none.
+        weight: Option<VectorId>,
+        /// `[each]`; zeros where there is none.
+        bias: Option<VectorId>,
+        /// Added to the mean of squares, or to the variance.
+        eps: f32,
+        /// Same shape as `x`.
+        out: Act,
+    },
+    /// `out = x Wᵀ + bias`, or `out += …`.
+    Linear {
+        /// `[rows, cols of W]`.
+        x: Act,
+        /// `[rows of W, cols of W]`.
+        weight: MatrixId,
+        /// `[rows of W]`.
+        bias: Option<VectorId>,
+        /// Whether the product is added to what `out` holds.
+        accumulate: bool,
+        /// `[rows, rows of W]`.
+        out: Act,
+    },
+    /// `out += scale * x`.
+    Add {
+        /// Input.
+        x: Act,
+        /// Factor.
+        scale: f32,
+        /// Same shape.
+        out: Act,
+    },
+    /// `out = f(x)`.
+    Map {
+        /// Input.
+        x: Act,
+        /// Of each value.
+        f: Function,
+        /// Same shape.
+        out: Act,
+    },
+    /// `out = activation(gate) * up`.
+    Gate {
+        /// Input of the activation.
+        gate: Act,
+        /// Same shape.
+        up: Act,
+        /// On the gate.
+        activation: Activation,
+        /// Same shape.
+        out: Act,
+    },
+    /// Query and key heads are rotated by their positions, keys and values appended to the layer's pages, then for
+    /// each row and query head: `out = softmax(cap(scale * q k)) v` over the positions that the mask lets it see.
+    Attend {
+        /// `[All, q * dim]`.
+        q: Act,
+        /// `[All, kv * dim]`.
+        k: Act,
+        /// `[All, kv * dim]`.
+        v: Act,
+        /// Sizes.
+        heads: Heads,
+        /// Index into [`Program::kv`].
+        layer: usize,
+        /// Index into [`Program::ropes`]; `None`: nothing is rotated.
+        rope: Option<usize>,
+        /// What a query sees.
+        mask: Mask,
+        /// Factor on the scores.
+        scale: f32,
+        /// `cap * tanh(score / cap)`.
+        cap: Option<f32>,
+        /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
+        out: Act,
+    },
+    /// For each row the weights of all experts, 0 for those that it does not go through: see [`crate::route`].
+    Route {
+        /// The router's logits `[rows, count]`.
+        logits: Act,
+        /// How they become weights.
+        experts: Experts,
+        /// Added to the scores where experts are chosen, not to their weights; `[count]`.
+        correction: Option<VectorId>,
+        /// Same shape.
+        out: Act,
+    },
+    /// `out += Σ weight[e] * down[e] (activation(gate[e] x) * up[e] x)` over the experts of each row, in ascending order;
+    /// or, where the weight is on the input, `out += Σ down[e] (activation(gate[e] wx) * up[e] wx)`.
+    Experts {
+        /// Input.
+        x: Act,
+        /// What [`Op::Route`] made.
+        weights: Act,
+        /// `[2 * width, hidden]` of expert 0, its gate's rows first; those of the others follow.
+        gate_up: MatrixId,
+        /// `[hidden, width]` of expert 0; those of the others follow.
+        down: MatrixId,
+        /// Number of experts.
+        count: usize,
+        /// On the gate.
+        activation: Activation,
+        /// Whether the weight multiplies the input.
+        on_input: bool,
+        /// `[rows, width]`: what lies between, of no use afterwards.
+        work: Act,
+        /// Same shape as `x`.
+        out: Act,
+    },
+    /// `out` = the picked rows of `x`.
+    Pick {
+        /// `[All, width]`.
+        x: Act,
+        /// `[Picked, width]`.
+        out: Act,
+    },
+}
+
+/// What an operation does to activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Io {
+    /// What is read.
+    pub inputs: [Option<Act>; 3],
+    /// What is written.
+    pub output: Act,
+    /// What is overwritten and of no use afterwards.
+    pub work: Option<Act>,
+    /// Whether what `output` held counts: it is read too.
+    pub keeps: bool,
+    /// Whether each row is read before it is written by the same thread, so that output and input may be one.
+    pub in_place: bool,
+}
+
+impl Io {
+    /// One input, one output.
+    pub const fn of(x: Act, output: Act) -> Io {
+        Io { inputs: [Some(x), None, None], output, work: None, keeps: false, in_place: false }
+    }
+
+    /// What is read.
+    pub fn read(&self) -> impl Iterator<Item = Act> {
+        self.inputs.into_iter().flatten().chain(self.keeps.then_some(self.output))
+    }
+
+    /// Whether what the activation held before matters.
+    pub fn reads(&self, act: Act) -> bool {
+        self.read().any(|x| x.overlaps(act))
+    }
+
+    /// Whether values are read while another thread writes them.
+    pub fn races(&self) -> bool {
+        let mut inputs = self.inputs.into_iter().flatten();
+        let work = |act: Act| self.work.is_some_and(|work| work.overlaps(act));
+        work(self.output)
+            || inputs.any(|x| work(x) || x.overlaps(self.output) && !(self.in_place && x == self.output))
+    }
+}
+
+impl Op {
+    /// What it reads and writes.
+    pub const fn io(&self) -> Io {
+        match *self {
+            Op::Embed { out, accumulate, .. } => {
+                Io { inputs: [None; 3], output: out, work: None, keeps: accumulate, in_place: false }
+            }
+            Op::Norm { x, out, .. } | Op::Map { x, out, .. } => Io { in_place: true, ..Io::of(x, out) },
+            Op::Linear { x, out, accumulate, .. } => Io { keeps: accumulate, ..Io::of(x, out) },
+            Op::Add { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
+            Op::Gate { gate, up, out, .. } => {
+                Io { inputs: [Some(gate), Some(up), None], ..Io::of(gate, out) }
+            }
+            Op::Attend { q, k, v, out, .. } => Io { inputs: [Some(q), Some(k), Some(v)], ..Io::of(q, out) },
+            Op::Route { logits, out, .. } => Io::of(logits, out),
+            Op::Experts { x, weights, work, out, .. } => {
+                Io { inputs: [Some(x), Some(weights), None], work: Some(work), keeps: true, ..Io::of(x, out) }
+            }
+            Op::Pick { x, out } => Io::of(x, out),
+        }
+    }
+
+    /// The kind, for messages.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Op::Embed { .. } => "embed",
+            Op::Norm { .. } => "norm",
+            Op::Linear { .. } => "linear",
+            Op::Add { .. } => "add",
+            Op::Map { .. } => "map",
+            Op::Gate { .. } => "gate",
+            Op::Attend { .. } => "attend",
+            Op::Route { .. } => "route",
+            Op::Experts { .. } => "experts",
+            Op::Pick { .. } => "pick",
+        }
+    }
+}
