@@ -21,6 +21,15 @@ pub trait Executor: Send {
     fn describe(&self) -> String;
 }
 
+/// What a device keeps of sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pools {
+    /// KV pages of [`crate::batch::PAGE`] positions.
+    pub pages: usize,
+    /// Slots of states, in programs that have one: each of [`Program::state_len`] values.
+    pub states: usize,
+}
+
 /// A way to run programs.
 pub trait Backend {
     /// Its name on the command line.
@@ -33,8 +42,8 @@ pub trait Backend {
     /// keeps for itself is small and not counted.
     fn workspace_len(&self, program: &Program, rows: usize) -> usize;
 
-    /// Puts a program on the device with `pages` KV pages of [`crate::batch::PAGE`] positions.
-    fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError>;
+    /// Puts a program on the device.
+    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError>;
 }
 
 /// A program that could not be loaded.
@@ -51,11 +60,11 @@ pub enum LoadError {
         /// Those that it can run.
         known: String,
     },
-    /// Too little memory for the pages.
-    #[error("{pages} KV pages need {needed} bytes, which could not be had")]
+    /// Too little memory for pages and states.
+    #[error("{} KV pages and {} states need {needed} bytes, which could not be had", pools.pages, pools.states)]
     Memory {
-        /// Pages asked for.
-        pages: usize,
+        /// What was asked for.
+        pools: Pools,
         /// Bytes that they need.
         needed: usize,
     },

@@ -19,6 +19,30 @@ pub struct Span<'a> {
     pub rope_len: usize,
     /// The sequence's pages in order; page `i` holds positions `i * PAGE ..`.
     pub pages: &'a [u32],
+    /// Where the state of a recurrence is, in programs that have one.
+    pub state: Option<StateUse>,
+}
+
+/// A sequence's state before and after a step. Both may be one slot; no other span of the step uses the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateUse {
+    /// The slot that holds it; `None` at the sequence's beginning, where it is zero.
+    pub from: Option<u32>,
+    /// The slot that will hold it.
+    pub to: u32,
+}
+
+/// What the indices of a batch may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Pages of the pool.
+    pub pages: usize,
+    /// Learned positions.
+    pub positions: usize,
+    /// Slots of states; `None` where the program has no state.
+    pub states: Option<usize>,
 }
 
 /// What a step should return for the picked rows.
@@ -106,6 +130,18 @@ pub enum BatchError {
         /// Rows of the table.
         positions: usize,
     },
+    /// A span has no state, one at a wrong position, or one that is not its own.
+    #[error("span {span} at position {position} has the state {state:?} of {states:?} slots")]
+    BadState {
+        /// Index of the span.
+        span: usize,
+        /// Its first position.
+        position: usize,
+        /// What it has.
+        state: Option<StateUse>,
+        /// Slots that there are.
+        states: Option<usize>,
+    },
     /// A token id is not in the vocabulary.
     #[error("token id {token} is outside the vocabulary of {vocab}")]
     BadToken {
@@ -132,8 +168,24 @@ impl Batch<'_> {
         span.position + (row - span.start)
     }
 
-    /// Checks everything that a backend indexes by: tokens of a vocabulary, pages of a pool, learned positions.
-    pub fn check(&self, vocab: usize, pool: usize, positions: usize) -> Result<(), BatchError> {
+    /// Whether the span has the state that it should have, and writes one that no other span uses.
+    fn fits(&self, span: usize, states: Option<usize>) -> bool {
+        let s = &self.spans[span];
+        match (s.state, states) {
+            (Some(StateUse { from, to }), Some(states)) => {
+                let mut others = self.spans.iter().enumerate().filter(|(i, _)| *i != span);
+                let used = |other: &Span<'_>| other.state.is_some_and(|o| o.to == to || o.from == Some(to));
+                from.is_none() == (s.position == 0)
+                    && from.into_iter().chain([to]).all(|slot| (slot as usize) < states)
+                    && !others.any(|(_, other)| used(other))
+            }
+            (_, states) => states.is_none(),
+        }
+    }
+
+    /// Checks everything that a backend indexes by: tokens of a vocabulary, pages of a pool, learned positions, states.
+    pub fn check(&self, limits: Limits) -> Result<(), BatchError> {
+        let Limits { vocab, pages: pool, positions, states } = limits;
         let rows = self.tokens.len();
         if rows == 0 {
             return Err(BatchError::Empty);
@@ -151,6 +203,9 @@ impl Batch<'_> {
             }
             if s.pages.len().saturating_mul(PAGE) < position || s.pages.iter().any(|&p| p as usize >= pool) {
                 return Err(BatchError::BadPages { span: i, position, pages: s.pages.len(), pool });
+            }
+            if !self.fits(i, states) {
+                return Err(BatchError::BadState { span: i, position: s.position, state: s.state, states });
             }
         }
         if next != rows {

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod cpu;
 mod memory;
 pub mod program;
+pub mod recurrent;
 pub mod reference;
 pub mod rope;
 pub mod route;

@@ -1,11 +1,13 @@
 //! A decoder as a value: matrices, vectors and a list of operations over activations. The model builds it once; a
 //! backend runs it at every step.
 
+use crate::backend::Pools;
+use crate::batch::Limits;
 use crate::rope::Rope;
 use std::ops::Range;
 use tessera_weights::tensor::Matrix;
 
-pub use op::{Function, Ids, Io, Op};
+pub use op::{DeltaHeads, Function, Ids, Io, Op};
 pub use tessera_weights::arch::{Mask, NormKind};
 
 /// Which rows of a batch a slot holds.
@@ -115,6 +117,8 @@ pub struct Program {
     pub kv: Vec<Kv>,
     /// Rotary angles that operations name by index.
     pub ropes: Vec<Rope>,
+    /// Number of f32 values of each state that operations name by index, of one sequence.
+    pub states: Vec<usize>,
     /// Rows of the embedding.
     pub vocab: usize,
     /// The first operation of the head: what comes before makes `hidden`, it and what follows the logits.
@@ -148,6 +152,7 @@ impl Program {
             ops: Vec::new(),
             kv: Vec::new(),
             ropes: Vec::new(),
+            states: Vec::new(),
             vocab,
             head: 0,
             hidden: logits,
@@ -187,6 +192,27 @@ impl Program {
         tables.map(|m| m.rows).min().unwrap_or(usize::MAX)
     }
 
+    /// f32 values of all states of a sequence.
+    pub fn state_len(&self) -> usize {
+        self.states.iter().sum()
+    }
+
+    /// Where a state begins among all of a sequence.
+    pub fn state_at(&self, state: usize) -> Range<usize> {
+        let from = self.states[..state].iter().sum();
+        from..from + self.states[state]
+    }
+
+    /// What a batch may ask for.
+    pub fn limits(&self, pools: Pools) -> Limits {
+        Limits {
+            vocab: self.vocab,
+            pages: pools.pages,
+            positions: self.positions(),
+            states: (!self.states.is_empty()).then_some(pools.states),
+        }
+    }
+
     /// Which rows an activation has.
     pub fn rows(&self, act: Act) -> Rows {
         self.slots[act.slot.0].rows
@@ -208,6 +234,13 @@ impl Program {
             }
             let checked = check::op(self, op).and_then(|()| check_order(op, &mut written));
             checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
+        }
+        for state in 0..self.states.len() {
+            let of = |op: &&Op| matches!(op, Op::Conv { state: s, .. } | Op::Delta { state: s, .. } if *s == state);
+            let users = self.ops.iter().filter(of).count();
+            if users != 1 {
+                return head(format!("state {state} is that of {users} operations"));
+            }
         }
         if self.head >= self.ops.len() || self.shape(self.hidden).is_ok_and(|s| s.rows != Rows::Picked) {
             return head("no operation makes the logits of a hidden state of the picked rows".to_owned());

@@ -1,10 +1,13 @@
 //! The oracle: every operation in plain f32, as its definition reads. No SIMD, no quantised
 //! activations, keys and values in f32. Slow, and the judge of every other backend.
 
-use crate::backend::{Backend, Executor, LoadError};
-use crate::batch::{Batch, BatchError, Output, PAGE, Span, Want};
+use crate::backend::{Backend, Executor, LoadError, Pools};
+use crate::batch::{Batch, BatchError, Output, PAGE, Span, StateUse, Want};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Act, Function, Heads, Ids, Kv, MatrixId, NormKind, Op, Program, Rows, VectorId};
+use crate::program::{
+    Act, DeltaHeads, Function, Heads, Ids, Kv, MatrixId, NormKind, Op, Program, Rows, VectorId,
+};
+use crate::recurrent;
 use crate::rope::{Pairs, Rope};
 use crate::route::route;
 use tessera_weights::config::Activation;
@@ -30,26 +33,32 @@ impl Backend for Reference {
         rows.saturating_mul(width + program.vocab).saturating_mul(size_of::<f32>())
     }
 
-    fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
-        let needed = pages.saturating_mul(self.page_len(&program));
-        let kv = Zeroed::floats(needed / size_of::<f32>()).ok_or(LoadError::Memory { pages, needed })?;
+        let state = pools.states.saturating_mul(program.state_len());
+        let kv = pools.pages.saturating_mul(self.page_len(&program)) / size_of::<f32>();
+        let needed = kv.saturating_add(state).saturating_mul(size_of::<f32>());
+        let both = Zeroed::floats(kv).zip(Zeroed::floats(state));
+        let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
         let slots = vec![Vec::new(); program.slots.len()];
-        Ok(Box::new(Interpreter { program, pages, kv, slots }))
+        Ok(Box::new(Interpreter { program, pools, kv, states, slots }))
     }
 }
 
 struct Interpreter {
     program: Program,
-    pages: usize,
+    pools: Pools,
     /// `[page]`, in each the layers one after another: `[k, v][kv head][position][dim]`.
     kv: ZeroedFloats,
+    /// `[slot]`, in each the states one after another.
+    states: ZeroedFloats,
     slots: Vec<Vec<f32>>,
 }
 
 impl Executor for Interpreter {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.program.vocab, self.pages, self.program.positions())?;
+        batch.check(self.program.limits(self.pools))?;
+        self.move_states(batch);
         for (slot, shape) in self.slots.iter_mut().zip(&self.program.slots) {
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
             slot.resize(rows * shape.width, 0.0);
@@ -72,13 +81,13 @@ impl Executor for Interpreter {
     }
 
     fn copy_page(&mut self, from: u32, to: u32) {
-        let len = self.kv.len() / self.pages.max(1);
+        let len = self.kv.len() / self.pools.pages.max(1);
         let from = from as usize * len;
         self.kv.copy_within(from..from + len, to as usize * len);
     }
 
     fn kv_len(&self) -> usize {
-        self.kv.len() * 4
+        (self.kv.len() + self.states.len()) * 4
     }
 
     fn describe(&self) -> String {
@@ -111,6 +120,7 @@ pub fn argmax(row: &[f32]) -> Option<u32> {
 pub fn activate(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Activation::Relu => x.max(0.0),
         Activation::Relu2 => x.max(0.0) * x.max(0.0),
         Activation::GeluTanh => {
@@ -148,6 +158,65 @@ impl Interpreter {
 
     fn vector(&self, id: Option<VectorId>) -> Option<&[f32]> {
         id.map(|v| &*self.program.vectors[v.0])
+    }
+
+    /// Puts every sequence's state where it will be, zero at its beginning.
+    fn move_states(&mut self, batch: &Batch<'_>) {
+        let len = self.program.state_len();
+        for StateUse { from, to } in batch.spans.iter().filter_map(|span| span.state) {
+            let to = to as usize * len;
+            match from {
+                Some(from) => self.states.copy_within(from as usize * len..(from as usize + 1) * len, to),
+                None => self.states[to..to + len].fill(0.0),
+            }
+        }
+    }
+
+    /// One state of a span's sequence.
+    fn state(&mut self, span: &Span<'_>, state: usize) -> &mut [f32] {
+        let slot = span.state.map_or(0, |state| state.to as usize);
+        let (at, len) = (self.program.state_at(state), self.program.state_len());
+        &mut self.states[slot * len..][at]
+    }
+
+    /// [`Op::Conv`].
+    fn conv(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
+        let Op::Conv { x, weight, kernel, state, activation, .. } = *op else { return };
+        let (x, width, weight) = (self.read(x), x.width, self.program.vectors[weight.0].clone());
+        for span in batch.spans {
+            let state = self.state(span, state);
+            let mut seen = state.to_vec();
+            seen.extend_from_slice(&x[span.start * width..(span.start + span.len) * width]);
+            for t in 0..span.len {
+                for column in 0..width {
+                    let rows = seen[t * width..].chunks_exact(width).map(|row| row[column]);
+                    let sum = recurrent::conv(&weight[column * kernel..][..kernel], rows);
+                    o[(span.start + t) * width + column] = activate(activation, sum);
+                }
+            }
+            state.copy_from_slice(&seen[span.len * width..]);
+        }
+    }
+
+    /// [`Op::Delta`].
+    fn delta(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
+        let Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, .. } = *op else { return };
+        let DeltaHeads { keys, values, key, value } = heads;
+        let [q, k, v, a, b] = [q, k, v, a, b].map(|act| self.read(act));
+        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| self.program.vectors[id.0].clone());
+        for span in batch.spans {
+            let state = self.state(span, state);
+            for t in span.start..span.start + span.len {
+                for (h, state) in state.chunks_exact_mut(key * value).enumerate() {
+                    let at = (t * keys + h / (values / keys)) * key;
+                    let v_at = (t * values + h) * value;
+                    let rows = (&q[at..at + key], &k[at..at + key], &v[v_at..v_at + value]);
+                    let i = t * values + h;
+                    let gates = recurrent::delta_gates(a[i], b[i], a_log[h], dt_bias[h]);
+                    recurrent::delta_row(state, rows, gates, &mut o[v_at..v_at + value]);
+                }
+            }
+        }
     }
 
     fn run(&mut self, op: &Op, batch: &Batch<'_>) {
@@ -196,6 +265,13 @@ impl Interpreter {
                 }
             }
             Op::Attend { .. } => self.attend(op, batch, &mut o),
+            Op::Conv { .. } => self.conv(op, batch, &mut o),
+            Op::Delta { .. } => self.delta(op, batch, &mut o),
+            Op::Every { x, each, stride, .. } => {
+                for (o, x) in o.chunks_exact_mut(each).zip(self.read(x).chunks_exact(stride)) {
+                    o.copy_from_slice(&x[..each]);
+                }
+            }
             Op::Route { logits, experts, correction, .. } => {
                 let correction = self.vector(correction);
                 for (o, logits) in

@@ -1,8 +1,8 @@
 //! Every kernel on every instruction set against its scalar twin, bit for bit; whole programs on the
 //! CPU against the reference, and against themselves at any batch, chunk and number of threads.
 
-use tessera_compute::backend::{Backend, Executor};
-use tessera_compute::batch::{Batch, Output, PAGE, Span, Want};
+use tessera_compute::backend::{Backend, Executor, Pools};
+use tessera_compute::batch::{Batch, Output, PAGE, Span, StateUse, Want};
 use tessera_compute::cpu::attend::PART;
 use tessera_compute::cpu::codes::Coded;
 use tessera_compute::cpu::dense::Dense;
@@ -10,7 +10,9 @@ use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::panel::{PANEL, Panel};
 use tessera_compute::cpu::q8::{self, TILE};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
-use tessera_compute::program::{Act, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId};
+use tessera_compute::program::{
+    Act, DeltaHeads, Function, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId,
+};
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::{Pairs, Rope};
 use tessera_weights::arch::{Experts, Score};
@@ -311,6 +313,14 @@ struct Shape {
     experts: usize,
 }
 
+fn state(position: usize) -> Option<StateUse> {
+    Some(StateUse { from: (position > 0).then_some(0), to: 0 })
+}
+
+fn pools(pages: usize) -> Pools {
+    Pools { pages, states: 2 }
+}
+
 fn rms(x: Act, weight: VectorId, out: Act) -> Op {
     Op::Norm { kind: NormKind::Rms, x, each: x.width, weight: Some(weight), bias: None, eps: 1e-5, out }
 }
@@ -411,6 +421,33 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
             work,
             out: x,
         });
+        // A gated delta rule behind a convolution.
+        let heads = DeltaHeads { keys: 2, values: 4, key: 12, value: 20 };
+        let (keys, values) = (heads.keys * heads.key, heads.values * heads.value);
+        let (wide, past) = (p.slot(Rows::All, 2 * keys + values), p.slot(Rows::All, 2 * keys + values));
+        let (ab, mixed) = (p.slot(Rows::All, 2 * heads.values), p.slot(Rows::All, values));
+        let half = p.slot(Rows::All, values / 2);
+        for out in [wide, ab] {
+            let weight = matrix(&mut p, &mut r, out.width, s.hidden);
+            p.ops.push(Op::Linear { x: normed, weight, bias: None, accumulate: false, out });
+        }
+        let kernel = 4;
+        let weight = r.normals(wide.width * kernel);
+        let weight = p.vector(weight);
+        p.states.extend([(kernel - 1) * wide.width, heads.values * heads.key * heads.value]);
+        let state = p.states.len() - 2;
+        p.ops.push(Op::Conv { x: wide, weight, kernel, state, activation: Activation::Silu, out: past });
+        let (q, k, v) = (past.part(0, keys), past.part(keys, keys), past.part(2 * keys, values));
+        let (kind, weight, bias, eps) = (NormKind::Rms, None, None, 1e-6);
+        let both = past.part(0, 2 * keys);
+        p.ops.push(Op::Norm { kind, x: both, each: heads.key, weight, bias, eps, out: both });
+        p.ops.push(Op::Map { x: both, f: Function::Scale((heads.key as f32).powf(-0.5)), out: both });
+        let (a, b) = (ab.part(0, heads.values), ab.part(heads.values, heads.values));
+        let [a_log, dt_bias] = [0; 2].map(|_| r.normals(heads.values)).map(|v| p.vector(v));
+        p.ops.push(Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state: state + 1, out: mixed });
+        p.ops.push(Op::Every { x: mixed, each: 10, stride: 20, out: half });
+        let weight = matrix(&mut p, &mut r, s.hidden, half.width);
+        p.ops.push(Op::Linear { x: half, weight, bias: None, accumulate: true, out: x });
     }
     p.ops.push(Op::Pick { x, out: last });
     let weight = ones(&mut r, s.hidden);
@@ -442,6 +479,7 @@ fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: 
                         position: done,
                         rope_len: sequence.len(),
                         pages: &pages[s],
+                        state: Some(StateUse { from: (done > 0).then_some(s as u32), to: s as u32 }),
                     },
                 ));
                 tokens.extend_from_slice(part);
@@ -491,7 +529,7 @@ fn the_cpu_gives_the_same_bits_at_any_batch_chunk_thread_count_and_instruction_s
         for kernels in Kernels::available() {
             for threads in [1, 2] {
                 let cpu = Cpu { threads, kernels: Some(kernels.name().to_owned()), ..Cpu::default() };
-                let mut e = cpu.load(decoder(kind, &SHAPE), 6).unwrap();
+                let mut e = cpu.load(decoder(kind, &SHAPE), pools(6)).unwrap();
                 for (chunk, together) in [(1, false), (1, true), (7, true), (64, false), (500, true)] {
                     let all: Vec<Vec<u32>> =
                         logits(&mut *e, s, chunk, together).iter().map(|l| bits(l)).collect();
@@ -520,7 +558,7 @@ fn attention_in_parts_gives_the_same_bits() {
                 let cpu = Cpu { threads, kv, kernels: name, ..Cpu::default() };
                 let heads = Heads { q: 5, kv: 1, dim: 36 };
                 let shape = Shape { hidden: 32, ffn: 32, heads, vocab: 101, bias: false, experts: 0 };
-                let mut e = cpu.load(decoder(Kind::Dense(DType::F16), &shape), 40).unwrap();
+                let mut e = cpu.load(decoder(Kind::Dense(DType::F16), &shape), pools(40)).unwrap();
                 let all: Vec<Vec<u32>> =
                     logits(&mut *e, s, chunk, together).iter().map(|l| bits(l)).collect();
                 if expected.is_empty() {
@@ -547,7 +585,7 @@ fn the_cpu_stays_close_to_the_reference() {
         // Where two experts are nearly as good, a coarse form may choose the other.
         let dense = Shape { experts: 0, ..SHAPE };
         let expected = [&SHAPE, &dense]
-            .map(|shape| logits(&mut *Reference.load(decoder(kind, shape), 6).unwrap(), s, 500, true));
+            .map(|shape| logits(&mut *Reference.load(decoder(kind, shape), pools(6)).unwrap(), s, 500, true));
         for (activations, kv) in [
             (Activations::F32, KvType::F16),
             (Activations::Bits15, KvType::F16),
@@ -558,7 +596,8 @@ fn the_cpu_stays_close_to_the_reference() {
             let fine = activations != Activations::Bits8 && kv == KvType::F16;
             let (bound, shape, expected) =
                 if fine { (2e-3, &SHAPE, &expected[0]) } else { (2e-2, &dense, &expected[1]) };
-            let mut cpu = Cpu { activations, kv, ..Cpu::default() }.load(decoder(kind, shape), 6).unwrap();
+            let mut cpu =
+                Cpu { activations, kv, ..Cpu::default() }.load(decoder(kind, shape), pools(6)).unwrap();
             let found = logits(&mut *cpu, s, 500, true);
             for (f, e) in found.iter().zip(expected) {
                 let error: f64 = f.iter().zip(e).map(|(f, e)| f64::from(f - e).powi(2)).sum();
@@ -575,7 +614,7 @@ fn the_reference_does_not_depend_on_chunks() {
     let s = sequences();
     let s = [&*s[0], &*s[1]];
     let kind = Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16);
-    let mut e = Reference.load(decoder(kind, &SHAPE), 6).unwrap();
+    let mut e = Reference.load(decoder(kind, &SHAPE), pools(6)).unwrap();
     let whole = logits(&mut *e, s, 500, true);
     assert!(whole == logits(&mut *e, s, 1, false));
     assert!(whole == logits(&mut *e, s, 50, true));
@@ -587,11 +626,18 @@ fn a_step_may_want_no_logits() {
     let backends: [&dyn Backend; 2] = [&Reference, &Cpu::default()];
     for backend in backends {
         let step = |steps: &[(&[u32], &[u32])]| {
-            let mut e = backend.load(decoder(kind, &SHAPE), 1).unwrap();
+            let mut e = backend.load(decoder(kind, &SHAPE), pools(1)).unwrap();
             let (mut out, mut position) = (Output::default(), 0);
             for (tokens, picked) in steps {
                 let len = tokens.len();
-                let spans = [Span { start: 0, len, position, rope_len: position + len, pages: &[0] }];
+                let spans = [Span {
+                    start: 0,
+                    len,
+                    position,
+                    rope_len: position + len,
+                    pages: &[0],
+                    state: state(position),
+                }];
                 e.step(&Batch { tokens, spans: &spans, picked, want: Want::Logits }, &mut out).unwrap();
                 assert_eq!(out.logits.len(), picked.len() * SHAPE.vocab);
                 position += len;
@@ -605,8 +651,9 @@ fn a_step_may_want_no_logits() {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let kind = Kind::Dense(DType::F32);
-    let mut e = Cpu::default().load(decoder(kind, &SHAPE), 1).unwrap();
-    let span = |len, position, pages| Span { start: 0, len, position, rope_len: 1, pages };
+    let mut e = Cpu::default().load(decoder(kind, &SHAPE), pools(1)).unwrap();
+    let span =
+        |len, position, pages| Span { start: 0, len, position, rope_len: 1, pages, state: state(position) };
     let mut out = Output::default();
     let mut refused = |tokens: &[u32], spans: &[Span<'_>], picked: &[u32]| {
         e.step(&Batch { tokens, spans, picked, want: Want::Logits }, &mut out).unwrap_err().to_string()

@@ -85,6 +85,8 @@ pub enum Activation {
     Relu,
     /// `max(x, 0)²`.
     Relu2,
+    /// `1 / (1 + e^-x)`, of gates of attention; no config asks for it.
+    Sigmoid,
 }
 
 /// The hyper-parameters of a decoder-only model. Every value is checked: sizes are positive, heads

@@ -64,6 +64,56 @@ pub unsafe fn silu_gate<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
+/// [`crate::recurrent::delta_row`], to the bit.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn delta<V: Lanes>(
+    state: &mut [f32],
+    (q, k, v): (&[f32], &[f32], &[f32]),
+    (decay, beta): (f32, f32),
+    out: &mut [f32],
+) {
+    let width = v.len();
+    assert!(q.len() == k.len() && state.len() == k.len() * width && out.len() == width);
+    let whole = width / LANES * LANES;
+    let scale = 1.0 / (k.len() as f32).sqrt();
+    for j in (0..whole).step_by(LANES) {
+        // SAFETY: loads and stores are at `j..j + LANES` of rows of `width` values, and of `v` and `out`.
+        unsafe {
+            let at = |i: usize| i * width + j;
+            let (decay, mut held) = (V::splat(decay), V::splat(0.0));
+            for (i, k) in k.iter().enumerate() {
+                let s = V::load(state.as_ptr().add(at(i))).mul(decay);
+                s.store(state.as_mut_ptr().add(at(i)));
+                held = V::splat(*k).fma(s, held);
+            }
+            let change = V::load(v.as_ptr().add(j)).sub(held).mul(V::splat(beta));
+            let mut sum = V::splat(0.0);
+            for (i, (k, q)) in k.iter().zip(q).enumerate() {
+                let s = V::splat(*k).fma(change, V::load(state.as_ptr().add(at(i))));
+                s.store(state.as_mut_ptr().add(at(i)));
+                sum = V::splat(*q).fma(s, sum);
+            }
+            sum.mul(V::splat(scale)).store(out.as_mut_ptr().add(j));
+        }
+    }
+    for j in whole..width {
+        let (mut held, mut sum) = (0.0, 0.0);
+        for (row, k) in state.chunks_exact_mut(width).zip(k) {
+            row[j] *= decay;
+            held = fma(*k, row[j], held);
+        }
+        let change = (v[j] - held) * beta;
+        for ((row, k), q) in state.chunks_exact_mut(width).zip(k).zip(q) {
+            row[j] = fma(*k, change, row[j]);
+            sum = fma(*q, row[j], sum);
+        }
+        out[j] = sum * scale;
+    }
+}
+
 /// `y[t][i] = w[i] · x[t]` for rows of `width` values, a multiple of [`LANES`]: lanes summed by fma in
 /// ascending order, then [`tree_sum`].
 ///

@@ -33,6 +33,7 @@ pub struct Kernels {
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
+    delta: unsafe fn(&mut [f32], (&[f32], &[f32], &[f32]), (f32, f32), &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     kv: [KvKernels; 2],
     merge: unsafe fn(&mut [f32], &[f32]),
@@ -98,6 +99,16 @@ macro_rules! lanes_for {
             unsafe { f32ops::silu_gate::<$lanes>(gate, up, out) }
         }
         $(#[$attribute])?
+        pub unsafe fn delta(
+            state: &mut [f32],
+            rows: (&[f32], &[f32], &[f32]),
+            gates: (f32, f32),
+            out: &mut [f32],
+        ) {
+            // SAFETY: see above.
+            unsafe { f32ops::delta::<$lanes>(state, rows, gates, out) }
+        }
+        $(#[$attribute])?
         pub unsafe fn products(w: &[f32], x: &[f32], width: usize, y: &mut [f32]) {
             // SAFETY: see above.
             unsafe { f32ops::products::<$lanes>(w, x, width, y) }
@@ -161,6 +172,7 @@ macro_rules! table {
             dense: $module::dense,
             rms_norm: $module::rms_norm,
             silu_gate: $module::silu_gate,
+            delta: $module::delta,
             products: $module::products,
             kv: [
                 KvKernels { store: $module::store::<kv::F16>, attend: $module::attend::<kv::F16> },
@@ -388,6 +400,18 @@ impl Kernels {
     pub fn silu_gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
         // SAFETY: see `input_row`.
         unsafe { (self.silu_gate)(gate, up, out) }
+    }
+
+    /// See [`f32ops::delta`].
+    pub fn delta(
+        &self,
+        state: &mut [f32],
+        rows: (&[f32], &[f32], &[f32]),
+        gates: (f32, f32),
+        out: &mut [f32],
+    ) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.delta)(state, rows, gates, out) }
     }
 
     /// See [`f32ops::products`].

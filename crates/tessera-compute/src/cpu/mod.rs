@@ -18,11 +18,12 @@ mod experts;
 mod f32ops;
 mod linear;
 mod pool;
+mod recurrent;
 mod simd;
 mod stage;
 mod step;
 
-use crate::backend::{Backend, Executor, LoadError};
+use crate::backend::{Backend, Executor, LoadError, Pools};
 use crate::batch::PAGE;
 use crate::memory::Zeroed;
 use crate::program::Program;
@@ -131,14 +132,17 @@ impl Backend for Cpu {
         rows.saturating_mul(slots + input + program.vocab + angles).saturating_mul(size_of::<f32>())
     }
 
-    fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let kernels = Kernels::choose(self.kernels.as_deref()).ok_or_else(|| LoadError::Kernels {
             name: self.kernels.clone().unwrap_or_default(),
             known: Kernels::available().iter().map(Kernels::name).collect::<Vec<_>>().join(", "),
         })?;
-        let needed = pages.saturating_mul(self.page_len(&program));
-        let kv = Zeroed::new(needed).ok_or(LoadError::Memory { pages, needed })?;
+        let kv = pools.pages.saturating_mul(self.page_len(&program));
+        let states = pools.states.saturating_mul(program.state_len());
+        let both = Zeroed::new(kv).zip(Zeroed::floats(states));
+        let needed = kv.saturating_add(states.saturating_mul(size_of::<f32>()));
+        let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
         let stages = stage::compile(&program);
         let pool =
             Pool::new(self.threads, step::counters(&stages).pop().unwrap_or(0)).map_err(|refused| {
@@ -149,7 +153,16 @@ impl Backend for Cpu {
                 }
             })?;
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
-        Ok(Box::new(step::Step::new(program, stages, kernels, self.clone(), pool, scratch, kv, pages)))
+        Ok(Box::new(step::Step::new(
+            program,
+            stages,
+            kernels,
+            self.clone(),
+            pool,
+            scratch,
+            (kv, states),
+            pools,
+        )))
     }
 }
 

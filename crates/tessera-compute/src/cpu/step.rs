@@ -9,9 +9,9 @@ use super::pool::{Pool, Worker};
 use super::q8;
 use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
-use crate::backend::Executor;
+use crate::backend::{Executor, Pools};
 use crate::batch::{Batch, BatchError, Output, Want};
-use crate::memory::Zeroed;
+use crate::memory::{Zeroed, ZeroedFloats};
 use crate::program::{Act, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::reference::{activate, apply, argmax, norm};
 use crate::rope::Frequencies;
@@ -24,6 +24,8 @@ use tessera_weights::quantize::decode_row;
 pub struct Step {
     model: Model,
     pool: Pool,
+    /// `[slot]`, in each the states one after another.
+    states: ZeroedFloats,
     slots: Vec<Vec<f32>>,
     shared: Prepared,
     scratch: Vec<Scratch>,
@@ -42,7 +44,7 @@ pub(super) struct Model {
     pub activations: Activations,
     pub kv_type: KvType,
     pub kv: Zeroed,
-    pub pages: usize,
+    pub pools: Pools,
     /// Where each layer begins in a page, and where the page ends.
     pub kv_at: Vec<usize>,
     /// The first counter of each stage.
@@ -89,6 +91,8 @@ pub(super) struct Run<'a> {
     pub shared: SharedPrepared<'a>,
     /// Of each rope: `[row][cos of all angles, sin of all angles]`.
     pub angles: &'a [Vec<f32>],
+    /// See [`Run::state`].
+    pub states: *mut f32,
     /// Results of attention in parts; see [`Run::parts`].
     pub parts: *mut f32,
     pub parts_len: usize,
@@ -170,8 +174,8 @@ impl Step {
         cpu: Cpu,
         pool: Pool,
         scratch: Vec<Scratch>,
-        kv: Zeroed,
-        pages: usize,
+        (kv, states): (Zeroed, ZeroedFloats),
+        pools: Pools,
     ) -> Step {
         let slots = vec![Vec::new(); program.slots.len()];
         let fixed = program.ropes.iter().map(|r| (!r.depends_on_length()).then(|| r.frequencies(1)));
@@ -179,9 +183,9 @@ impl Step {
         let (activations, kv_type) = (cpu.activations, cpu.kv);
         let kv_at = kv_offsets(&program, kv_type);
         let counters = counters(&stages);
-        let model = Model { program, stages, kernels, activations, kv_type, kv, pages, kv_at, counters };
+        let model = Model { program, stages, kernels, activations, kv_type, kv, pools, kv_at, counters };
         let shared = Prepared::default();
-        Step { model, pool, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
+        Step { model, pool, states, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
     }
 
     /// cos and sin of every row's position.
@@ -221,8 +225,9 @@ pub(super) fn kv_offsets(program: &Program, kv_type: KvType) -> Vec<usize> {
 
 /// The first counter of each stage, and at the end their number.
 pub(super) fn counters(stages: &Stages) -> Vec<usize> {
-    let mut ends = vec![0];
-    ends.extend(stages.all.iter().scan(0, |end, stage| {
+    // The first is the states'.
+    let mut ends = vec![1];
+    ends.extend(stages.all.iter().scan(1, |end, stage| {
         *end += match stage {
             // Two products of each expert.
             Stage::One(Op::Experts { count, .. }) => 4 * count,
@@ -249,7 +254,7 @@ pub(super) fn used_slots(stages: &Stages) -> impl Iterator<Item = usize> {
 
 impl Executor for Step {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.model.program.vocab, self.model.pages, self.model.program.positions())?;
+        batch.check(self.model.program.limits(self.model.pools))?;
         for index in used_slots(&self.model.stages) {
             let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
@@ -271,6 +276,7 @@ impl Executor for Step {
             slots: self.slots.iter_mut().map(|s| s.as_mut_ptr()).collect(),
             shared: SharedPrepared(UnsafeCell::new((&mut self.shared, pointers))),
             angles: &self.angles,
+            states: self.states.as_mut_ptr(),
             parts: self.parts.as_mut_ptr(),
             parts_len: self.parts.len(),
             scratch: self.scratch.iter_mut().map(UnsafeCell::new).collect(),
@@ -278,6 +284,10 @@ impl Executor for Step {
         self.pool.run(&|worker| {
             // SAFETY: each thread has an index of its own.
             let scratch = unsafe { &mut **run.scratch[worker.index].get() };
+            if run.model.program.state_len() > 0 {
+                run.move_states(0, worker);
+                worker.barrier();
+            }
             for (stage, counter) in run.model.stages.all[..stages].iter().zip(&run.model.counters) {
                 run.stage(stage, *counter, worker, scratch);
                 worker.barrier();
@@ -302,14 +312,14 @@ impl Executor for Step {
 
     fn copy_page(&mut self, from: u32, to: u32) {
         let len = self.model.page_len();
-        assert!((from.max(to) as usize) < self.model.pages);
+        assert!((from.max(to) as usize) < self.model.pools.pages);
         let kv = self.model.kv.as_ptr();
         // SAFETY: both pages lie in the pool, and nobody else uses it outside a step.
         unsafe { std::ptr::copy(kv.add(from as usize * len), kv.add(to as usize * len), len) }
     }
 
     fn kv_len(&self) -> usize {
-        self.model.kv.len()
+        self.model.kv.len() + self.states.len() * size_of::<f32>()
     }
 
     fn describe(&self) -> String {
@@ -419,6 +429,13 @@ impl Run<'_> {
             Op::Route { logits, experts, correction, out } => self.each_row(out, counter, worker, |t, o| {
                 let correction = correction.map(|id| &*self.model.program.vectors[id.0]);
                 route(&experts, self.row(logits, t), correction, o);
+            }),
+            Op::Conv { .. } => self.conv(op, counter, worker),
+            Op::Delta { .. } => self.delta(op, counter, worker),
+            Op::Every { x, each, stride, out } => self.each_row(out, counter, worker, |t, o| {
+                for (o, x) in o.chunks_exact_mut(each).zip(self.row(x, t).chunks_exact(stride)) {
+                    o.copy_from_slice(&x[..each]);
+                }
             }),
             Op::Experts { .. } => self.experts(op, counter, worker, scratch),
             Op::Pick { x, out } => self.each_row(out, counter, worker, |t, o| {

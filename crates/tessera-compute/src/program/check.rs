@@ -2,7 +2,7 @@
 
 use tessera_weights::arch::Experts;
 
-use super::{Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
+use super::{DeltaHeads, Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
 
 /// What does not fit, with both values.
 pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
@@ -68,6 +68,40 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
                 _ => Ok(()),
             }
         }
+        Op::Conv { x, weight, kernel, state, out, .. } => {
+            let a = alike(p, x, out)?;
+            rows(a, Rows::All)?;
+            if kernel < 2 {
+                return Err(format!("a convolution over {kernel} rows"));
+            }
+            vector(Some(weight), a.width * kernel)?;
+            state_of(p, state, (kernel - 1) * a.width)
+        }
+        Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, out } => {
+            let DeltaHeads { keys, values, key, value } = heads;
+            if keys == 0 || values == 0 || !values.is_multiple_of(keys) || key == 0 || value == 0 {
+                return Err(format!("{values} value heads of {value}, {keys} key heads of {key}"));
+            }
+            let wide = values * value;
+            for (act, width) in
+                [(q, keys * key), (k, keys * key), (v, wide), (a, values), (b, values), (out, wide)]
+            {
+                let shape = p.shape(act)?;
+                same("width of the heads", shape.width, width)?;
+                rows(shape, Rows::All)?;
+            }
+            vector(Some(a_log), values)?;
+            vector(Some(dt_bias), values)?;
+            state_of(p, state, values * key * value)
+        }
+        Op::Every { x, each, stride, out } => {
+            let (a, o) = (p.shape(x)?, p.shape(out)?);
+            if each == 0 || each > stride || !a.width.is_multiple_of(stride) {
+                return Err(format!("{each} columns of every {stride} of {}", a.width));
+            }
+            same("output width", o.width, a.width / stride * each)?;
+            rows(a, o.rows)
+        }
         Op::Route { logits, experts, correction, out } => {
             let a = alike(p, logits, out)?;
             same("number of experts", a.width, experts.count)?;
@@ -106,6 +140,11 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             rows(o, Rows::Picked)
         }
     }
+}
+
+fn state_of(p: &Program, state: usize, len: usize) -> Result<(), String> {
+    let found = p.states.get(state).ok_or_else(|| format!("no state {state}"))?;
+    same("values of the state", *found, len)
 }
 
 fn same(what: &str, found: usize, expected: usize) -> Result<(), String> {

@@ -26,6 +26,19 @@ pub enum Function {
     Clip(f32),
 }
 
+/// Sizes of the delta rule. Value head `h` goes with key head `h / (values / keys)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaHeads {
+    /// Key heads, and query heads.
+    pub keys: usize,
+    /// Value heads.
+    pub values: usize,
+    /// Width of a key head.
+    pub key: usize,
+    /// Width of a value head.
+    pub value: usize,
+}
+
 /// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
 /// [`Op::Norm`] and [`Op::Map`] may write the very activation that they read; other inputs are left as they are. What
 /// is read was written before, in the same step. [`Program::check`] sees to it.
@@ -128,6 +141,58 @@ pub enum Op {
         /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
         out: Act,
     },
+    /// A causal convolution of each column over time: with `u` the columns of the sequence's rows, earlier ones from the
+    /// state, `out[t] = activation(Σ_j weight[column][j] * u[t - kernel + 1 + j])`, `j` ascending. The state is the last
+    /// `kernel - 1` rows, oldest first.
+    Conv {
+        /// `[All, columns]`.
+        x: Act,
+        /// `[columns, kernel]`.
+        weight: VectorId,
+        /// How many rows a result sees, at least 2.
+        kernel: usize,
+        /// Index into [`super::Program::states`]: `[kernel - 1, columns]`.
+        state: usize,
+        /// Of the sum.
+        activation: Activation,
+        /// Same shape.
+        out: Act,
+    },
+    /// The gated delta rule. For value head `h` with its key head and state `S [key, value]`, row after row:
+    /// `S *= exp(-exp(a_log) softplus(a + dt_bias))`, `S += k ⊗ sigmoid(b) (v - Sᵀ k)`, `out = Sᵀ q / √key`.
+    Delta {
+        /// `[All, heads.keys * heads.key]`.
+        q: Act,
+        /// `[All, heads.keys * heads.key]`.
+        k: Act,
+        /// `[All, heads.values * heads.value]`.
+        v: Act,
+        /// `[All, heads.values]`.
+        a: Act,
+        /// `[All, heads.values]`.
+        b: Act,
+        /// `[heads.values]`.
+        a_log: VectorId,
+        /// `[heads.values]`.
+        dt_bias: VectorId,
+        /// Sizes.
+        heads: DeltaHeads,
+        /// Index into [`super::Program::states`]: `[value head, key, value]`.
+        state: usize,
+        /// `[All, heads.values * heads.value]`.
+        out: Act,
+    },
+    /// `each` columns of every `stride`, from the first on: `out[i * each ..] = x[i * stride ..]`.
+    Every {
+        /// Input, a whole number of strides wide.
+        x: Act,
+        /// Columns that are taken.
+        each: usize,
+        /// Of so many.
+        stride: usize,
+        /// `[rows, each]` for each stride.
+        out: Act,
+    },
     /// For each row the weights of all experts, 0 for those that it does not go through: see [`crate::route`].
     Route {
         /// The router's logits `[rows, count]`.
@@ -174,7 +239,7 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Io {
     /// What is read.
-    pub inputs: [Option<Act>; 3],
+    pub inputs: [Option<Act>; 5],
     /// What is written.
     pub output: Act,
     /// What is overwritten and of no use afterwards.
@@ -188,7 +253,7 @@ pub struct Io {
 impl Io {
     /// One input, one output.
     pub const fn of(x: Act, output: Act) -> Io {
-        Io { inputs: [Some(x), None, None], output, work: None, keeps: false, in_place: false }
+        Io { inputs: [Some(x), None, None, None, None], output, work: None, keeps: false, in_place: false }
     }
 
     /// What is read.
@@ -215,19 +280,28 @@ impl Op {
     pub const fn io(&self) -> Io {
         match *self {
             Op::Embed { out, accumulate, .. } => {
-                Io { inputs: [None; 3], output: out, work: None, keeps: accumulate, in_place: false }
+                Io { inputs: [None; 5], output: out, work: None, keeps: accumulate, in_place: false }
             }
             Op::Norm { x, out, .. } | Op::Map { x, out, .. } => Io { in_place: true, ..Io::of(x, out) },
             Op::Linear { x, out, accumulate, .. } => Io { keeps: accumulate, ..Io::of(x, out) },
             Op::Add { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
             Op::Gate { gate, up, out, .. } => {
-                Io { inputs: [Some(gate), Some(up), None], ..Io::of(gate, out) }
+                Io { inputs: [Some(gate), Some(up), None, None, None], ..Io::of(gate, out) }
             }
-            Op::Attend { q, k, v, out, .. } => Io { inputs: [Some(q), Some(k), Some(v)], ..Io::of(q, out) },
+            Op::Attend { q, k, v, out, .. } => {
+                Io { inputs: [Some(q), Some(k), Some(v), None, None], ..Io::of(q, out) }
+            }
+            Op::Conv { x, out, .. } | Op::Every { x, out, .. } => Io::of(x, out),
+            Op::Delta { q, k, v, a, b, out, .. } => {
+                Io { inputs: [Some(q), Some(k), Some(v), Some(a), Some(b)], ..Io::of(q, out) }
+            }
             Op::Route { logits, out, .. } => Io::of(logits, out),
-            Op::Experts { x, weights, work, out, .. } => {
-                Io { inputs: [Some(x), Some(weights), None], work: Some(work), keeps: true, ..Io::of(x, out) }
-            }
+            Op::Experts { x, weights, work, out, .. } => Io {
+                inputs: [Some(x), Some(weights), None, None, None],
+                work: Some(work),
+                keeps: true,
+                ..Io::of(x, out)
+            },
             Op::Pick { x, out } => Io::of(x, out),
         }
     }
@@ -242,6 +316,9 @@ impl Op {
             Op::Map { .. } => "map",
             Op::Gate { .. } => "gate",
             Op::Attend { .. } => "attend",
+            Op::Conv { .. } => "conv",
+            Op::Delta { .. } => "delta",
+            Op::Every { .. } => "every",
             Op::Route { .. } => "route",
             Op::Experts { .. } => "experts",
             Op::Pick { .. } => "pick",

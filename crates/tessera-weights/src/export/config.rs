@@ -111,6 +111,7 @@ fn activation(model_type: &str, chat: &ChatConfig) -> Option<Value> {
     json["context_window_size"] = json!(1);
     let name = match ModelConfig::from_mlc(&json).ok()?.activation {
         Activation::Silu => "silu",
+        Activation::Sigmoid => "sigmoid",
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_pytorch_tanh",
         Activation::Relu => "relu",

@@ -1,11 +1,11 @@
 //! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
 
 use super::*;
-use crate::backend::{Backend, Executor};
+use crate::backend::{Backend, Executor, Pools};
 use crate::batch::{Batch, Output, Span, Want};
 use crate::cpu::kernels::Kernels;
 use crate::cpu::pool::Pool;
-use crate::cpu::step::{Scratch, Step};
+use crate::cpu::step::{Scratch, Step, counters};
 use crate::cpu::{Activations, Cpu, page_len};
 use crate::memory::Zeroed;
 use crate::program::{Function, Slot};
@@ -217,10 +217,20 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
 /// The program with these stages on the CPU.
 fn step(program: &Program, stages: Stages, threads: usize, activations: Activations) -> Step {
     let cpu = Cpu { threads, activations, ..Cpu::default() };
-    let pool = Pool::new(threads, 2 * stages.all.len()).unwrap();
+    let pool = Pool::new(threads, counters(&stages).pop().unwrap_or(0)).unwrap();
     let scratch = (0..threads).map(|_| Scratch::default()).collect();
     let kv = Zeroed::new(2 * page_len(program, cpu.kv)).unwrap();
-    Step::new(program.clone(), stages, Kernels::choose(None).unwrap(), cpu, pool, scratch, kv, 2)
+    let (states, pools) = (Zeroed::floats(0).unwrap(), Pools { pages: 2, states: 0 });
+    Step::new(
+        program.clone(),
+        stages,
+        Kernels::choose(None).unwrap(),
+        cpu,
+        pool,
+        scratch,
+        (kv, states),
+        pools,
+    )
 }
 
 /// Logits after a prompt longer than a tile, a shorter one and one token more.
@@ -228,7 +238,7 @@ fn logits(executor: &mut dyn Executor) -> Vec<f32> {
     let (mut all, mut output, mut position) = (Vec::new(), Output::default(), 0);
     for (len, picked) in [(40, &[3, 39][..]), (5, &[0, 1, 2, 3, 4]), (1, &[0])] {
         let tokens: Vec<u32> = (0..len).map(|i| (position + i) as u32 * 7 % VOCAB as u32).collect();
-        let spans = [Span { start: 0, len, position, rope_len: 1, pages: &[1, 0] }];
+        let spans = [Span { start: 0, len, position, rope_len: 1, pages: &[1, 0], state: None }];
         let batch = Batch { tokens: &tokens, spans: &spans, picked, want: Want::Logits };
         executor.step(&batch, &mut output).unwrap();
         all.extend_from_slice(&output.logits);
@@ -256,7 +266,7 @@ fn check(choices: &[Choice], grouped: bool) {
         }
     }
     let found = logits(&mut step(&p, fused, 1, Activations::F32));
-    let expected = logits(&mut *Reference.load(p.clone(), 2).unwrap());
+    let expected = logits(&mut *Reference.load(p.clone(), Pools { pages: 2, states: 0 }).unwrap());
     let error: f64 = found.iter().zip(&expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
     let size: f64 = expected.iter().map(|e| f64::from(*e).powi(2)).sum();
     // Keys and values in f16 cost some 1e-3 for each attention on the way.

@@ -1,0 +1,107 @@
+//! Recurrences: each thread takes columns or heads of one sequence, row after row.
+
+use super::pool::Worker;
+use super::step::Run;
+use crate::batch::Span;
+use crate::program::{DeltaHeads, Op};
+use crate::recurrent::{conv, delta_gates};
+use crate::reference::activate;
+
+/// Columns of a convolution in one claim.
+const COLUMNS: usize = 256;
+
+impl Run<'_> {
+    /// Puts every sequence's state where it will be, zero at its beginning.
+    pub(super) fn move_states(&self, counter: usize, worker: &Worker<'_>) {
+        let len = self.model.program.state_len();
+        while let Some(claim) = worker.claim(counter, 1, self.batch.spans.len()) {
+            for span in &self.batch.spans[claim] {
+                let Some(state) = span.state else { continue };
+                // SAFETY: `Batch::check` saw that both slots are in the pool, and that nobody else uses `to`.
+                unsafe {
+                    let at = |slot: u32| self.states.add(slot as usize * len);
+                    match state.from {
+                        Some(from) if from == state.to => {}
+                        Some(from) => at(from).copy_to_nonoverlapping(at(state.to), len),
+                        None => at(state.to).write_bytes(0, len),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Part of a state of a span's sequence.
+    ///
+    /// # Safety
+    /// No other thread uses these values in the same stage.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn state(&self, span: &Span<'_>, state: usize, from: usize, len: usize) -> &mut [f32] {
+        let program = &self.model.program;
+        let at = program.state_at(state);
+        assert!(from + len <= at.len());
+        let slot = span.state.map_or(0, |state| state.to as usize);
+        let at = slot * program.state_len() + at.start + from;
+        // SAFETY: `Batch::check` saw that every span has a slot of the pool; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.states.add(at), len) }
+    }
+
+    /// [`Op::Conv`].
+    pub(super) fn conv(&self, op: &Op, counter: usize, worker: &Worker<'_>) {
+        let Op::Conv { x, weight, kernel, state, activation, out } = *op else { return };
+        let weight = &self.model.program.vectors[weight.0];
+        let (parts, before) = (x.width.div_ceil(COLUMNS), kernel - 1);
+        while let Some(claim) = worker.claim(counter, 1, parts * self.batch.spans.len()) {
+            for item in claim {
+                let (span, from) = (&self.batch.spans[item / parts], item % parts * COLUMNS);
+                let columns = from..x.width.min(from + COLUMNS);
+                // The rows that the results see, one column after another.
+                let mut seen = vec![0.0; before + span.len];
+                for c in columns {
+                    // SAFETY: column `c` of this span was claimed by this thread alone.
+                    let tail = |i: usize| unsafe { self.state(span, state, i * x.width + c, 1) };
+                    for (i, seen) in seen[..before].iter_mut().enumerate() {
+                        *seen = tail(i)[0];
+                    }
+                    for (t, seen) in seen[before..].iter_mut().enumerate() {
+                        *seen = self.row(x, span.start + t)[c];
+                    }
+                    for t in 0..span.len {
+                        let sum = conv(&weight[c * kernel..][..kernel], seen[t..].iter().copied());
+                        // SAFETY: as above.
+                        let out = unsafe { self.part_mut(out, span.start + t, c, 1) };
+                        out[0] = activate(activation, sum);
+                    }
+                    for (i, seen) in seen[span.len..].iter().enumerate() {
+                        tail(i)[0] = *seen;
+                    }
+                }
+            }
+        }
+    }
+
+    /// [`Op::Delta`].
+    pub(super) fn delta(&self, op: &Op, counter: usize, worker: &Worker<'_>) {
+        let Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, out } = *op else { return };
+        let DeltaHeads { keys, values, key, value } = heads;
+        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| &*self.model.program.vectors[id.0]);
+        while let Some(claim) = worker.claim(counter, 1, values * self.batch.spans.len()) {
+            for item in claim {
+                let (span, h) = (&self.batch.spans[item / values], item % values);
+                // SAFETY: this head of this span was claimed by this thread alone.
+                let state = unsafe { self.state(span, state, h * key * value, key * value) };
+                let (of_key, of_value) = (h / (values / keys) * key, h * value);
+                for t in span.start..span.start + span.len {
+                    let rows = (
+                        &self.row(q, t)[of_key..][..key],
+                        &self.row(k, t)[of_key..][..key],
+                        &self.row(v, t)[of_value..][..value],
+                    );
+                    let gates = delta_gates(self.row(a, t)[h], self.row(b, t)[h], a_log[h], dt_bias[h]);
+                    // SAFETY: as above.
+                    let out = unsafe { self.part_mut(out, t, of_value, value) };
+                    self.model.kernels.delta(state, rows, gates, out);
+                }
+            }
+        }
+    }
+}
