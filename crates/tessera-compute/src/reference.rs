@@ -265,6 +265,14 @@ impl Interpreter {
                 }
             }
             Op::Attend { .. } => self.attend(op, batch, &mut o),
+            Op::ByPosition { x, scale, .. } => {
+                for (t, (o, x)) in
+                    o.chunks_exact_mut(x.width).zip(self.read(x).chunks_exact(x.width)).enumerate()
+                {
+                    let factor = scale.at(batch.position(t));
+                    o.iter_mut().zip(x).for_each(|(o, x)| *o = factor * x);
+                }
+            }
             Op::Conv { .. } => self.conv(op, batch, &mut o),
             Op::Delta { .. } => self.delta(op, batch, &mut o),
             Op::Every { x, each, stride, .. } => {

@@ -153,7 +153,7 @@ pub fn generate(
         let pending = slot.pending(held);
         let n = model.span_limit(held, prompt.len(), slot.limit(held, pending.min(CHUNK)));
         let room = if n == pending && held >= prompt.len() { MAX_DRAFT } else { 0 };
-        let drafts = slot.draft(model.span_limit(held, prompt.len(), n + room) - n);
+        let drafts = slot.draft(model.draft_limit(held, prompt.len(), n, room));
         let want = slot.want();
         let (tokens, pick) = slot.feed(held, n, &drafts);
         let prefilling = held < prompt.len();

@@ -5,7 +5,7 @@
 //! the cache may hold it too, for the positions that are written already.
 
 use crate::cache::PrefixCache;
-use tessera_compute::batch::PAGE;
+use tessera_compute::batch::{PAGE, StateUse};
 
 /// Pages and how often each is held.
 #[derive(Debug)]
@@ -45,7 +45,14 @@ pub struct Sequence {
     pub(crate) nodes: Vec<u64>,
     /// Positions that others may read or copy: they are not written again.
     offered: usize,
+    /// The slot of its state, in models that have one.
+    state: Option<u32>,
 }
+
+/// More sequences than states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("as many sequences as the model was loaded for have a state already")]
+pub struct OutOfStates;
 
 /// A page whose values are to be copied before anything else is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,17 +147,41 @@ pub struct Kv {
     pool: PagePool,
     cache: PrefixCache,
     keeps: bool,
+    /// Free slots of states, in models that have them.
+    states: Option<Vec<u32>>,
 }
 
 impl Kv {
     /// All pages free; nothing is kept for later.
     pub fn new(total: usize) -> Kv {
-        Kv { pool: PagePool::new(total), cache: PrefixCache::default(), keeps: false }
+        Kv { pool: PagePool::new(total), cache: PrefixCache::default(), keeps: false, states: None }
+    }
+
+    /// Beside the pages `slots` states. A state is that of all its sequence's tokens: such a sequence goes on, or begins
+    /// anew, and no other begins with its pages.
+    pub fn with_states(total: usize, slots: usize) -> Kv {
+        Kv { states: Some((0..slots as u32).rev().collect()), ..Kv::new(total) }
+    }
+
+    /// Whether sequences have a state beside their pages.
+    pub fn has_states(&self) -> bool {
+        self.states.is_some()
+    }
+
+    /// Where a sequence's state is and will be; a slot is taken for it at its first step.
+    pub fn state(&mut self, sequence: &mut Sequence) -> Result<Option<StateUse>, OutOfStates> {
+        let Some(free) = &mut self.states else { return Ok(None) };
+        let to = match sequence.state {
+            Some(slot) => slot,
+            None => free.pop().ok_or(OutOfStates)?,
+        };
+        sequence.state = Some(to);
+        Ok(Some(StateUse { from: (!sequence.tokens.is_empty()).then_some(to), to }))
     }
 
     /// Keeps pages of tokens that others may begin with, or no longer.
     pub fn keep_prefixes(&mut self, keep: bool) {
-        self.keeps = keep;
+        self.keeps = keep && self.states.is_none();
         if !keep {
             self.cache.clear(&mut self.pool);
         }
@@ -239,7 +270,15 @@ impl Kv {
     /// Keeps the first `len` tokens of `sequence` and takes back the pages that are left over. A cut
     /// inside a page that others may read keeps fewer: the sequence could not write there.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
-        let len = len.min(sequence.tokens.len());
+        let mut len = len.min(sequence.tokens.len());
+        if let Some(free) = &mut self.states {
+            if len < sequence.tokens.len() {
+                len = 0;
+            }
+            if len == 0 {
+                free.extend(sequence.state.take());
+            }
+        }
         let len = if len < sequence.offered { len / PAGE * PAGE } else { len };
         sequence.offered = sequence.offered.min(len);
         sequence.tokens.truncate(len);

@@ -1,11 +1,11 @@
 //! A loaded model: the decoder on a backend, and its pool of KV pages.
 
 use crate::decoder::{DecoderError, program};
-use crate::kv::{Kv, OutOfPages, Sequence};
+use crate::kv::{Kv, OutOfPages, OutOfStates, Sequence};
 use crate::open::ModelFiles;
 use crate::plan::{Claim, Mib, Needs, Plan};
 use std::sync::Arc;
-use tessera_compute::backend::{Backend, Executor, LoadError};
+use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
 use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
 use tessera_compute::program::{Mask, Op, Program};
 use tessera_weights::bytes::{Bytes, Changed};
@@ -95,6 +95,9 @@ pub enum StepError {
     /// Too few pages.
     #[error(transparent)]
     Pages(#[from] OutOfPages),
+    /// Too few states.
+    #[error(transparent)]
+    States(#[from] OutOfStates),
     /// A token that does not exist, or the like.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -138,10 +141,12 @@ impl Model {
             ));
             own = window;
         }
+        let states = if program.states.is_empty() { 0 } else { room.sequences };
+        let of_states = states.saturating_mul(program.state_len()).saturating_mul(size_of::<f32>());
         let needs = Needs {
             weights: files.folder.stored_len(),
             page: backend.page_len(&program) as u64,
-            workspace: backend.workspace_len(&program, rows) as u64,
+            workspace: backend.workspace_len(&program, rows).saturating_add(of_states) as u64,
             context: own,
         };
         let plan = Plan::new(needs, &room)?;
@@ -151,12 +156,13 @@ impl Model {
                 "the context is {context} tokens, not the model's {own}: memory holds no more"
             ));
         }
-        let executor = backend.load(program, pages)?;
+        let kv = if states > 0 { Kv::with_states(pages, states) } else { Kv::new(pages) };
+        let executor = backend.load(program, Pools { pages, states })?;
         let rope_by_call = files.config.block(files.semantics).ropes.iter().any(|rope| rope.by_call);
         let (config, shards) = (files.config.clone(), files.folder.shards());
         // Norms and biases were read from them.
         unchanged(&shards)?;
-        let (kv, claim, output) = (Kv::new(pages), Arc::new(Claim::new(plan)), Output::default());
+        let (claim, output) = (Arc::new(Claim::new(plan)), Output::default());
         Ok(Model { config, executor, kv, context, rope_by_call, output, shards, claim, notes })
     }
 
@@ -229,7 +235,19 @@ impl Model {
     /// length, equal tokens are not enough.
     pub fn reusable(&self, sequence: &Sequence, prompt: &[u32]) -> usize {
         let (common, class) = (sequence.common_prefix(prompt), self.class(prompt.len()));
+        if self.kv.has_states() && common < sequence.tokens.len() {
+            return 0;
+        }
         sequence.classes.iter().take(common).position(|c| *c != class).unwrap_or(common)
+    }
+
+    /// How many drafted tokens, of at most `room`, may follow `n` tokens from `position` on: none where a state cannot go
+    /// back to the token that was right.
+    pub fn draft_limit(&self, position: usize, prompt_len: usize, n: usize, room: usize) -> usize {
+        if self.kv.has_states() {
+            return 0;
+        }
+        self.span_limit(position, prompt_len, n + room) - n
     }
 
     /// How many of `n` tokens from `position` on may be fed in one step: where the RoPE depends on the
@@ -269,8 +287,12 @@ impl Model {
             self.kv.grow(feed.sequence, asked)?;
         }
         self.claim.touch(self.kv.pool().touched());
+        let mut states = Vec::with_capacity(feeds.len());
+        for feed in feeds.iter_mut() {
+            states.push(self.kv.state(feed.sequence)?);
+        }
         let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
-        for feed in feeds.iter() {
+        for (feed, state) in feeds.iter().zip(states) {
             let (start, position) = (tokens.len(), feed.sequence.tokens.len());
             tokens.extend_from_slice(feed.tokens);
             match feed.pick {
@@ -280,7 +302,7 @@ impl Model {
             }
             let len = feed.tokens.len();
             let rope_len = self.rope_len(feed.prompt_len, position + len);
-            spans.push(Span { start, len, position, rope_len, pages: feed.sequence.pages() });
+            spans.push(Span { start, len, position, rope_len, pages: feed.sequence.pages(), state });
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
         self.executor.step(&batch, &mut self.output)?;

@@ -117,6 +117,28 @@ impl Matrix {
         }
     }
 
+    /// Rows `from..from + rows` as a matrix of their own; `None` where they are not there, or where a row's bytes do not
+    /// lie together.
+    pub fn part(&self, from: usize, rows: usize) -> Option<Matrix> {
+        let cut =
+            |bytes: &Bytes, row: usize| bytes.slice(from.checked_mul(row)?..(from + rows).checked_mul(row)?);
+        from.checked_add(rows).filter(|end| *end <= self.rows)?;
+        let data = match &self.data {
+            MatrixData::Dense { dtype, bytes } => {
+                MatrixData::Dense { dtype: *dtype, bytes: cut(bytes, self.cols * dtype.size())? }
+            }
+            MatrixData::Grouped { layout: Layout::Kn, .. } => return None,
+            MatrixData::Grouped { format, layout, words, scale_dtype, scales } => MatrixData::Grouped {
+                format: *format,
+                layout: *layout,
+                words: cut(words, format.words(self.cols) * 4)?,
+                scale_dtype: *scale_dtype,
+                scales: cut(scales, format.groups(self.cols) * scale_dtype.size())?,
+            },
+        };
+        Some(Matrix { rows, cols: self.cols, data })
+    }
+
     /// Whether its bytes are still those that were opened; see [`Bytes::check`].
     pub fn unchanged(&self) -> Result<(), Changed> {
         match &self.data {

@@ -430,6 +430,13 @@ impl Run<'_> {
                 let correction = correction.map(|id| &*self.model.program.vectors[id.0]);
                 route(&experts, self.row(logits, t), correction, o);
             }),
+            Op::ByPosition { x, scale, out } => self.each_row(out, counter, worker, |t, o| {
+                let factor = scale.at(self.batch.position(t));
+                if x != out {
+                    o.copy_from_slice(self.row(x, t));
+                }
+                o.iter_mut().for_each(|o| *o *= factor);
+            }),
             Op::Conv { .. } => self.conv(op, counter, worker),
             Op::Delta { .. } => self.delta(op, counter, worker),
             Op::Every { x, each, stride, out } => self.each_row(out, counter, worker, |t, o| {

@@ -68,6 +68,10 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
                 _ => Ok(()),
             }
         }
+        Op::ByPosition { x, scale, out } => {
+            rows(alike(p, x, out)?, Rows::All)?;
+            (scale.floor > 0.0).then_some(()).ok_or_else(|| format!("steps of {} positions", scale.floor))
+        }
         Op::Conv { x, weight, kernel, state, out, .. } => {
             let a = alike(p, x, out)?;
             rows(a, Rows::All)?;

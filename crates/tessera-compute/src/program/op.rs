@@ -1,7 +1,7 @@
 //! The operations of a program, and what each reads and writes.
 
 use super::{Act, Heads, Mask, MatrixId, NormKind, VectorId};
-use tessera_weights::arch::Experts;
+use tessera_weights::arch::{Experts, PositionScale};
 use tessera_weights::config::Activation;
 
 /// Which row of a table a token reads.
@@ -40,7 +40,7 @@ pub struct DeltaHeads {
 }
 
 /// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
-/// [`Op::Norm`] and [`Op::Map`] may write the very activation that they read; other inputs are left as they are. What
+/// [`Op::Norm`], [`Op::Map`] and [`Op::ByPosition`] may write the very activation that they read; other inputs are left as they are. What
 /// is read was written before, in the same step. [`Program::check`] sees to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -139,6 +139,15 @@ pub enum Op {
         /// `cap * tanh(score / cap)`.
         cap: Option<f32>,
         /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
+        out: Act,
+    },
+    /// `out = x * (1 + beta * ln(1 + floor((position + offset) / floor)))`.
+    ByPosition {
+        /// Input, `[All, width]`.
+        x: Act,
+        /// The factor.
+        scale: PositionScale,
+        /// Same shape.
         out: Act,
     },
     /// A causal convolution of each column over time: with `u` the columns of the sequence's rows, earlier ones from the
@@ -282,7 +291,9 @@ impl Op {
             Op::Embed { out, accumulate, .. } => {
                 Io { inputs: [None; 5], output: out, work: None, keeps: accumulate, in_place: false }
             }
-            Op::Norm { x, out, .. } | Op::Map { x, out, .. } => Io { in_place: true, ..Io::of(x, out) },
+            Op::Norm { x, out, .. } | Op::Map { x, out, .. } | Op::ByPosition { x, out, .. } => {
+                Io { in_place: true, ..Io::of(x, out) }
+            }
             Op::Linear { x, out, accumulate, .. } => Io { keeps: accumulate, ..Io::of(x, out) },
             Op::Add { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
             Op::Gate { gate, up, out, .. } => {
@@ -316,6 +327,7 @@ impl Op {
             Op::Map { .. } => "map",
             Op::Gate { .. } => "gate",
             Op::Attend { .. } => "attend",
+            Op::ByPosition { .. } => "by position",
             Op::Conv { .. } => "conv",
             Op::Delta { .. } => "delta",
             Op::Every { .. } => "every",

@@ -328,7 +328,7 @@ impl Worker<'_> {
             let (held, n) = (sequence.tokens.len(), shares[*i]);
             // A draft may take a page that is free, not one that somebody else needs.
             let drafts = if n == slot.pending(held) && !slot.is_prefill(held) {
-                let more = model.span_limit(held, slot.prompt_len(), n + room) - n;
+                let more = model.draft_limit(held, slot.prompt_len(), n, room);
                 let more = if Kv::missing(sequence, held + n + more) <= free { more } else { 0 };
                 slot.draft(more)
             } else {
@@ -462,7 +462,7 @@ impl From<StepError> for Failure {
     fn from(error: StepError) -> Failure {
         let kind = match &error {
             StepError::Changed(_) => FailureKind::Files,
-            StepError::Pages(_) => FailureKind::Pages,
+            StepError::Pages(_) | StepError::States(_) => FailureKind::Pages,
             StepError::Context { .. } | StepError::Batch(_) => FailureKind::Internal,
         };
         Failure { error: error.to_string(), kind }

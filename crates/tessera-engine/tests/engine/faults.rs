@@ -2,8 +2,8 @@
 
 use crate::common::*;
 use proptest::prelude::*;
-use tessera_compute::backend::{Backend, Executor, LoadError};
-use tessera_compute::batch::{Batch, BatchError, Output, PAGE, Want};
+use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
+use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, Want};
 use tessera_compute::program::Program;
 use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason, SubmitError};
 use tessera_engine::sampler::SamplingParams;
@@ -42,14 +42,15 @@ impl Backend for Hashing {
         rows
     }
 
-    fn load(&self, program: Program, pages: usize) -> Result<Box<dyn Executor>, LoadError> {
-        Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pages], vocab: program.vocab }))
+    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
+        Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pools.pages], vocab: program.vocab }))
     }
 }
 
 impl Executor for Pages {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.vocab, self.pages.len(), usize::MAX)?;
+        let positions = usize::MAX;
+        batch.check(Limits { vocab: self.vocab, pages: self.pages.len(), positions, states: None })?;
         out.clear();
         for span in batch.spans {
             for i in 0..span.len {

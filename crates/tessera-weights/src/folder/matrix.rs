@@ -20,6 +20,33 @@ impl Folder {
         rows: usize,
         cols: usize,
     ) -> Result<Matrix, FolderError> {
+        self.form(base, group, layout, Shape { stack: None, rows, cols })
+    }
+
+    /// The weights of `count` experts, which lie in one tensor: as [`Folder::matrix`], each of `rows` outputs and `cols`
+    /// inputs, one after another.
+    pub fn experts(
+        &self,
+        base: &str,
+        group: Option<GroupFormat>,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Matrix>, FolderError> {
+        let all = self.form(base, group, Layout::Nk, Shape { stack: Some(count), rows, cols })?;
+        let part = |e: usize| all.part(e * rows, rows);
+        let what = format!("its bytes do not make {count} matrices of {rows} by {cols}");
+        let parts: Option<Vec<Matrix>> = (0..count).map(part).collect();
+        parts.ok_or_else(|| FolderError::WrongForm { base: base.to_owned(), what })
+    }
+
+    fn form(
+        &self,
+        base: &str,
+        group: Option<GroupFormat>,
+        layout: Layout,
+        shape: Shape,
+    ) -> Result<Matrix, FolderError> {
         let name = |end: &str| format!("{base}.{end}");
         let dense = self.tensor(&name("weight"));
         let words = self.tensor(&name("q_weight"));
@@ -32,13 +59,13 @@ impl Folder {
             }
             (None, None, Some(_)) => return Err(FolderError::MissingTensor { tensor: name("q_weight") }),
             (None, Some(_), None) => return Err(FolderError::MissingTensor { tensor: name("q_scale") }),
-            (Some(tensor), None, None) => dense_matrix(tensor, rows, cols)?,
+            (Some(tensor), None, None) => dense_matrix(tensor, shape)?,
             (None, Some(words), Some(scales)) => {
                 let Some(format) = group else {
                     let what = "it is quantised (q_weight), but the scheme is not";
                     return Err(wrong_form(what.to_owned()));
                 };
-                grouped_matrix(words, scales, format, layout, rows, cols)?
+                grouped_matrix(words, scales, format, layout, shape)?
             }
             (Some(_), _, _) => {
                 return Err(wrong_form("it is there both as weight and as q_weight or q_scale".to_owned()));
@@ -46,6 +73,7 @@ impl Folder {
         };
         // Shapes and dtypes were compared above, and the manifest ties them to byte lengths.
         if !matrix.check() {
+            let Shape { rows, cols, .. } = shape;
             return Err(wrong_form(format!("its bytes do not make a matrix of {rows} by {cols}")));
         }
         Ok(matrix)
@@ -53,22 +81,50 @@ impl Folder {
 
     /// A float vector of `len` elements, widened to f32: a norm's weight, a bias.
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, FolderError> {
+        self.floats(name, &[len])
+    }
+
+    /// A float tensor of any shape, widened to f32.
+    pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, FolderError> {
         let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
         let tensor = self.tensor(name).ok_or_else(missing)?;
         expect_float(tensor)?;
-        expect_shape(tensor, &[len], "")?;
+        expect_shape(tensor, shape, "")?;
         tensor.to_f32().ok_or_else(|| wrong_dtype(tensor, FLOATS))
     }
 }
 
 const FLOATS: &str = "float32, float16 or bfloat16";
 
-fn dense_matrix(tensor: &Tensor, rows: usize, cols: usize) -> Result<Matrix, FolderError> {
+/// One matrix, or a stack of them.
+#[derive(Clone, Copy)]
+struct Shape {
+    stack: Option<usize>,
+    rows: usize,
+    cols: usize,
+}
+
+impl Shape {
+    /// The tensor's, with so many elements across instead of the columns.
+    fn lie(self, across: usize, layout: Layout) -> Vec<usize> {
+        let plane = match layout {
+            Layout::Nk => [self.rows, across],
+            Layout::Kn => [across, self.rows],
+        };
+        self.stack.into_iter().chain(plane).collect()
+    }
+
+    /// All of them, as one matrix.
+    fn matrix(self, data: MatrixData) -> Matrix {
+        Matrix { rows: self.stack.unwrap_or(1) * self.rows, cols: self.cols, data }
+    }
+}
+
+fn dense_matrix(tensor: &Tensor, shape: Shape) -> Result<Matrix, FolderError> {
     expect_float(tensor)?;
-    let hint = if tensor.shape == [cols, rows] { "; it is transposed" } else { "" };
-    expect_shape(tensor, &[rows, cols], hint)?;
-    let data = MatrixData::Dense { dtype: tensor.stored(), bytes: tensor.bytes.clone() };
-    Ok(Matrix { rows, cols, data })
+    let turned = tensor.shape == shape.lie(shape.cols, Layout::Kn);
+    expect_shape(tensor, &shape.lie(shape.cols, Layout::Nk), if turned { "; it is transposed" } else { "" })?;
+    Ok(shape.matrix(MatrixData::Dense { dtype: tensor.stored(), bytes: tensor.bytes.clone() }))
 }
 
 fn grouped_matrix(
@@ -76,8 +132,7 @@ fn grouped_matrix(
     scales: &Tensor,
     format: GroupFormat,
     layout: Layout,
-    rows: usize,
-    cols: usize,
+    shape: Shape,
 ) -> Result<Matrix, FolderError> {
     if words.dtype.is_float() && scales.dtype == DType::U32 {
         let describe = |t: &Tensor| format!("{} {:?}", t.dtype, t.shape);
@@ -92,11 +147,8 @@ fn grouped_matrix(
         return Err(wrong_dtype(words, "uint32"));
     }
     expect_float(scales)?;
-    let lie = |across: usize, layout| match layout {
-        Layout::Nk => [rows, across],
-        Layout::Kn => [across, rows],
-    };
-    let (n_words, n_groups) = (format.words(cols), format.groups(cols));
+    let lie = |across: usize, layout| shape.lie(across, layout);
+    let (n_words, n_groups) = (format.words(shape.cols), format.groups(shape.cols));
     let (other, turned) = match layout {
         Layout::Nk => (Layout::Kn, "; it lies the other way, as in the _0 schemes"),
         Layout::Kn => (Layout::Nk, "; it lies the other way, as in the _1 schemes"),
@@ -115,7 +167,7 @@ fn grouped_matrix(
         scale_dtype: scales.stored(),
         scales: scales.bytes.clone(),
     };
-    Ok(Matrix { rows, cols, data })
+    Ok(shape.matrix(data))
 }
 
 fn wrong_dtype(tensor: &Tensor, expected: &str) -> FolderError {
