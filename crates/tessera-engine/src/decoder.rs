@@ -15,7 +15,7 @@ use weights::{Linear, Weights};
 
 /// Families that can be run, by MLC's `model_type`.
 pub fn families() -> Vec<&'static str> {
-    arch::known()
+    arch::runnable()
 }
 
 /// A folder that cannot be made a program.

@@ -5,6 +5,7 @@ mod infer;
 pub mod known;
 mod nested;
 mod parse;
+mod routing;
 mod settings;
 
 pub use nested::flattened;

@@ -41,6 +41,16 @@ pub struct Block {
     pub activation: Activation,
     /// One for each layer that has experts; `None` where the MLP is dense.
     pub experts: Vec<Option<Experts>>,
+    /// One for each layer whose place of attention a recurrence takes.
+    pub delta: Vec<Option<DeltaNet>>,
+    /// Keys and values from a narrow latent row (DeepSeek). [`Attention::scale`] is that of `nope + rope` dimensions.
+    pub latent: Option<Latent>,
+    /// Whether a call of one token reads the latent through `w_uk` and `w_uv`, which no scheme quantises, and not through
+    /// `kv_b_proj` (MLC's; the same where nothing is quantised).
+    pub absorbed: bool,
+    /// Whether the norms after attention and after the MLP are of the sum, `x = norm(x + f(x))`, and not of the branch
+    /// (BERT).
+    pub post_sum: bool,
     /// Factor on the normed hidden state before the head.
     pub hidden_scale: f32,
     /// Factor on the logits.
@@ -67,6 +77,7 @@ impl Block {
         let same = [
             ("the attention's window", layers(&|a, b| a.mask == b.mask)),
             ("the factor on attention's scores", layers(&|a, b| a.scale == b.scale)),
+            ("the factor on queries by position", layers(&|a, b| a.position_scale == b.position_scale)),
             ("the cap on attention's scores", self.attention_cap == other.attention_cap),
             ("the rotary base", ropes(&|a, b| a.theta == b.theta)),
             (
@@ -123,6 +134,21 @@ pub struct Attention {
     pub qk_eps: f32,
     /// Whether attention's result is multiplied by the sigmoid of a gate that lies beside each query head (Qwen3.5).
     pub gated: bool,
+    /// Factor on the queries that grows with their position.
+    pub position_scale: Option<PositionScale>,
+    /// Epsilon of the norm, without weights, of each query and key head after they were rotated (Llama 4).
+    pub qk_norm_after_rope: Option<f32>,
+}
+
+/// The query at position `p` is multiplied by `1 + beta * ln(1 + floor((p + offset) / floor))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PositionScale {
+    /// Factor on the logarithm.
+    pub beta: f32,
+    /// Positions of one step.
+    pub floor: f32,
+    /// Added to the position.
+    pub offset: usize,
 }
 
 /// Which positions a query at `p` sees.
@@ -174,7 +200,8 @@ pub struct Rotary {
     /// Whether a pair is two neighbours, and not one of each half.
     pub interleaved: bool,
     /// Whether yarn's ramp goes by the dimension and not by the pair, so that a pair's members turn by two angles
-    /// (TVM's; see the spec of architectures, section 2).
+    /// (TVM's). With [`Rotary::interleaved`], the dimension is counted after the first of all pairs were put before the
+    /// second of all.
     pub ramp_by_dim: bool,
     /// Whether longrope's factors go by the tokens of the call and not by the length of the sequence (TVM's).
     pub by_call: bool,
@@ -230,4 +257,36 @@ pub struct Groups {
     pub kept: usize,
     /// Whether a group counts by the sum of its two best and not by its best.
     pub two_best: bool,
+}
+
+/// A gated delta net: a recurrence with a state of `key_dim` by `value_dim` for each value head.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeltaNet {
+    /// Query heads, and as many key heads; divides `value_heads`.
+    pub key_heads: usize,
+    /// Value heads. Head `h` reads query and key head `h / (value_heads / key_heads)`.
+    pub value_heads: usize,
+    /// Width of a query or key head.
+    pub key_dim: usize,
+    /// Width of a value head.
+    pub value_dim: usize,
+    /// Taps of the causal convolution over q, k and v.
+    pub kernel: usize,
+    /// Epsilon of the norm of each head's result.
+    pub eps: f32,
+}
+
+/// Widths of attention whose keys and values come from one narrow row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Latent {
+    /// Width that queries come from; `None` where they come from the hidden state.
+    pub q_rank: Option<usize>,
+    /// Width that keys and values come from.
+    pub kv_rank: usize,
+    /// Dimensions of a query or key head that do not turn; they are the first.
+    pub nope: usize,
+    /// Those that turn. Keys have one for all heads.
+    pub rope: usize,
+    /// Width of a value head.
+    pub value: usize,
 }

@@ -1,6 +1,6 @@
 //! What a family's blocks compute, as its table says it, and [`Block`] made of that and a config.
 
-use super::block::{Attention, Block, Experts, Mask, Mlp, Norm, NormKind, Rotary, Semantics};
+use super::block::{Attention, Block, DeltaNet, Mask, Mlp, Norm, NormKind, Rotary, Semantics};
 use crate::config::{Activation, ModelConfig, RopeScaling};
 
 /// A family's arithmetic as its authors define it, and where MLC's departs from it.
@@ -18,6 +18,12 @@ pub(super) struct Arithmetic {
     pub parallel: bool,
     pub mlp: Mlp,
     pub rotation: Rotation,
+    /// Scores are multiplied by the square of yarn's `mscale_all_dim` term.
+    pub yarn_scale: bool,
+    /// Query heads have gates beside them.
+    pub gated: bool,
+    /// All of the text sees all of it, and norms are of the sum.
+    pub encoder: bool,
     pub mlc: &'static [Departure],
 }
 
@@ -53,6 +59,13 @@ pub(super) enum Departure {
     /// All of a head turns.
     WholeHead,
     ErfGelu,
+    /// Yarn's ramp goes by the dimension, is not rounded, and cos and sin have no factor.
+    PlainRamp,
+    /// As [`Arithmetic::yarn_scale`].
+    YarnScale,
+    NoPositionScale,
+    /// Single tokens read latent rows through matrices of their own.
+    Absorbed,
 }
 
 /// Llama's.
@@ -65,6 +78,9 @@ pub(super) const GATED: Arithmetic = Arithmetic {
     parallel: false,
     mlp: Mlp::Gated,
     rotation: Rotation::Half,
+    yarn_scale: false,
+    gated: false,
+    encoder: false,
     mlc: &[],
 };
 
@@ -80,6 +96,24 @@ impl ModelConfig {
 
         let scaling = match &self.rope_scaling {
             _ if departs(Departure::NoRopeScaling) => RopeScaling::None,
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                beta_fast,
+                beta_slow,
+                mscale,
+                mscale_all_dim,
+                ..
+            } if departs(Departure::PlainRamp) => RopeScaling::Yarn {
+                factor: *factor,
+                original_context: *original_context,
+                beta_fast: *beta_fast,
+                beta_slow: *beta_slow,
+                attention_factor: Some(1.0),
+                mscale: *mscale,
+                mscale_all_dim: *mscale_all_dim,
+                truncate: false,
+            },
             scaling => scaling.clone(),
         };
         let rotary = |theta: f64, scaling: RopeScaling| Rotary {
@@ -87,7 +121,8 @@ impl ModelConfig {
             theta,
             scaling,
             interleaved: table.rotation == Rotation::Interleaved && !departs(Departure::HalfSplit),
-            ramp_by_dim: false,
+            ramp_by_dim: departs(Departure::PlainRamp)
+                && matches!(self.rope_scaling, RopeScaling::Yarn { .. }),
             by_call: departs(Departure::LongRopeByCall),
         };
         let mut ropes = Vec::new();
@@ -99,18 +134,29 @@ impl ModelConfig {
         }
         let scalar = s.query_pre_attn_scalar.filter(|_| !departs(Departure::ScaleByHead));
         let scale = scalar.unwrap_or(self.head_dim as f64).powf(-0.5);
+        let yarn = if table.yarn_scale || departs(Departure::YarnScale) { self.yarn_scale() } else { 1.0 };
+        let scale = scale * yarn;
         let attention = |layer: usize| {
+            let turns = s.rope_layers.as_ref().is_none_or(|layers| layers[layer]);
             let window = s.windows.as_ref().filter(|w| w.layers[layer]);
             Attention {
                 rope: match ropes.len() {
                     0 => None,
+                    _ if !turns => None,
                     2 if window.is_some() => Some(1),
                     _ => Some(0),
                 },
-                mask: window.map_or(Mask::Causal, |w| mask(w.size, w.sink, semantics, table.mlc)),
+                mask: window.map_or(if table.encoder { Mask::Full } else { Mask::Causal }, |w| {
+                    mask(w.size, w.sink, semantics, table.mlc)
+                }),
                 scale: (scale / if s.scale_by_layer { (layer + 1) as f64 } else { 1.0 }) as f32,
                 qk_eps: eps,
-                gated: false,
+                gated: table.gated,
+                // Llama 4 has it where nothing turns, Ministral 3 everywhere.
+                position_scale: s
+                    .position_scale
+                    .filter(|_| !departs(Departure::NoPositionScale) && (s.rope_layers.is_none() || !turns)),
+                qk_norm_after_rope: (s.qk_norm_after_rope && turns).then_some(eps),
             }
         };
         let root = if table.root_hidden { (self.hidden_size as f64).sqrt() } else { 1.0 };
@@ -124,11 +170,41 @@ impl ModelConfig {
             attention_cap: unless(Departure::NoAttentionCap, s.attention_cap),
             mlp: table.mlp,
             activation: if departs(Departure::ErfGelu) { Activation::Gelu } else { self.activation },
-            experts: vec![None::<Experts>; self.num_hidden_layers],
+            experts: self.layers(s.parts.experts.as_ref().map(|e| &*e.layers), s.routing),
+            delta: self.layers(
+                s.parts.delta.as_ref().map(|d| &*d.layers),
+                s.parts.delta.as_ref().map(|d| DeltaNet {
+                    key_heads: d.key_heads,
+                    value_heads: d.value_heads,
+                    key_dim: d.key_dim,
+                    value_dim: d.value_dim,
+                    kernel: d.kernel,
+                    eps,
+                }),
+            ),
+            latent: s.parts.latent,
+            absorbed: departs(Departure::Absorbed),
+            post_sum: table.encoder,
             hidden_scale: s.hidden_scale as f32,
             logit_scale: unless(Departure::NoLogitScale, Some(s.logit_scale)).unwrap_or(1.0),
             logit_cap: unless(Departure::NoLogitCap, s.logit_cap),
             ropes,
+        }
+    }
+
+    /// `what` in these layers.
+    fn layers<T: Copy>(&self, layers: Option<&[bool]>, what: Option<T>) -> Vec<Option<T>> {
+        let within = |layer: usize| layers.is_some_and(|layers| layers[layer]);
+        (0..self.num_hidden_layers).map(|layer| what.filter(|_| within(layer))).collect()
+    }
+
+    /// What yarn's `mscale_all_dim` multiplies scores by.
+    fn yarn_scale(&self) -> f64 {
+        match self.rope_scaling {
+            RopeScaling::Yarn { factor, mscale_all_dim: Some(all), .. } if factor > 1.0 && all != 0.0 => {
+                (0.1 * all * factor.ln() + 1.0).powi(2)
+            }
+            _ => 1.0,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A row reads: its role, MLC's name, where its values come from, its columns, its kind, how, and when it exists.
 
+mod mixed;
 mod names;
 
 use super::ParamKind::{self, Embedding, Head, Linear, Vector};
@@ -29,6 +30,44 @@ pub(super) enum Dim {
     /// One head.
     Head,
     Positions,
+    TokenTypes,
+    One,
+    /// How many attention heads there are.
+    Heads,
+    /// How many experts there are.
+    Experts,
+    /// Width of an expert.
+    Expert,
+    TwoExpert,
+    /// Width of the expert that every row goes through.
+    Shared,
+    TwoShared,
+    /// All query heads, each with its gate.
+    GatedQ,
+    /// The same with key and value heads.
+    GatedQkv,
+    /// Query, key and value heads of a delta net.
+    DeltaQkv,
+    /// Its value heads.
+    DeltaV,
+    /// One of them.
+    DeltaHead,
+    /// How many there are.
+    DeltaHeads,
+    /// Taps of its convolution.
+    Kernel,
+    QRank,
+    KvRank,
+    /// The latent row of keys and values, and the key dimensions that turn.
+    KvRankRope,
+    /// Of every head, the key dimensions that do not turn, and the value.
+    KvHeads,
+    /// All value heads of latent attention.
+    LatentV,
+    /// Of a latent head, the dimensions that do not turn.
+    Nope,
+    /// Its value.
+    Value,
 }
 
 /// Where a parameter's rows come from; each source with its number of rows.
@@ -38,6 +77,8 @@ pub(super) enum From {
     Same(Dim),
     /// These sources.
     Names(&'static [(&'static str, Dim)]),
+    /// These sources of each expert, one expert after the other.
+    Experts(&'static [(&'static str, Dim)]),
 }
 
 /// [`super::Combine`] without its numbers.
@@ -47,8 +88,11 @@ pub(super) enum How {
     Copy,
     Transpose,
     AddOne,
+    AddOneWide,
     PerHead,
     PerGroup,
+    HeadKeys,
+    HeadValues,
 }
 
 /// When a row applies.
@@ -59,16 +103,48 @@ pub(super) enum When {
     QkvBias,
     OutBias,
     MlpBias,
+    /// In layers that have experts.
+    Experts,
+    /// In the others.
+    Dense,
+    /// In layers that have experts, where the model has an expert for every row, too.
+    Shared,
+    /// In layers whose place of attention a recurrence takes.
+    Delta,
+    /// In the others.
+    Attention,
+    /// Where queries come from the hidden state.
+    WholeQ,
+    /// Where they come from a narrow row.
+    LatentQ,
+    /// In that case, with a bias.
+    LatentQBias,
+    /// In layers that have experts, where the choice among them is corrected.
+    Correction,
 }
 
 impl When {
-    pub(super) fn holds(self, sizes: &Sizes) -> bool {
+    pub(super) fn holds(self, sizes: &Sizes, layer: Option<usize>) -> bool {
+        let within = |layers: &[bool]| layer.is_some_and(|i| layers.get(i) == Some(&true));
+        let parts = &sizes.parts;
+        let experts = || parts.experts.as_ref().filter(|e| within(&e.layers));
+        let delta = || parts.delta.as_ref().is_some_and(|d| within(&d.layers));
+        let q_rank = || parts.latent.is_some_and(|latent| latent.q_rank.is_some());
         match self {
             When::Always => true,
             When::Untied => !sizes.tied,
             When::QkvBias => sizes.qkv_bias,
             When::OutBias => sizes.out_bias,
             When::MlpBias => sizes.mlp_bias,
+            When::Experts => experts().is_some(),
+            When::Dense => experts().is_none(),
+            When::Shared => experts().is_some_and(|e| e.shared > 0),
+            When::Correction => experts().is_some_and(|e| e.corrected),
+            When::Delta => delta(),
+            When::Attention => !delta(),
+            When::WholeQ => !q_rank(),
+            When::LatentQ => q_rank(),
+            When::LatentQBias => q_rank() && sizes.qkv_bias,
         }
     }
 }
@@ -80,6 +156,8 @@ pub(super) struct Row {
     pub name: &'static str,
     pub from: From,
     pub cols: Option<Dim>,
+    /// An axis before the rows.
+    pub lead: Option<Dim>,
     pub kind: ParamKind,
     pub combine: How,
     pub when: When,
@@ -88,6 +166,14 @@ pub(super) struct Row {
 impl Row {
     const fn of(self, names: &'static [(&'static str, Dim)]) -> Row {
         Row { from: From::Names(names), ..self }
+    }
+
+    const fn of_experts(self, names: &'static [(&'static str, Dim)]) -> Row {
+        Row { from: From::Experts(names), ..self }
+    }
+
+    const fn stacked(self, lead: Dim) -> Row {
+        Row { lead: Some(lead), ..self }
     }
 
     const fn how(self, combine: How) -> Row {
@@ -109,6 +195,7 @@ const fn linear(role: Role, name: &'static str, rows: Dim, cols: Dim) -> Row {
         name,
         from: From::Same(rows),
         cols: Some(cols),
+        lead: None,
         kind: Linear,
         combine: How::Rows,
         when: When::Always,
@@ -129,6 +216,7 @@ const fn vector(role: Role, name: &'static str, len: Dim) -> Row {
         name,
         from: From::Same(len),
         cols: None,
+        lead: None,
         kind: Vector,
         combine: How::Rows,
         when: When::Always,
@@ -148,8 +236,10 @@ pub(super) type Rows = &'static [Row];
 #[derive(Debug)]
 pub(super) struct Family {
     pub model_types: &'static [&'static str],
-    /// Put before MLC's names, not before the sources'.
-    pub prefix: &'static str,
+    /// How MLC's names begin instead of as in the table.
+    pub named: (&'static str, &'static str),
+    /// How the sources' names begin instead of as in the table.
+    pub sourced: (&'static str, &'static str),
     pub first: &'static [Rows],
     pub layer: &'static [Rows],
     pub last: &'static [Rows],
@@ -161,13 +251,18 @@ pub(super) struct Family {
     /// Whether the MLP's width is four times the hidden size unless given.
     pub mlp_is_four_hidden: bool,
     pub learned_positions: bool,
+    /// Tensors of a folder, by how their names begin, that are no part of the language model.
+    pub left_out: &'static [&'static str],
+    /// Whether the decoder has everything that its blocks compute.
+    pub runs: bool,
     /// What its blocks compute.
     pub block: Arithmetic,
 }
 
 const BASE: Family = Family {
     model_types: &[],
-    prefix: "",
+    named: ("", ""),
+    sourced: ("", ""),
     first: &[EMBED],
     layer: &[],
     last: &[FINAL_NORM, LM_HEAD],
@@ -176,10 +271,17 @@ const BASE: Family = Family {
     mlp_bias_key: None,
     mlp_is_four_hidden: false,
     learned_positions: false,
+    left_out: &[],
+    runs: true,
     block: GATED,
 };
 
-pub(super) const FAMILIES: &[Family] = &[
+/// Every family.
+pub(super) fn all() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().chain(mixed::FAMILIES)
+}
+
+const FAMILIES: &[Family] = &[
     Family {
         model_types: &["llama"],
         layer: LLAMA_LAYER,
@@ -193,6 +295,24 @@ pub(super) const FAMILIES: &[Family] = &[
         bias_key: Some(("attention_bias", false)),
         mlp_bias_key: Some(("mlp_bias", false)),
         block: Arithmetic { mlc: &[Departure::CacheWindow], ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["ministral3"],
+        sourced: ("", "language_model."),
+        layer: LLAMA_LAYER,
+        bias_key: Some(("attention_bias", false)),
+        mlp_bias_key: Some(("mlp_bias", false)),
+        runs: false,
+        block: Arithmetic {
+            mlc: &[
+                Departure::CacheWindow,
+                Departure::PlainRamp,
+                Departure::YarnScale,
+                Departure::NoPositionScale,
+            ],
+            ..GATED
+        },
         ..BASE
     },
     Family {
@@ -240,7 +360,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         model_types: &["gemma3_text"],
-        prefix: "language_model.",
+        named: ("", "language_model."),
         layer: &[GEMMA3_ATTENTION, GATE_UP, DOWN, GEMMA_FOUR_NORMS],
         last: &[GEMMA_FINAL_NORM],
         tie: Tie::Always,
@@ -301,6 +421,21 @@ pub(super) const FAMILIES: &[Family] = &[
                 .of(&[("model.norm.weight", Hidden)])],
             LM_HEAD,
         ],
+        block: Arithmetic { mlc: &[Departure::NoWindow, Departure::LongRopeByCall], ..GATED },
+        ..BASE
+    },
+    Family {
+        model_types: &["phi3_v"],
+        named: ("transformer.", "model."),
+        left_out: &["vision_embed_tokens."],
+        first: &[&[embedding(Role::Embed, "transformer.embd.weight", Vocab).of(PHI_EMBED)]],
+        layer: &[PHI3_LAYER],
+        last: &[
+            &[vector(Role::Norm(Place::Final), "transformer.norm.weight", Hidden)
+                .of(&[("model.norm.weight", Hidden)])],
+            LM_HEAD,
+        ],
+        tie: Tie::Never,
         block: Arithmetic { mlc: &[Departure::NoWindow, Departure::LongRopeByCall], ..GATED },
         ..BASE
     },

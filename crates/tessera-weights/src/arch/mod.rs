@@ -7,16 +7,21 @@
 mod block;
 mod blocks;
 mod families;
+mod parts;
 mod role;
 mod sizes;
 
-pub use block::{Attention, Block, Experts, Groups, Mask, Mlp, Norm, NormKind, Rotary, Score, Semantics};
+pub use block::{
+    Attention, Block, DeltaNet, Experts, Groups, Latent, Mask, Mlp, Norm, NormKind, PositionScale, Rotary,
+    Score, Semantics,
+};
+pub use parts::{DeltaSizes, ExpertSizes, Parts};
 pub use role::{Place, Role};
 pub use sizes::Sizes;
 
 use crate::dtype::DType;
 use crate::scheme::{Layout, Scheme};
-use families::{Dim, FAMILIES, Family, From, Row};
+use families::{Dim, Family, From, Row};
 
 /// What a parameter is, as far as quantisation cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +37,14 @@ pub enum ParamKind {
     Vector,
     /// Never quantised, and float32 in every scheme.
     VectorF32,
+    /// A linear weight whose name ends in `gate`: MLC takes it for a router and leaves it alone up to 256 outputs.
+    Router,
+    /// Linear weights of all experts, `[experts, outputs, inputs]`, always in NK layout.
+    Experts,
+    /// The same as `[experts, inputs, outputs]`, never quantised (Llama 4).
+    ExpertsByInput,
+    /// Of any shape, never quantised, in the model's dtype.
+    Plain,
 }
 
 /// How a parameter's values come from its sources.
@@ -45,6 +58,8 @@ pub enum Combine {
     Transpose,
     /// One is added, in the source's own dtype (Gemma's norms).
     AddOne,
+    /// One is added in float32 (Qwen3.5's norms).
+    AddOneWide,
     /// Rows come head by head as q, k, v and become all q, all k, all v (GPT-NeoX).
     PerHead {
         /// Number of heads.
@@ -62,6 +77,28 @@ pub enum Combine {
         /// Rows of a head.
         head_dim: usize,
     },
+    /// The first rows of each head of `kv_b_proj`, turned over: `[heads, inputs, rows]` (DeepSeek's `w_uk`). Like
+    /// `Copy`, the source is another parameter's too.
+    HeadKeys {
+        /// Rows of a head in the source.
+        each: usize,
+        /// Columns of the source.
+        inputs: usize,
+    },
+    /// The last rows of each head of `kv_b_proj` (DeepSeek's `w_uv`).
+    HeadValues {
+        /// Rows of a head in the source.
+        each: usize,
+        /// How many of them come before.
+        before: usize,
+    },
+}
+
+impl Combine {
+    /// Whether the source is that of another parameter, too, which MLC's loader meets after this one.
+    pub(crate) fn copies(self) -> bool {
+        matches!(self, Combine::Copy | Combine::HeadKeys { .. } | Combine::HeadValues { .. })
+    }
 }
 
 /// A tensor of the checkpoint that a parameter needs.
@@ -69,6 +106,8 @@ pub enum Combine {
 pub struct Source {
     /// Its name in the checkpoint.
     pub name: String,
+    /// Its name in a checkpoint of the language model alone, where that is another.
+    pub alone: Option<String>,
     /// The shape that it must have.
     pub shape: Vec<usize>,
 }
@@ -78,7 +117,7 @@ pub struct Source {
 pub struct Param {
     /// MLC's name, ending in `.weight` or `.bias`.
     pub name: String,
-    /// Logical shape, whatever the scheme: `[rows, cols]`, or `[len]` for vectors.
+    /// Logical shape, whatever the scheme: `[rows, cols]`, `[len]` for vectors, `[experts, rows, cols]` for experts.
     pub shape: Vec<usize>,
     /// What quantisation does to it.
     pub kind: ParamKind,
@@ -116,9 +155,9 @@ impl StoredTensor {
 }
 
 impl Param {
-    /// Rows of the matrix; 1 for a vector.
+    /// Rows of the matrix, of all experts together where there are some; 1 for a vector.
     pub fn rows(&self) -> usize {
-        if self.shape.len() == 2 { self.shape[0] } else { 1 }
+        self.shape.split_last().map_or(1, |(_, rows)| rows.iter().product())
     }
 
     /// Columns of the matrix; the length of a vector.
@@ -138,7 +177,9 @@ impl Param {
             ParamKind::Linear => Some(scheme.layout),
             ParamKind::Head => scheme.head.then_some(scheme.layout),
             ParamKind::Embedding => scheme.embedding.then_some(Layout::Nk),
-            ParamKind::Vector | ParamKind::VectorF32 => None,
+            ParamKind::Router => (self.rows() > 256).then_some(scheme.layout),
+            ParamKind::Experts => Some(Layout::Nk),
+            ParamKind::Vector | ParamKind::VectorF32 | ParamKind::ExpertsByInput | ParamKind::Plain => None,
         }
     }
 
@@ -148,7 +189,7 @@ impl Param {
         if let (Some(layout), Some(format)) = (self.layout(scheme), scheme.group) {
             let base = self.name.strip_suffix(".weight").unwrap_or(&self.name);
             let lying = |inner: usize| match layout {
-                Layout::Nk => vec![self.rows(), inner],
+                Layout::Nk => self.shape.iter().copied().take(self.shape.len() - 1).chain([inner]).collect(),
                 Layout::Kn => vec![inner, self.rows()],
             };
             return vec![
@@ -171,7 +212,7 @@ impl Param {
     /// The same parameter made from a tensor that already has its name and shape: a source that was
     /// fused before, as an MLC folder is.
     pub fn from_itself(mut self) -> Param {
-        self.sources = vec![Source { name: self.name.clone(), shape: self.shape.clone() }];
+        self.sources = vec![Source { name: self.name.clone(), alone: None, shape: self.shape.clone() }];
         self.combine = Combine::Rows;
         self
     }
@@ -210,7 +251,18 @@ pub enum ArchError {
 
 /// Every model type that has a table.
 pub fn known() -> Vec<&'static str> {
-    FAMILIES.iter().flat_map(|f| f.model_types.iter().copied()).collect()
+    families::all().flat_map(|f| f.model_types.iter().copied()).collect()
+}
+
+/// The model types of these whose blocks need nothing that the decoder lacks.
+pub fn runnable() -> Vec<&'static str> {
+    families::all().filter(|f| f.runs).flat_map(|f| f.model_types.iter().copied()).collect()
+}
+
+/// How names begin, in a folder of this model type, of tensors that are no part of the language model: they are known,
+/// and nothing here reads them.
+pub fn left_out(model_type: &str) -> &'static [&'static str] {
+    family(model_type).map_or(&[], |family| family.left_out)
 }
 
 /// The epsilon of norms of families that do not leave it to the config.
@@ -219,8 +271,7 @@ pub(crate) fn fixed_eps(model_type: &str) -> Option<f64> {
 }
 
 fn family(model_type: &str) -> Result<&'static Family, ArchError> {
-    FAMILIES
-        .iter()
+    families::all()
         .find(|f| f.model_types.contains(&model_type))
         .ok_or_else(|| ArchError::Unknown { model_type: model_type.to_owned() })
 }
@@ -254,47 +305,69 @@ pub fn may_be_unused(tensor: &str) -> bool {
 }
 
 fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: Option<usize>) {
-    if !row.when.holds(sizes) {
+    if !row.when.holds(sizes, layer) {
         return;
     }
     let named = |template: &str| match layer {
         Some(i) => template.replace("{i}", &i.to_string()),
         None => template.to_owned(),
     };
-    let source_shape = |rows: Dim| match row.cols {
-        Some(cols) if row.combine == families::How::Transpose => vec![sizes.dim(cols), sizes.dim(rows)],
-        Some(cols) => vec![sizes.dim(rows), sizes.dim(cols)],
-        None => vec![sizes.dim(rows)],
-    };
-    let (rows, sources) = match row.from {
-        From::Same(rows) => {
-            (sizes.dim(rows), vec![Source { name: named(row.name), shape: source_shape(rows) }])
-        }
-        From::Names(list) => (
-            list.iter().map(|&(_, rows)| sizes.dim(rows)).sum(),
-            list.iter()
-                .map(|&(name, rows)| Source { name: named(name), shape: source_shape(rows) })
-                .collect(),
-        ),
-    };
-    let shape = match row.cols {
-        Some(cols) => vec![rows, sizes.dim(cols)],
+    let cols = row.cols.map(|cols| sizes.dim(cols));
+    let lead = row.lead.map(|lead| sizes.dim(lead));
+    let source_shape = |rows: usize| match cols {
+        Some(cols) if row.combine == families::How::Transpose => vec![cols, rows],
+        Some(cols) => vec![rows, cols],
         None => vec![rows],
     };
+    let source = |template: &str, rows: Dim| {
+        let (alone, shape) = (named(template), source_shape(sizes.dim(rows)));
+        let name = begun(family.sourced, alone.clone());
+        Source { alone: (alone != name).then_some(alone), name, shape }
+    };
+    let stacked = |rows: usize| lead.into_iter().chain([rows]).chain(cols).collect::<Vec<_>>();
+    let sum = |list: &[(&str, Dim)]| list.iter().map(|&(_, rows)| sizes.dim(rows)).sum();
+    let (rows, mut sources) = match row.from {
+        From::Same(rows) => (sizes.dim(rows), vec![source(row.name, rows)]),
+        From::Names(list) => (sum(list), list.iter().map(|&(name, rows)| source(name, rows)).collect()),
+        From::Experts(list) => {
+            let one =
+                |e: usize| list.iter().map(move |&(name, rows)| (name.replace("{e}", &e.to_string()), rows));
+            let all = (0..lead.unwrap_or(0)).flat_map(one);
+            (sum(list), all.map(|(name, rows)| source(&name, rows)).collect())
+        }
+    };
+    let shape = stacked(rows);
+    // A parameter with one source has its shape, where the table does not say otherwise.
+    let latent = sizes.parts.latent;
+    if let (families::How::HeadKeys | families::How::HeadValues, Some(latent)) = (row.combine, latent) {
+        let rows = sizes.heads * (latent.nope + latent.value);
+        sources.iter_mut().for_each(|source| source.shape = vec![rows, latent.kv_rank]);
+    } else if lead.is_some() && !matches!(row.from, From::Experts(_)) {
+        sources.iter_mut().for_each(|source| source.shape = shape.clone());
+    }
     let combine = match row.combine {
         families::How::Rows => Combine::Rows,
         families::How::Copy => Combine::Copy,
         families::How::Transpose => Combine::Transpose,
         families::How::AddOne => Combine::AddOne,
+        families::How::AddOneWide => Combine::AddOneWide,
         families::How::PerHead => Combine::PerHead { heads: sizes.heads, head_dim: sizes.head_dim },
         families::How::PerGroup => Combine::PerGroup {
             groups: sizes.kv_heads,
             queries: sizes.heads / sizes.kv_heads,
             head_dim: sizes.head_dim,
         },
+        families::How::HeadKeys => Combine::HeadKeys {
+            each: latent.map_or(0, |latent| latent.nope + latent.value),
+            inputs: latent.map_or(0, |latent| latent.kv_rank),
+        },
+        families::How::HeadValues => Combine::HeadValues {
+            each: latent.map_or(0, |latent| latent.nope + latent.value),
+            before: latent.map_or(0, |latent| latent.nope),
+        },
     };
     out.push(Param {
-        name: format!("{}{}", family.prefix, named(row.name)),
+        name: begun(family.named, named(row.name)),
         shape,
         kind: row.kind,
         sources,
@@ -302,6 +375,14 @@ fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: 
         role: row.role,
         layer,
     });
+}
+
+/// The name with another beginning, if it begins so.
+fn begun((as_is, instead): (&str, &str), name: String) -> String {
+    match name.strip_prefix(as_is) {
+        Some(rest) => format!("{instead}{rest}"),
+        None => name,
+    }
 }
 
 #[cfg(test)]

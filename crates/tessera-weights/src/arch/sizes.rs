@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
+use super::block::Latent;
 use super::families::{Dim, Tie};
+use super::parts::{DeltaSizes, ExpertSizes, Parts};
 use super::{ArchError, family};
 use crate::config::ModelConfig;
 
@@ -27,6 +29,8 @@ pub struct Sizes {
     pub out_bias: bool,
     /// Whether the MLP's linears have one.
     pub mlp_bias: bool,
+    /// Of what only some families have.
+    pub parts: Parts,
 }
 
 /// More than any model has; keeps every product of two sizes inside 64 bits and every list inside memory.
@@ -48,6 +52,7 @@ impl From<&ModelConfig> for Sizes {
             qkv_bias: c.attention_bias || c.qkv_bias,
             out_bias: c.attention_bias,
             mlp_bias: c.mlp_bias,
+            parts: c.settings.parts.clone(),
         }
     }
 }
@@ -61,8 +66,12 @@ impl Sizes {
         let read = Reader { model_type, config: &config };
         let hidden = read.need("hidden_size", &["hidden_size", "n_embd"])?;
         let heads = read.need("num_attention_heads", &["num_attention_heads", "n_head"])?;
+        let latent = Latent::read(&read)?;
         let head_dim = match read.size("head_dim", &["head_dim", "kv_channels"])? {
+            // Of queries and keys; a config may speak of something else here.
+            _ if let Some(latent) = latent => latent.nope + latent.rope,
             Some(dim) => dim,
+            None if model_type == "qwen3_5" => 256,
             None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 return Err(read.invalid("hidden_size", hidden, format!("a multiple of the {heads} heads")));
@@ -108,7 +117,7 @@ impl Sizes {
             }
             _ => read.size("num_key_value_heads", &["num_key_value_heads", "n_head_kv"])?.unwrap_or(heads),
         };
-        let sizes = Sizes {
+        let mut sizes = Sizes {
             vocab: read.need("vocab_size", &["vocab_size", "padded_vocab_size"])?,
             hidden,
             intermediate,
@@ -121,7 +130,11 @@ impl Sizes {
             qkv_bias,
             out_bias: qkv_bias,
             mlp_bias,
+            parts: Parts { latent, ..Parts::default() },
         };
+        // Lists of layers are made only where there are not too many.
+        sizes.check(model_type)?;
+        sizes.parts = Parts::read(&read, &sizes)?;
         sizes.check(model_type)?;
         Ok(sizes)
     }
@@ -164,7 +177,8 @@ impl Sizes {
         let widest = [Dim::Vocab, Dim::TwoInter, Dim::Qkv, Dim::Positions].map(|d| self.dim(d));
         let widest = widest.into_iter().max().unwrap_or(0).max(self.hidden);
         let inner = self.hidden.max(self.intermediate).max(self.dim(Dim::Q));
-        if (widest as u128) * (inner as u128) * 4 > isize::MAX as u128 {
+        let elements = ((widest as u128) * (inner as u128)).max(self.parts.elements(self));
+        if elements * 4 > isize::MAX as u128 {
             return Err(invalid(
                 "hidden_size",
                 self.hidden,
@@ -185,12 +199,46 @@ impl Sizes {
             Dim::Qkv => (self.heads + 2 * self.kv_heads) * self.head_dim,
             Dim::Head => self.head_dim,
             Dim::Positions => self.positions,
+            Dim::TokenTypes => self.parts.token_types,
+            Dim::One => 1,
+            Dim::Heads => self.heads,
+            Dim::GatedQ => 2 * self.dim(Dim::Q),
+            Dim::GatedQkv => 2 * self.dim(Dim::Q) + 2 * self.dim(Dim::Kv),
+            _ => self.part(dim),
+        }
+    }
+
+    /// A size of a part; 0 where the model has no such part.
+    fn part(&self, dim: Dim) -> usize {
+        let Parts { experts, delta, latent, .. } = &self.parts;
+        let expert = |of: fn(&ExpertSizes) -> usize| experts.as_ref().map_or(0, of);
+        let delta = |of: fn(&DeltaSizes) -> usize| delta.as_ref().map_or(0, of);
+        let latent = |of: &dyn Fn(&Latent) -> usize| latent.as_ref().map_or(0, of);
+        match dim {
+            Dim::Experts => expert(|e| e.count),
+            Dim::Expert => expert(|e| e.width),
+            Dim::TwoExpert => expert(|e| 2 * e.width),
+            Dim::Shared => expert(|e| e.shared),
+            Dim::TwoShared => expert(|e| 2 * e.shared),
+            Dim::DeltaQkv => delta(|d| 2 * d.key_heads * d.key_dim + d.value_heads * d.value_dim),
+            Dim::DeltaV => delta(|d| d.value_heads * d.value_dim),
+            Dim::DeltaHead => delta(|d| d.value_dim),
+            Dim::DeltaHeads => delta(|d| d.value_heads),
+            Dim::Kernel => delta(|d| d.kernel),
+            Dim::QRank => latent(&|l| l.q_rank.unwrap_or(0)),
+            Dim::KvRank => latent(&|l| l.kv_rank),
+            Dim::KvRankRope => latent(&|l| l.kv_rank + l.rope),
+            Dim::KvHeads => latent(&|l| self.heads * (l.nope + l.value)),
+            Dim::LatentV => latent(&|l| self.heads * l.value),
+            Dim::Nope => latent(&|l| l.nope),
+            Dim::Value => latent(&|l| l.value),
+            _ => 0,
         }
     }
 }
 
-struct Reader<'a> {
-    model_type: &'a str,
+pub(super) struct Reader<'a> {
+    pub model_type: &'a str,
     config: &'a Value,
 }
 
@@ -199,16 +247,24 @@ impl Reader<'_> {
         ArchError::Missing { model_type: self.model_type.to_owned(), field }
     }
 
-    fn invalid(&self, field: &'static str, found: impl ToString, expected: String) -> ArchError {
+    /// `found`, if it is at least 1 and at most `limit`.
+    pub fn within(&self, field: &'static str, found: usize, limit: usize) -> Result<usize, ArchError> {
+        match (1..=limit).contains(&found) {
+            true => Ok(found),
+            false => Err(self.invalid(field, found, format!("1 to {limit}"))),
+        }
+    }
+
+    pub fn invalid(&self, field: &'static str, found: impl ToString, expected: String) -> ArchError {
         let model_type = self.model_type.to_owned();
         ArchError::Invalid { model_type, field, found: found.to_string(), expected }
     }
 
-    fn find(&self, keys: &[&str]) -> Option<&Value> {
+    pub fn find(&self, keys: &[&str]) -> Option<&Value> {
         keys.iter().filter_map(|key| self.config.get(key)).find(|value| !value.is_null())
     }
 
-    fn size(&self, field: &'static str, keys: &[&str]) -> Result<Option<usize>, ArchError> {
+    pub fn size(&self, field: &'static str, keys: &[&str]) -> Result<Option<usize>, ArchError> {
         match self.find(keys) {
             None => Ok(None),
             Some(value) => match value.as_u64().and_then(|n| usize::try_from(n).ok()) {
@@ -218,7 +274,7 @@ impl Reader<'_> {
         }
     }
 
-    fn need(&self, field: &'static str, keys: &[&str]) -> Result<usize, ArchError> {
+    pub fn need(&self, field: &'static str, keys: &[&str]) -> Result<usize, ArchError> {
         self.size(field, keys)?.ok_or_else(|| self.missing(field))
     }
 

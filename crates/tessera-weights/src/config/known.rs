@@ -49,25 +49,29 @@ const OFF: &[&str] = &["false"];
 const ONE: &[&str] = &["1"];
 const NONE: &[&str] = &[];
 const SHOWN_NONE: &str = "null";
+const DEEPSEEK: &[&str] = &["deepseek", "deepseek_v2", "deepseek_v3"];
+const MIXTURES: &[&str] =
+    &["mixtral", "qwen2_moe", "qwen3_moe", "deepseek", "deepseek_v2", "deepseek_v3", "llama4"];
 
 /// Settings that change what a model computes. Names are those of transformers 4 and 5.
 const RULES: &[Rule] = &[
-    rule(
-        "partial_rotary_factor",
-        ONE,
-        "1",
-        &["phi", "phi-msft", "phi3", "phi3_v", "stablelm", "nemotron", "qwen3_5"],
-    ),
+    rule("partial_rotary_factor", ONE, "1", &["phi", "phi-msft", "phi3", "stablelm", "nemotron", "qwen3_5"]),
     rule("rotary_pct", ONE, "1", &["gpt_neox", "stablelm"]),
     rule("attn_logit_softcapping", NONE, SHOWN_NONE, &["gemma2"]),
     rule("final_logit_softcapping", NONE, SHOWN_NONE, &["gemma2", "gemma3_text", "gemma3"]),
     rule("query_pre_attn_scalar", NONE, SHOWN_NONE, &["gemma2", "gemma3_text", "gemma3"]),
     rule("rope_local_base_freq", NONE, SHOWN_NONE, &["gemma3_text", "gemma3"]),
-    rule("num_experts", &["0"], "0", NONE),
-    rule("num_local_experts", &["0"], "0", NONE),
-    rule("n_routed_experts", &["0"], "0", NONE),
-    rule("num_experts_per_tok", &["0"], "0", NONE),
-    rule("moe_intermediate_size", NONE, SHOWN_NONE, NONE),
+    rule("num_experts", &["0"], "0", &["qwen2_moe", "qwen3_moe"]),
+    rule("num_local_experts", &["0"], "0", &["mixtral", "llama4"]),
+    rule("n_routed_experts", &["0"], "0", DEEPSEEK),
+    rule("num_experts_per_tok", &["0"], "0", MIXTURES),
+    rule("moe_intermediate_size", NONE, SHOWN_NONE, MIXTURES),
+    rule("decoder_sparse_step", ONE, "1", NONE),
+    rule("interleave_moe_layer_step", ONE, "1", NONE),
+    rule("mlp_only_layers", NONE, "[]", NONE),
+    rule("kv_lora_rank", NONE, SHOWN_NONE, DEEPSEEK),
+    rule("full_attention_interval", ONE, "1", &["qwen3_5"]),
+    rule("position_offset", &["0"], "0", NONE),
     rule("attention_multiplier", NONE, SHOWN_NONE, NONE),
     rule("embedding_multiplier", ONE, "1", NONE),
     rule("residual_multiplier", ONE, "1", NONE),
@@ -76,19 +80,19 @@ const RULES: &[Rule] = &[
     rule("scale_emb", ONE, "1", &["minicpm"]),
     rule("scale_depth", ONE, "1", &["minicpm"]),
     rule("clip_qkv", NONE, SHOWN_NONE, &["olmo"]),
-    rule("use_qk_norm", OFF, "false", NONE),
+    rule("use_qk_norm", OFF, "false", &["llama4"]),
     rule("qk_layernorm", OFF, "false", NONE),
     rule("use_parallel_residual", OFF, "false", &["gpt_neox"]),
     rule("parallel_attn", OFF, "false", NONE),
     rule("alibi", OFF, "false", NONE),
-    rule("attention_chunk_size", NONE, SHOWN_NONE, NONE),
+    rule("attention_chunk_size", NONE, SHOWN_NONE, &["llama4"]),
     rule("rope_interleaved", OFF, "false", NONE),
-    rule("rope_interleave", OFF, "false", NONE),
+    rule("rope_interleave", OFF, "false", &["deepseek_v2", "deepseek_v3"]),
     rule("is_encoder_decoder", OFF, "false", NONE),
     rule("add_cross_attention", OFF, "false", NONE),
     rule("use_bidirectional_attention", OFF, "false", NONE),
     rule("position_embedding_type", &["rope", "rotary"], "rope", &["gpt2", "gpt_bigcode", "bert"]),
-    rule("no_rope_layers", NONE, SHOWN_NONE, NONE),
+    rule("no_rope_layers", NONE, SHOWN_NONE, &["llama4"]),
     rule("rope_ratio", ONE, "1", NONE),
     rule("add_bias_linear", OFF, "false", NONE),
     rule("rmsnorm", &["true"], "true", NONE),
@@ -102,7 +106,20 @@ const RULES: &[Rule] = &[
 /// What `hidden_act` and its kin may say, by what is computed.
 const ACTIVATIONS: &[(&[&str], &[&str], &str)] = &[
     (
-        &["llama", "mistral", "internlm", "internlm2", "baichuan", "orion", "phi3", "stablelm", "cohere"],
+        &[
+            "llama",
+            "mistral",
+            "mixtral",
+            "llama4",
+            "internlm",
+            "internlm2",
+            "baichuan",
+            "orion",
+            "phi3",
+            "phi3_v",
+            "stablelm",
+            "cohere",
+        ],
         &["silu", "swish"],
         "silu",
     ),
@@ -121,8 +138,23 @@ const ACTIVATIONS: &[(&[&str], &[&str], &str)] = &[
     (&["nemotron"], &["relu2"], "relu2"),
 ];
 /// Families whose layers may have windows.
-const WINDOWED: [&str; 8] =
-    ["mistral", "phi3", "starcoder2", "qwen2", "qwen3", "gemma2", "gemma3", "gemma3_text"];
+const WINDOWED: [&str; 13] = [
+    "mistral",
+    "ministral3",
+    "mixtral",
+    "phi3",
+    "phi3_v",
+    "starcoder2",
+    "qwen2",
+    "qwen3",
+    "qwen2_moe",
+    "qwen3_moe",
+    "gemma2",
+    "gemma3",
+    "gemma3_text",
+];
+/// Layers of another kind than attention, and attention that is limited by the context.
+const LAYER_KINDS: &[(&str, &str)] = &[("qwen3_5", "linear_attention"), ("llama4", "chunked_attention")];
 const ACTIVATION_FIELDS: [&str; 4] = ["hidden_act", "hidden_activation", "activation_function", "activation"];
 
 /// Fields that are read, by whichever family, in Hugging Face's names and in MLC's.
@@ -186,6 +218,30 @@ const READ: &[&str] = &[
     "layer_types",
     "sliding_window_pattern",
     "quantization_config",
+    "norm_topk_prob",
+    "shared_expert_intermediate_size",
+    "n_shared_experts",
+    "first_k_dense_replace",
+    "moe_layer_freq",
+    "scoring_func",
+    "topk_method",
+    "n_group",
+    "topk_group",
+    "routed_scaling_factor",
+    "q_lora_rank",
+    "qk_rope_head_dim",
+    "qk_nope_head_dim",
+    "v_head_dim",
+    "type_vocab_size",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "linear_conv_kernel_dim",
+    "attn_temperature_tuning",
+    "attn_scale",
+    "floor_scale",
+    "no_rope_layer_interval",
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
@@ -265,6 +321,31 @@ const NO_EFFECT: &[&str] = &[
     "disaggregation",
     "ffn_out_dtype",
     "weight_block_size",
+    "modules_to_not_convert",
+    // What follows from other fields, or belongs to layers that are not there.
+    "intermediate_size_mlp",
+    "moe_layers",
+    "qk_head_dim",
+    "ep_size",
+    "aux_loss_alpha",
+    "seq_aux",
+    "num_nextn_predict_layers",
+    "router_jitter_noise",
+    // Of what sees, which is not read.
+    "vision_config",
+    "img_processor",
+    "embd_layer",
+    "image_token_index",
+    "image_token_id",
+    "video_token_id",
+    "vision_start_token_id",
+    "vision_end_token_id",
+    "boi_token_index",
+    "eoi_token_index",
+    "vision_feature_layer",
+    "spatial_merge_size",
+    "multimodal_projector_bias",
+    "projector_hidden_act",
     "kwargs",
     "is_text_model",
     "apply_query_key_layer_scaling",
@@ -285,7 +366,8 @@ pub fn findings(model_type: &str, config: &Value) -> Findings {
     let config = super::flattened(config);
     for (key, value) in config.as_object().into_iter().flatten() {
         // Names that begin with an underscore are transformers' own notes.
-        if value.is_null() || key.starts_with('_') {
+        let empty = key == "mlp_only_layers" && value.as_array().is_some_and(Vec::is_empty);
+        if value.is_null() || key.starts_with('_') || empty {
             continue;
         }
         let mut contradicts = |supported| {
@@ -311,7 +393,9 @@ pub fn findings(model_type: &str, config: &Value) -> Findings {
             }
         } else if key == "layer_types" {
             let plain = |v: &Value| {
-                v == "full_attention" || v == "sliding_attention" && WINDOWED.contains(&model_type)
+                v == "full_attention"
+                    || v == "sliding_attention" && WINDOWED.contains(&model_type)
+                    || LAYER_KINDS.iter().any(|(family, kind)| *family == model_type && v == kind)
             };
             if !value.as_array().is_some_and(|l| l.iter().all(plain)) {
                 contradicts("full_attention in every layer");

@@ -31,6 +31,12 @@ pub fn flattened(config: &Value) -> Cow<'_, Value> {
             }
         }
     }
+    // What holds a language model beside another: MLC goes by the language model.
+    if flat.get("model_type") == Some(&json!("mistral3"))
+        && text.is_some_and(|text| text.get("model_type") == Some(&json!("ministral3")))
+    {
+        flat.insert("model_type".to_owned(), json!("ministral3"));
+    }
     // MLC writes 0 for none.
     if flat.get("rope_scaling") == Some(&json!(0)) {
         flat.shift_remove("rope_scaling");

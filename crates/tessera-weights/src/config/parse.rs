@@ -149,8 +149,12 @@ impl ModelConfig {
             let expected = format!("{}, as in model_config", config.vocab_size);
             return Err(top.invalid("vocab_size", v, &expected));
         }
-        config.rope_theta =
-            theta(&mut config, model, &["position_embedding_base", "rope_theta", "rotary_emb_base"])?;
+        let keys: &[&'static str] = match model_type {
+            // MLC writes 10000 there whatever the model has, and computes with the other.
+            "llama4" => &["rope_theta", "position_embedding_base"],
+            _ => &["position_embedding_base", "rope_theta", "rotary_emb_base"],
+        };
+        config.rope_theta = theta(&mut config, model, keys)?;
         let trained = match model.tokens("context_window_size")? {
             Some(n) => Some(n),
             None => model.tokens("max_position_embeddings")?,
@@ -173,13 +177,16 @@ impl ModelConfig {
         if let Some(longest) = longest.filter(|_| model_type == "gemma3_text") {
             context = context.min(longest);
         }
-        config.context_window_size = within_window(&mut config, context, window);
+        let context = within_window(&mut config, context, window);
+        config.context_window_size = within_chunk(&mut config, model, context)?;
         let trained = trained.unwrap_or(context);
         config.trained_context = longest.unwrap_or(trained);
         let stated = trained.max(config.trained_context);
         config.settings = Settings::read(model_type, model, &sizes, Some(stated), &mut config.guesses)?;
-        if let Some(scaling) = model.get("rope_scaling") {
-            let scaling = Fields { json: scaling, path: "model_config.rope_scaling." };
+        let scaling = ["rope_scaling", "rope_parameters"].into_iter();
+        if let Some((key, json)) = scaling.filter_map(|key| Some((key, model.get(key)?))).next() {
+            let path = format!("model_config.{key}.");
+            let scaling = Fields { json, path: &path };
             config.rope_scaling = rope_scaling(scaling, model, config.settings.rotary_dim, trained)?;
         }
         Ok(config)
@@ -218,7 +225,8 @@ impl ModelConfig {
             Some(false) => None,
             _ => top.tokens("sliding_window")?,
         };
-        config.context_window_size = within_window(&mut config, context, window);
+        let limited = within_window(&mut config, context, window);
+        config.context_window_size = within_chunk(&mut config, top, limited)?;
         config.trained_context = context;
         config.settings = Settings::read(model_type, top, &sizes, Some(context), &mut config.guesses)?;
         let scaling = match top.get("rope_scaling") {
@@ -269,7 +277,8 @@ fn common(model_type: &str, model: Fields<'_>) -> Result<(ModelConfig, Sizes), C
         "qwen2" => (true, false, false),
         "stablelm" => (sizes.qkv_bias, false, false),
         "qwen" => (true, false, false),
-        "gpt2" | "gpt_neox" | "phi" | "phi-msft" | "gpt_bigcode" => (true, true, true),
+        "qwen2_moe" => (true, false, false),
+        "gpt2" | "gpt_neox" | "phi" | "phi-msft" | "gpt_bigcode" | "bert" => (true, true, true),
         _ => (sizes.qkv_bias, sizes.out_bias, sizes.mlp_bias),
     };
     let config = ModelConfig {
@@ -303,7 +312,7 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
     let Some((key, v)) = model.any(&keys) else {
         // MLC drops the field where an architecture has one activation only.
         return Ok(match model_type {
-            "gpt_neox" => Activation::Gelu,
+            "gpt_neox" | "bert" => Activation::Gelu,
             "gpt2" | "phi" | "phi-msft" | "gpt_bigcode" | "starcoder2" => Activation::GeluTanh,
             "nemotron" => Activation::Relu2,
             _ if gemma => Activation::GeluTanh,
@@ -334,7 +343,7 @@ fn theta(config: &mut ModelConfig, model: Fields<'_>, keys: &[&'static str]) -> 
             return Ok(theta);
         }
     }
-    if !["gpt2", "gpt_bigcode", "chatglm", "internlm", "baichuan"].contains(&&*config.model_type) {
+    if !["gpt2", "gpt_bigcode", "bert", "chatglm", "internlm", "baichuan"].contains(&&*config.model_type) {
         config.guesses.push(format!("{} is not in the config; 10000 is assumed.", keys[0]));
     }
     Ok(10000.0)
@@ -352,6 +361,20 @@ fn within_window(config: &mut ModelConfig, context: usize, window: Option<usize>
             window
         }
     }
+}
+
+/// Llama 4's attention is in chunks: within the first it is plain attention.
+fn within_chunk(config: &mut ModelConfig, model: Fields<'_>, context: usize) -> Result<usize, ConfigError> {
+    if config.model_type != "llama4" {
+        return Ok(context);
+    }
+    let chunk = model.tokens("attention_chunk_size")?.unwrap_or(8192);
+    if chunk < context {
+        config.guesses.push(format!(
+            "The model attends within chunks of {chunk} tokens; the context is limited to that."
+        ));
+    }
+    Ok(context.min(chunk))
 }
 
 fn rope_scaling(

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::ConfigError;
 use super::parse::Fields;
-use crate::arch::Sizes;
+use super::routing;
+use crate::arch::{Experts, Parts, PositionScale, Sizes};
 
 /// See [`super::ModelConfig::settings`].
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,16 @@ pub struct Settings {
     pub logit_scale: f64,
     /// Which layers see only the last tokens.
     pub windows: Option<Windows>,
+    /// Sizes of what only some families have.
+    pub parts: Parts,
+    /// How experts are chosen.
+    pub routing: Option<Experts>,
+    /// Factor on queries by position.
+    pub position_scale: Option<PositionScale>,
+    /// Which layers turn, where not all do.
+    pub rope_layers: Option<Vec<bool>>,
+    /// Whether query and key heads are normed after they were rotated.
+    pub qk_norm_after_rope: bool,
 }
 
 /// Layers that see only the last tokens.
@@ -56,6 +67,7 @@ const PARTIAL: &[(&str, &str, f64)] = &[
     ("stablelm", "partial_rotary_factor", 0.25),
     ("nemotron", "partial_rotary_factor", 0.5),
     ("gpt_neox", "rotary_pct", 0.25),
+    ("qwen3_5", "partial_rotary_factor", 0.25),
 ];
 
 /// A family's published value of a field: it is assumed, aloud, where a config lacks it.
@@ -82,7 +94,12 @@ enum Pattern {
 /// Families whose layers have windows.
 const WINDOWED: &[(&str, Pattern)] = &[
     ("mistral", Pattern::All),
+    ("ministral3", Pattern::All),
+    ("mixtral", Pattern::All),
     ("phi3", Pattern::All),
+    ("phi3_v", Pattern::All),
+    ("qwen2_moe", Pattern::From),
+    ("qwen3_moe", Pattern::From),
     ("starcoder2", Pattern::All),
     ("qwen2", Pattern::From),
     ("qwen3", Pattern::From),
@@ -134,6 +151,9 @@ impl Reader<'_> {
     }
 
     fn rotary_dim(&mut self, sizes: &Sizes) -> Result<usize, ConfigError> {
+        if let Some(latent) = sizes.parts.latent {
+            return Ok(latent.rope);
+        }
         match self.model_type {
             "chatglm" => return Ok(sizes.head_dim / 4 * 2),
             "phi-msft" => {
@@ -231,6 +251,7 @@ impl Reader<'_> {
                 Some(n) => usize::try_from(n).unwrap_or(0).min(size),
                 None => return Err(self.model.invalid("attention_sink_size", v, "a whole number")),
             },
+            None if self.model_type == "ministral3" => 0,
             None => 4.min(size),
         };
         let layers = match self.model.get("layer_types") {
@@ -263,7 +284,7 @@ impl Reader<'_> {
         // A window that is never full is none.
         let full = context.is_none_or(|context| size < context)
             || matches!(pattern, Pattern::AllBut(..))
-            || self.model_type == "mistral";
+            || matches!(self.model_type, "mistral" | "ministral3");
         Ok((full && layers.contains(&true)).then_some(Windows { size, sink, layers }))
     }
 
@@ -315,6 +336,11 @@ impl Settings {
             hidden_scale,
             logit_scale: r.only(&["cohere"], "logit_scale")?.unwrap_or(1.0),
             windows,
+            parts: sizes.parts.clone(),
+            routing: routing::routing(model_type, model, sizes)?,
+            position_scale: routing::position_scale(model_type, model)?,
+            rope_layers: routing::rope_layers(model_type, model, sizes.layers)?,
+            qk_norm_after_rope: model_type == "llama4" && model.flag("use_qk_norm")?.unwrap_or(true),
         })
     }
 
@@ -334,6 +360,11 @@ impl Settings {
             hidden_scale: 1.0,
             logit_scale: 1.0,
             windows: None,
+            parts: Parts::default(),
+            routing: None,
+            position_scale: None,
+            rope_layers: None,
+            qk_norm_after_rope: false,
         }
     }
 }

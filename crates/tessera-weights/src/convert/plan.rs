@@ -66,7 +66,7 @@ impl Plan {
 
         // What each source tensor goes into. Copies come first: MLC's loader maps them before all else.
         let mut users: Vec<Vec<usize>> = vec![Vec::new(); tensors.len()];
-        let copies = |i: &usize| params[*i].combine == arch::Combine::Copy;
+        let copies = |i: &usize| params[*i].combine.copies();
         let (first, then): (Vec<usize>, Vec<usize>) = (0..params.len()).partition(copies);
         for i in first.into_iter().chain(then) {
             for &at in &needed[i] {
@@ -163,7 +163,8 @@ fn find_sources(
     param: &Param,
 ) -> Result<Vec<usize>, ConvertError> {
     let find = |need: &arch::Source| {
-        let Some(&at) = place.get(need.name.as_str()) else {
+        let alone = || need.alone.as_ref().and_then(|name| place.get(name.as_str()));
+        let Some(&at) = place.get(need.name.as_str()).or_else(alone) else {
             let files: BTreeSet<&str> = (0..source.tensors().len()).map(|i| source.file(i)).collect();
             return Err(ConvertError::MissingTensor {
                 param: param.name.clone(),

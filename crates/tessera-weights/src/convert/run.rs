@@ -216,9 +216,12 @@ fn make_dense(source: &dyn TensorSource, step: &Step, dtype: DType) -> Result<Ma
         let values = read(source, at)?;
         // A fused vector is parts of one row.
         let cols = if step.param.shape.len() == 1 && rows == 1 { values.len() } else { cols };
-        let part =
-            Rows { rows: values.len() / cols, values: &values, cols, combine: step.param.combine, dtype };
-        let (bytes, rest) = left.split_at_mut(values.len() * 2);
+        let part_rows = match step.param.combine {
+            Combine::HeadKeys { .. } | Combine::HeadValues { .. } => rows,
+            _ => values.len() / cols,
+        };
+        let part = Rows { rows: part_rows, values: &values, cols, combine: step.param.combine, dtype };
+        let (bytes, rest) = left.split_at_mut(part_rows * cols * 2);
         left = rest;
         bytes.par_chunks_mut(cols * 2).enumerate().with_min_len(8).for_each_init(
             || (vec![0.0; cols], Vec::with_capacity(cols * 2)),

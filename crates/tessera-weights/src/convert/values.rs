@@ -23,7 +23,7 @@ impl Rows<'_> {
             Values::F16(v) => self.copy(v, row, out, half::f16::to_f32, round_f16),
             Values::BF16(v) => self.copy(v, row, out, half::bf16::to_f32, round_bf16),
         }
-        if self.values.dtype() != self.dtype {
+        if self.values.dtype() != self.dtype || self.combine == Combine::AddOneWide {
             for x in out {
                 *x = round_to(self.dtype, *x);
             }
@@ -44,14 +44,21 @@ impl Rows<'_> {
             }
             return;
         }
+        if let Combine::HeadKeys { each, inputs } = self.combine {
+            let at = row / inputs * each * inputs + row % inputs;
+            for (o, &x) in out.iter_mut().zip(values[at..].iter().step_by(inputs)) {
+                *o = widen(x);
+            }
+            return;
+        }
         let at = source_row(self.combine, row) * self.cols;
         for (o, &x) in out.iter_mut().zip(&values[at..at + self.cols]) {
             *o = widen(x);
         }
-        if self.combine == Combine::AddOne {
-            for o in out {
-                *o = round(*o + 1.0);
-            }
+        match self.combine {
+            Combine::AddOne => out.iter_mut().for_each(|o| *o = round(*o + 1.0)),
+            Combine::AddOneWide => out.iter_mut().for_each(|o| *o += 1.0),
+            _ => {}
         }
     }
 }
@@ -59,7 +66,16 @@ impl Rows<'_> {
 /// The source's row that becomes `row` of the parameter.
 pub(crate) fn source_row(combine: Combine, row: usize) -> usize {
     match combine {
-        Combine::Rows | Combine::Copy | Combine::Transpose | Combine::AddOne => row,
+        Combine::Rows
+        | Combine::Copy
+        | Combine::Transpose
+        | Combine::AddOne
+        | Combine::AddOneWide
+        | Combine::HeadKeys { .. } => row,
+        Combine::HeadValues { each, before } => {
+            let kept = each - before;
+            row / kept * each + before + row % kept
+        }
         Combine::PerHead { heads, head_dim } => {
             let (part, row) = (row / (heads * head_dim), row % (heads * head_dim));
             let (head, x) = (row / head_dim, row % head_dim);

@@ -1,7 +1,7 @@
 //! Which checkpoint tensors a folder gives back: the inverse of what conversion did to each parameter.
 
 use super::{ExportSource, ExportTensor, Transform};
-use crate::arch::{Combine, Param};
+use crate::arch::{Combine, Param, ParamKind};
 use crate::convert::source_row;
 use crate::scheme::{Layout, Scheme};
 use std::collections::HashSet;
@@ -33,7 +33,11 @@ pub fn plan_export(
         param: param.name.clone(),
         tensor: tensor.to_owned(),
     };
-    for param in params.iter().filter(|p| p.combine != Combine::Copy) {
+    for param in params.iter().filter(|p| !p.combine.copies()) {
+        // Stacks of matrices are taken apart nowhere yet.
+        if matches!(param.kind, ParamKind::Experts | ParamKind::ExpertsByInput) {
+            return Err(refuse(param, param.sources.first().map_or("", |source| &source.name)));
+        }
         let from = match *param.shape.as_slice() {
             [rows, cols] => ExportSource::Matrix {
                 base: param.name.strip_suffix(".weight").unwrap_or(&param.name).to_owned(),
@@ -47,7 +51,7 @@ pub fn plan_export(
         for source in &param.sources {
             let (rows, transform) = match (param.combine, param.sources.len()) {
                 (Combine::Transpose, 1) => (Vec::new(), Transform::Transpose),
-                (Combine::AddOne, 1) => (Vec::new(), Transform::Add(-1.0)),
+                (Combine::AddOne | Combine::AddOneWide, 1) => (Vec::new(), Transform::Add(-1.0)),
                 (Combine::PerHead { .. } | Combine::PerGroup { .. }, 1) => {
                     (inverse(param.combine, param.shape[0]), Transform::None)
                 }
@@ -67,7 +71,7 @@ pub fn plan_export(
         }
     }
     // What was copied must have come from something that is written.
-    for param in params.iter().filter(|p| p.combine == Combine::Copy) {
+    for param in params.iter().filter(|p| p.combine.copies()) {
         if let Some(source) = param.sources.iter().find(|s| !written.contains(&s.name)) {
             return Err(refuse(param, &source.name));
         }
