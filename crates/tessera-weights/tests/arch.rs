@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tessera_weights::arch::{self, Groups, Latent, Mask, PositionScale, Score, Semantics, Sizes};
+use tessera_weights::arch::{self, Groups, Latent, Mask, PositionScale, Rwkv, Score, Semantics, Sizes};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::convert::{ConvertOptions, MlcSource, convert};
 use tessera_weights::folder::Folder;
@@ -239,6 +239,11 @@ fn what_is_more_than_attention_and_one_mlp_is_in_the_block() {
     assert_eq!((still.rope, still.position_scale), (None, Some(by_position)));
     assert_eq!((turned.qk_norm_after_rope, still.qk_norm_after_rope), (Some(0.003), None));
     assert_eq!((llama4.ropes[0].theta, mlc_theta("llama4")), (500000.0, 500000.0));
+
+    let (authors, mlc) = (block("rwkv6"), hf("rwkv6").block(Semantics::Mlc));
+    let rwkv = Rwkv { mix: 32, decay: 64, rescale_every: 1, group_eps: 64e-5 };
+    assert_eq!((authors.rwkv, mlc.rwkv), (Some(rwkv), Some(Rwkv { group_eps: 1e-5, ..rwkv })));
+    assert!(authors.ropes.is_empty());
 
     let bert = block("bert");
     assert!(bert.post_sum && bert.ropes.is_empty() && bert.attention[0].mask == Mask::Full);

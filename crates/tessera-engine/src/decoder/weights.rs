@@ -33,8 +33,6 @@ pub(super) struct Weights<'a> {
     /// The parameters that are `.weight` of something.
     params: HashMap<(Option<usize>, Role), Param>,
     used: HashSet<String>,
-    /// How names begin that are no part of the language model.
-    left_out: &'static [&'static str],
 }
 
 impl<'a> Weights<'a> {
@@ -42,13 +40,7 @@ impl<'a> Weights<'a> {
         let params = arch::params(&config.model_type, &Sizes::from(config))?;
         let weights = params.into_iter().filter(|p| p.name.ends_with(".weight"));
         let params = weights.map(|p| ((p.layer, p.role), p)).collect();
-        Ok(Weights {
-            folder,
-            scheme,
-            params,
-            used: HashSet::new(),
-            left_out: arch::left_out(&config.model_type),
-        })
+        Ok(Weights { folder, scheme, params, used: HashSet::new() })
     }
 
     pub fn has(&self, layer: Option<usize>, role: Role) -> bool {
@@ -117,9 +109,7 @@ impl<'a> Weights<'a> {
 
     /// How many tensors nobody asked for, and the first of them.
     pub fn unused(&self) -> Option<(usize, String)> {
-        let mut unused = self.folder.tensors().filter(|t| {
-            !self.used.contains(&t.name) && !self.left_out.iter().any(|start| t.name.starts_with(start))
-        });
+        let mut unused = self.folder.tensors().filter(|t| !self.used.contains(&t.name));
         let first = unused.next()?;
         Some((1 + unused.count(), first.name.clone()))
     }

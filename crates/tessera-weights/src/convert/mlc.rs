@@ -71,7 +71,9 @@ fn find(folder: &Folder, param: &Param, scheme: &Scheme) -> Result<Place, Folder
     if let (ParamKind::Experts, &[count, rows, cols]) = (param.kind, param.shape.as_slice()) {
         return folder.stacked(base, scheme.group, count, rows, cols).map(Place::Matrix);
     }
-    if let &[rows, cols] = param.shape.as_slice() {
+    // What no scheme quantises may have any name.
+    let plain = matches!(param.kind, ParamKind::Plain | ParamKind::VectorF32);
+    if let (false, &[rows, cols]) = (plain, param.shape.as_slice()) {
         let layout = param.layout(scheme).unwrap_or(Layout::Nk);
         return folder.matrix(base, scheme.group, layout, rows, cols).map(Place::Matrix);
     }

@@ -23,6 +23,18 @@ impl Folder {
         self.form(base, group, layout, Shape { stack: None, rows, cols })
     }
 
+    /// The weights of `count` experts as one matrix of all their outputs; see [`Folder::experts`].
+    pub fn stacked(
+        &self,
+        base: &str,
+        group: Option<GroupFormat>,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, FolderError> {
+        self.form(base, group, Layout::Nk, Shape { stack: Some(count), rows, cols })
+    }
+
     /// The weights of `count` experts, which lie in one tensor: as [`Folder::matrix`], each of `rows` outputs and `cols`
     /// inputs, one after another.
     pub fn experts(
@@ -33,23 +45,11 @@ impl Folder {
         rows: usize,
         cols: usize,
     ) -> Result<Vec<Matrix>, FolderError> {
-        let all = self.stacked(base, group, count, rows, cols)?;
+        let all = self.form(base, group, Layout::Nk, Shape { stack: Some(count), rows, cols })?;
         let part = |e: usize| all.part(e * rows, rows);
         let what = format!("its bytes do not make {count} matrices of {rows} by {cols}");
         let parts: Option<Vec<Matrix>> = (0..count).map(part).collect();
         parts.ok_or_else(|| FolderError::WrongForm { base: base.to_owned(), what })
-    }
-
-    /// The same as one matrix of all their outputs.
-    pub fn stacked(
-        &self,
-        base: &str,
-        group: Option<GroupFormat>,
-        count: usize,
-        rows: usize,
-        cols: usize,
-    ) -> Result<Matrix, FolderError> {
-        self.form(base, group, Layout::Nk, Shape { stack: Some(count), rows, cols })
     }
 
     fn form(
