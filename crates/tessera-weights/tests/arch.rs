@@ -6,11 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tessera_weights::arch::{self, Mask, Semantics, Sizes};
+use tessera_weights::arch::{self, Groups, Latent, Mask, PositionScale, Rwkv, Score, Semantics, Sizes};
 use tessera_weights::config::{ModelConfig, RopeScaling};
-use tessera_weights::convert::{ConvertOptions, convert};
+use tessera_weights::convert::{ConvertOptions, MlcSource, convert};
+use tessera_weights::folder::Folder;
 use tessera_weights::hf::HfFolder;
+use tessera_weights::model::Description;
 use tessera_weights::scheme::SCHEMES;
+use tessera_weights::source::TensorSource;
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/arch")
@@ -176,11 +179,120 @@ fn the_two_meanings_differ_where_the_families_do() {
     assert_eq!((authors.ropes[0].dim, authors.ropes[0].by_call, mlc.ropes[0].by_call), (12, false, true));
     assert!(matches!(authors.ropes[0].scaling, RopeScaling::LongRope { .. }));
 
+    let (authors, mlc) = both("phi3_v");
+    assert_eq!((authors.ropes[0].dim, authors.ropes[0].by_call, mlc.ropes[0].by_call), (16, false, true));
+
+    let (authors, mlc) = both("ministral3");
+    let at = |block: &arch::Block| block.attention[1];
+    let by_position = PositionScale { beta: 0.1, floor: 16.0, offset: 0 };
+    assert_eq!((at(&authors).position_scale, at(&mlc).position_scale), (Some(by_position), None));
+    let mscale = 0.1 * 4f64.ln() + 1.0;
+    assert_eq!(at(&authors).scale, 32f64.powf(-0.5) as f32);
+    assert_eq!(at(&mlc).scale, (32f64.powf(-0.5) * mscale * mscale) as f32);
+    assert_eq!((authors.ropes[0].ramp_by_dim, mlc.ropes[0].ramp_by_dim), (false, true));
+    let rounded =
+        |block: &arch::Block| matches!(block.ropes[0].scaling, RopeScaling::Yarn { truncate: true, .. });
+    assert!(rounded(&authors) && !rounded(&mlc));
+
     let (authors, _) = both("gpt_neox-parallel");
     assert!(authors.parallel);
     assert_eq!(authors.ropes[0].dim, 8);
     assert!(both("olmo").0.norm.bare && both("olmo").0.clip_qkv == Some(2.0));
     assert_eq!(both("nemotron").0.norm.offset, 1.0);
+}
+
+#[test]
+fn what_is_more_than_attention_and_one_mlp_is_in_the_block() {
+    let block = |name: &str| hf(name).block(Semantics::Authors);
+    let experts = |name: &str, layer: usize| block(name).experts[layer].unwrap();
+    let chosen = |name: &str, layer| {
+        let e = experts(name, layer);
+        (e.count, e.width, e.top_k, e.score, e.renormalise)
+    };
+    assert_eq!(chosen("mixtral", 0), (4, 48, 2, Score::Softmax, true));
+    assert_eq!(chosen("qwen3_moe", 1), (6, 40, 2, Score::Softmax, true));
+    assert_eq!(chosen("qwen2_moe", 1), (6, 40, 3, Score::Softmax, false));
+    assert_eq!(chosen("deepseek", 1), (5, 40, 2, Score::Softmax, false));
+    assert_eq!(block("deepseek").experts[0], None);
+    assert_eq!(chosen("deepseek_v2", 1), (8, 32, 3, Score::Softmax, false));
+    assert_eq!(chosen("deepseek_v3", 1), (8, 32, 3, Score::Sigmoid, true));
+    assert_eq!(experts("deepseek_v2", 1).groups, Some(Groups { count: 4, kept: 2, two_best: false }));
+    assert_eq!(experts("deepseek_v3", 1).groups, Some(Groups { count: 4, kept: 2, two_best: true }));
+    assert_eq!(experts("deepseek_v3", 1).scale, 2.5);
+    assert_eq!(chosen("llama4", 3), (4, 32, 1, Score::Sigmoid, false));
+    assert!(experts("llama4", 3).on_input && !experts("mixtral", 0).on_input);
+
+    let latent = Latent { q_rank: Some(32), kv_rank: 24, nope: 16, rope: 8, value: 16 };
+    let (authors, mlc) = (block("deepseek_v3"), hf("deepseek_v3").block(Semantics::Mlc));
+    assert_eq!((authors.latent, authors.absorbed, mlc.absorbed), (Some(latent), false, true));
+    assert_eq!(block("deepseek_v2").latent, Some(Latent { q_rank: None, ..latent }));
+    let mscale = 0.1 * 0.707 * 4f64.ln() + 1.0;
+    assert_eq!(authors.attention[0].scale, (24f64.powf(-0.5) * mscale * mscale) as f32);
+    assert_eq!(authors.attention[0].scale, mlc.attention[0].scale);
+    assert_eq!((authors.ropes[0].dim, authors.ropes[0].interleaved), (8, true));
+    assert_eq!((authors.ropes[0].ramp_by_dim, mlc.ropes[0].ramp_by_dim), (false, true));
+
+    let llama4 = block("llama4");
+    let [turned, still] = [&llama4.attention[2], &llama4.attention[3]];
+    let by_position = PositionScale { beta: 0.1, floor: 8.0, offset: 1 };
+    assert_eq!((turned.rope, turned.position_scale), (Some(0), None));
+    assert_eq!((still.rope, still.position_scale), (None, Some(by_position)));
+    assert_eq!((turned.qk_norm_after_rope, still.qk_norm_after_rope), (Some(0.003), None));
+    assert_eq!((llama4.ropes[0].theta, mlc_theta("llama4")), (500000.0, 500000.0));
+
+    let (authors, mlc) = (block("rwkv6"), hf("rwkv6").block(Semantics::Mlc));
+    let rwkv = Rwkv { mix: 32, decay: 64, rescale_every: 1, group_eps: 64e-5 };
+    assert_eq!((authors.rwkv, mlc.rwkv), (Some(rwkv), Some(Rwkv { group_eps: 1e-5, ..rwkv })));
+    assert!(authors.ropes.is_empty());
+
+    let bert = block("bert");
+    assert!(bert.post_sum && bert.ropes.is_empty() && bert.attention[0].mask == Mask::Full);
+
+    let qwen = block("qwen3_5");
+    let delta = qwen.delta[0].unwrap();
+    assert_eq!((delta.key_heads, delta.value_heads, delta.key_dim, delta.value_dim), (2, 4, 16, 16));
+    assert_eq!((delta.kernel, delta.eps, qwen.delta[3]), (4, 0.003, None));
+    assert!(qwen.attention[3].gated && qwen.ropes[0].dim == 8);
+}
+
+fn mlc_theta(name: &str) -> f64 {
+    mlc(name).rope_theta
+}
+
+#[test]
+fn every_folder_holds_what_its_family_says() {
+    let mut wrong = Vec::new();
+    for (name, model_type) in checkpoints() {
+        for scheme in SCHEMES.iter().map(|scheme| scheme.name) {
+            let path = data().join(&name).join(scheme);
+            if !path.exists() {
+                continue;
+            }
+            let folder = Folder::open(&path).unwrap();
+            let found = Description::of_folder(&folder);
+            wrong.extend(found.errors.iter().map(|e| format!("{name}/{scheme}: {e}")));
+            let Some(model) = found.model else {
+                wrong.push(format!("{name}/{scheme}: no model"));
+                continue;
+            };
+            if (model.model_type.as_str(), model.scheme.name) != (&model_type, scheme) {
+                wrong.push(format!("{name}/{scheme}: {} {}", model.model_type, model.scheme.name));
+            }
+            // Every parameter's values can be read.
+            match MlcSource::new(&folder, &model) {
+                Ok(source) => {
+                    let there = |p: &arch::Param| {
+                        let at = source.tensors().iter().position(|t| t.name == p.name);
+                        at.is_some_and(|at| source.read(at).is_ok_and(|v| v.len() == p.numel()))
+                    };
+                    let missing = model.params.iter().filter(|p| !there(p));
+                    wrong.extend(missing.map(|p| format!("{name}/{scheme}: {} cannot be read", p.name)));
+                }
+                Err(e) => wrong.push(format!("{name}/{scheme}: {e}")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub struct Block {
     /// Whether the norms after attention and after the MLP are of the sum, `x = norm(x + f(x))`, and not of the branch
     /// (BERT).
     pub post_sum: bool,
+    /// Layers without attention, whose state is all that they keep of the text (RWKV 6).
+    pub rwkv: Option<Rwkv>,
     /// Factor on the normed hidden state before the head.
     pub hidden_scale: f32,
     /// Factor on the logits.
@@ -297,4 +299,18 @@ pub struct Latent {
     pub rope: usize,
     /// Width of a value head.
     pub value: usize,
+}
+
+/// A receptance-weighted recurrence of version 6, with a state of `head_dim` by `head_dim` for each of the model's heads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rwkv {
+    /// Width of each of the five parts of the token shift's narrow row.
+    pub mix: usize,
+    /// Width of the decay's narrow row.
+    pub decay: usize,
+    /// The hidden state is halved after every so many layers; 0 for never. The weights of what is added to it were
+    /// divided when the folder was made.
+    pub rescale_every: usize,
+    /// Epsilon of the norm of each head's result.
+    pub group_eps: f32,
 }

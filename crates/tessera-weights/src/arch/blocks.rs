@@ -1,6 +1,6 @@
 //! What a family's blocks compute, as its table says it, and [`Block`] made of that and a config.
 
-use super::block::{Attention, Block, DeltaNet, Mask, Mlp, Norm, NormKind, Rotary, Semantics};
+use super::block::{Attention, Block, DeltaNet, Mask, Mlp, Norm, NormKind, Rotary, Rwkv, Semantics};
 use crate::config::{Activation, ModelConfig, RopeScaling};
 
 /// A family's arithmetic as its authors define it, and where MLC's departs from it.
@@ -39,7 +39,7 @@ pub(super) enum Rotation {
 }
 
 /// What MLC computes otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Departure {
     NoAttentionCap,
     NoLogitCap,
@@ -66,6 +66,8 @@ pub(super) enum Departure {
     NoPositionScale,
     /// Single tokens read latent rows through matrices of their own.
     Absorbed,
+    /// Of the norm of each head's result in a recurrence.
+    GroupEps(f32),
 }
 
 /// Llama's.
@@ -159,6 +161,10 @@ impl ModelConfig {
                 qk_norm_after_rope: (s.qk_norm_after_rope && turns).then_some(eps),
             }
         };
+        let group_eps = table.mlc.iter().find_map(|departure| match *departure {
+            Departure::GroupEps(eps) if semantics == Semantics::Mlc => Some(eps),
+            _ => None,
+        });
         let root = if table.root_hidden { (self.hidden_size as f64).sqrt() } else { 1.0 };
         Block {
             norm: Norm { kind: table.norm, eps, offset: table.norm_offset, bare: table.bare },
@@ -185,6 +191,12 @@ impl ModelConfig {
             latent: s.parts.latent,
             absorbed: departs(Departure::Absorbed),
             post_sum: table.encoder,
+            rwkv: s.parts.rwkv.map(|r| Rwkv {
+                mix: r.mix,
+                decay: r.decay,
+                rescale_every: r.rescale_every,
+                group_eps: group_eps.unwrap_or(64e-5),
+            }),
             hidden_scale: s.hidden_scale as f32,
             logit_scale: unless(Departure::NoLogitScale, Some(s.logit_scale)).unwrap_or(1.0),
             logit_cap: unless(Departure::NoLogitCap, s.logit_cap),

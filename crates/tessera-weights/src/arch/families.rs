@@ -4,6 +4,7 @@
 
 mod mixed;
 mod names;
+mod recurrent;
 
 use super::ParamKind::{self, Embedding, Head, Linear, Vector};
 use super::Sizes;
@@ -68,6 +69,11 @@ pub(super) enum Dim {
     Nope,
     /// Its value.
     Value,
+    Five,
+    /// Narrow rows of a recurrence.
+    Mix,
+    FiveMix,
+    Decay,
 }
 
 /// Where a parameter's rows come from; each source with its number of rows.
@@ -93,6 +99,7 @@ pub(super) enum How {
     PerGroup,
     HeadKeys,
     HeadValues,
+    Halved,
 }
 
 /// When a row applies.
@@ -121,6 +128,8 @@ pub(super) enum When {
     LatentQBias,
     /// In layers that have experts, where the choice among them is corrected.
     Correction,
+    /// In the first layer.
+    First,
 }
 
 impl When {
@@ -140,6 +149,7 @@ impl When {
             When::Dense => experts().is_none(),
             When::Shared => experts().is_some_and(|e| e.shared > 0),
             When::Correction => experts().is_some_and(|e| e.corrected),
+            When::First => layer == Some(0),
             When::Delta => delta(),
             When::Attention => !delta(),
             When::WholeQ => !q_rank(),
@@ -278,7 +288,7 @@ const BASE: Family = Family {
 
 /// Every family.
 pub(super) fn all() -> impl Iterator<Item = &'static Family> {
-    FAMILIES.iter().chain(mixed::FAMILIES)
+    FAMILIES.iter().chain(mixed::FAMILIES).chain(recurrent::FAMILIES)
 }
 
 const FAMILIES: &[Family] = &[

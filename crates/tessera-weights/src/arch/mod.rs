@@ -13,9 +13,9 @@ mod sizes;
 
 pub use block::{
     Attention, Block, DeltaNet, Experts, Groups, Latent, Mask, Mlp, Norm, NormKind, PositionScale, Rotary,
-    Score, Semantics,
+    Rwkv, Score, Semantics,
 };
-pub use parts::{DeltaSizes, ExpertSizes, Parts};
+pub use parts::{DeltaSizes, ExpertSizes, Parts, RwkvSizes};
 pub use role::{Place, Role};
 pub use sizes::Sizes;
 
@@ -91,6 +91,11 @@ pub enum Combine {
         each: usize,
         /// How many of them come before.
         before: usize,
+    },
+    /// Divided by two, in the model's dtype (RWKV 6).
+    Halved {
+        /// How often.
+        times: u32,
     },
 }
 
@@ -360,6 +365,12 @@ fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: 
         families::How::HeadKeys => Combine::HeadKeys {
             each: latent.map_or(0, |latent| latent.nope + latent.value),
             inputs: latent.map_or(0, |latent| latent.kv_rank),
+        },
+        families::How::Halved => Combine::Halved {
+            times: match (layer, sizes.parts.rwkv) {
+                (Some(layer), Some(rwkv)) => layer.checked_div(rwkv.rescale_every).unwrap_or(0) as u32,
+                _ => 0,
+            },
         },
         families::How::HeadValues => Combine::HeadValues {
             each: latent.map_or(0, |latent| latent.nope + latent.value),

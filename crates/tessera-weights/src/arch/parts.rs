@@ -13,6 +13,8 @@ pub struct Parts {
     pub delta: Option<DeltaSizes>,
     /// Of latent attention.
     pub latent: Option<Latent>,
+    /// Of layers that have a recurrence and nothing else.
+    pub rwkv: Option<RwkvSizes>,
     /// Entries of an embedding of token types; 0 where there is none.
     pub token_types: usize,
 }
@@ -43,6 +45,15 @@ pub struct DeltaSizes {
     pub kernel: usize,
     /// For each layer, whether it is one.
     pub layers: Vec<bool>,
+}
+
+/// Sizes of a recurrence; see [`super::Rwkv`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct RwkvSizes {
+    pub mix: usize,
+    pub decay: usize,
+    pub rescale_every: usize,
 }
 
 /// More than any model has.
@@ -89,6 +100,7 @@ impl Parts {
             experts: experts(read, sizes)?,
             delta: delta(read, sizes)?,
             latent: sizes.parts.latent,
+            rwkv: rwkv(read, sizes)?,
             token_types,
         })
     }
@@ -156,6 +168,20 @@ fn experts(read: &Reader<'_>, sizes: &Sizes) -> Result<Option<ExpertSizes>, Arch
         None => read.model_type == "deepseek_v3",
     };
     Ok(Some(ExpertSizes { count, width, shared, corrected, layers }))
+}
+
+fn rwkv(read: &Reader<'_>, sizes: &Sizes) -> Result<Option<RwkvSizes>, ArchError> {
+    if read.model_type != "rwkv6" {
+        return Ok(None);
+    }
+    if sizes.heads * sizes.head_dim != sizes.hidden {
+        let expected = format!("a divisor of hidden_size, which is {}", sizes.hidden);
+        return Err(read.invalid("head_size", sizes.head_dim, expected));
+    }
+    let rescale_every = read.size("rescale_every", &["rescale_every"])?.unwrap_or(0);
+    // The 7b and 14b models.
+    let (mix, decay) = if sizes.hidden == 4096 { (64, 128) } else { (32, 64) };
+    Ok(Some(RwkvSizes { mix, decay, rescale_every }))
 }
 
 fn delta(read: &Reader<'_>, sizes: &Sizes) -> Result<Option<DeltaSizes>, ArchError> {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::block::Latent;
 use super::families::{Dim, Tie};
-use super::parts::{DeltaSizes, ExpertSizes, Parts};
+use super::parts::{DeltaSizes, ExpertSizes, Parts, RwkvSizes};
 use super::{ArchError, family};
 use crate::config::ModelConfig;
 
@@ -65,9 +65,17 @@ impl Sizes {
         let config = crate::config::flattened(config);
         let read = Reader { model_type, config: &config };
         let hidden = read.need("hidden_size", &["hidden_size", "n_embd"])?;
-        let heads = read.need("num_attention_heads", &["num_attention_heads", "n_head"])?;
+        let rwkv = model_type == "rwkv6";
+        let heads = match rwkv {
+            true => {
+                let size = read.size("head_size", &["head_size"])?.unwrap_or(64);
+                hidden / read.within("head_size", size, 1 << 12)?
+            }
+            false => read.need("num_attention_heads", &["num_attention_heads", "n_head"])?,
+        };
         let latent = Latent::read(&read)?;
         let head_dim = match read.size("head_dim", &["head_dim", "kv_channels"])? {
+            _ if rwkv => read.size("head_size", &["head_size"])?.unwrap_or(64),
             // Of queries and keys; a config may speak of something else here.
             _ if let Some(latent) = latent => latent.nope + latent.rope,
             Some(dim) => dim,
@@ -83,6 +91,8 @@ impl Sizes {
             Some(size) if model_type == "qwen" => size / 2,
             // phi-msft writes 0 for the usual width.
             Some(0) if model_type == "phi-msft" => hidden.saturating_mul(4),
+            // MLC goes by the hidden size, whatever the config says.
+            _ if rwkv => hidden / 2 * 7,
             Some(size) => size,
             None if family.mlp_is_four_hidden => hidden.saturating_mul(4),
             None => return Err(read.missing("intermediate_size")),
@@ -201,6 +211,7 @@ impl Sizes {
             Dim::Positions => self.positions,
             Dim::TokenTypes => self.parts.token_types,
             Dim::One => 1,
+            Dim::Five => 5,
             Dim::Heads => self.heads,
             Dim::GatedQ => 2 * self.dim(Dim::Q),
             Dim::GatedQkv => 2 * self.dim(Dim::Q) + 2 * self.dim(Dim::Kv),
@@ -210,7 +221,8 @@ impl Sizes {
 
     /// A size of a part; 0 where the model has no such part.
     fn part(&self, dim: Dim) -> usize {
-        let Parts { experts, delta, latent, .. } = &self.parts;
+        let Parts { experts, delta, latent, rwkv, .. } = &self.parts;
+        let rwkv = |of: fn(&RwkvSizes) -> usize| rwkv.as_ref().map_or(0, of);
         let expert = |of: fn(&ExpertSizes) -> usize| experts.as_ref().map_or(0, of);
         let delta = |of: fn(&DeltaSizes) -> usize| delta.as_ref().map_or(0, of);
         let latent = |of: &dyn Fn(&Latent) -> usize| latent.as_ref().map_or(0, of);
@@ -232,6 +244,9 @@ impl Sizes {
             Dim::LatentV => latent(&|l| self.heads * l.value),
             Dim::Nope => latent(&|l| l.nope),
             Dim::Value => latent(&|l| l.value),
+            Dim::Mix => rwkv(|r| r.mix),
+            Dim::FiveMix => rwkv(|r| 5 * r.mix),
+            Dim::Decay => rwkv(|r| r.decay),
             _ => 0,
         }
     }

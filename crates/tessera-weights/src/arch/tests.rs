@@ -28,6 +28,7 @@ fn every_table_gives_unique_names_and_shapes_that_its_sources_fill() {
             layers: vec![true, false],
         }),
         latent: Some(Latent { q_rank: Some(20), kv_rank: 24, nope: 4, rope: 4, value: 8 }),
+        rwkv: Some(RwkvSizes { mix: 32, decay: 64, rescale_every: 1 }),
         token_types: 2,
     };
     let sizes = Sizes { qkv_bias: true, out_bias: true, mlp_bias: true, positions: 64, parts, ..llama() };

@@ -170,7 +170,7 @@ impl ModelConfig {
             config.guesses.push(format!("{what}; {published} is assumed, as in the published models."));
             context = Some(published);
         }
-        let context = context.or(window);
+        let context = context.or(window).or_else(|| unlimited(&mut config));
         let mut context = context.ok_or_else(|| top.missing("context_window_size"))?;
         let longest = model.tokens("max_position_embeddings")?;
         // MLC gives every Gemma 3 a context of 8192, whatever it was trained for.
@@ -216,7 +216,7 @@ impl ModelConfig {
             None => {
                 let n = match top.tokens("n_positions")? {
                     Some(n) => Some(n),
-                    None => top.tokens("seq_length")?,
+                    None => top.tokens("seq_length")?.or_else(|| unlimited(&mut config)),
                 };
                 n.ok_or_else(|| top.missing("max_position_embeddings"))?
             }
@@ -314,7 +314,7 @@ fn activation(model_type: &str, model: Fields<'_>) -> Result<Activation, ConfigE
         return Ok(match model_type {
             "gpt_neox" | "bert" => Activation::Gelu,
             "gpt2" | "phi" | "phi-msft" | "gpt_bigcode" | "starcoder2" => Activation::GeluTanh,
-            "nemotron" => Activation::Relu2,
+            "nemotron" | "rwkv6" => Activation::Relu2,
             _ if gemma => Activation::GeluTanh,
             _ => Activation::Silu,
         });
@@ -343,7 +343,9 @@ fn theta(config: &mut ModelConfig, model: Fields<'_>, keys: &[&'static str]) -> 
             return Ok(theta);
         }
     }
-    if !["gpt2", "gpt_bigcode", "bert", "chatglm", "internlm", "baichuan"].contains(&&*config.model_type) {
+    if !["gpt2", "gpt_bigcode", "bert", "rwkv6", "chatglm", "internlm", "baichuan"]
+        .contains(&&*config.model_type)
+    {
         config.guesses.push(format!("{} is not in the config; 10000 is assumed.", keys[0]));
     }
     Ok(10000.0)
@@ -361,6 +363,15 @@ fn within_window(config: &mut ModelConfig, context: usize, window: Option<usize>
             window
         }
     }
+}
+
+/// A recurrence forgets and goes on: the context is what it was trained for.
+fn unlimited(config: &mut ModelConfig) -> Option<usize> {
+    if config.model_type != "rwkv6" {
+        return None;
+    }
+    config.guesses.push("The context is not in the config; 4096 tokens are assumed.".to_owned());
+    Some(4096)
 }
 
 /// Llama 4's attention is in chunks: within the first it is plain attention.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::arch::Param;
+use crate::arch::{Param, ParamKind};
 use crate::bytes::Changed;
 use crate::dtype::DType;
 use crate::folder::{Folder, FolderError};
@@ -67,8 +67,13 @@ impl MlcSource {
 }
 
 fn find(folder: &Folder, param: &Param, scheme: &Scheme) -> Result<Place, FolderError> {
-    if let &[rows, cols] = param.shape.as_slice() {
-        let base = param.name.strip_suffix(".weight").unwrap_or(&param.name);
+    let base = param.name.strip_suffix(".weight").unwrap_or(&param.name);
+    if let (ParamKind::Experts, &[count, rows, cols]) = (param.kind, param.shape.as_slice()) {
+        return folder.stacked(base, scheme.group, count, rows, cols).map(Place::Matrix);
+    }
+    // What no scheme quantises may have any name.
+    let plain = matches!(param.kind, ParamKind::Plain | ParamKind::VectorF32);
+    if let (false, &[rows, cols]) = (plain, param.shape.as_slice()) {
         let layout = param.layout(scheme).unwrap_or(Layout::Nk);
         return folder.matrix(base, scheme.group, layout, rows, cols).map(Place::Matrix);
     }

@@ -24,9 +24,13 @@ impl Rows<'_> {
             Values::BF16(v) => self.copy(v, row, out, half::bf16::to_f32, round_bf16),
         }
         if self.values.dtype() != self.dtype || self.combine == Combine::AddOneWide {
-            for x in out {
+            for x in out.iter_mut() {
                 *x = round_to(self.dtype, *x);
             }
+        }
+        if let Combine::Halved { times } = self.combine {
+            let part = 0.5f32.powi(times as i32);
+            out.iter_mut().for_each(|x| *x = round_to(self.dtype, *x * part));
         }
     }
 
@@ -71,6 +75,7 @@ pub(crate) fn source_row(combine: Combine, row: usize) -> usize {
         | Combine::Transpose
         | Combine::AddOne
         | Combine::AddOneWide
+        | Combine::Halved { .. }
         | Combine::HeadKeys { .. } => row,
         Combine::HeadValues { each, before } => {
             let kept = each - before;

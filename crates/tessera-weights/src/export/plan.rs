@@ -38,8 +38,9 @@ pub fn plan_export(
         if matches!(param.kind, ParamKind::Experts | ParamKind::ExpertsByInput) {
             return Err(refuse(param, param.sources.first().map_or("", |source| &source.name)));
         }
+        let plain = matches!(param.kind, ParamKind::Plain | ParamKind::VectorF32);
         let from = match *param.shape.as_slice() {
-            [rows, cols] => ExportSource::Matrix {
+            [rows, cols] if !plain => ExportSource::Matrix {
                 base: param.name.strip_suffix(".weight").unwrap_or(&param.name).to_owned(),
                 rows,
                 cols,

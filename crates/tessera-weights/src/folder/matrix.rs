@@ -24,6 +24,18 @@ impl Folder {
         self.form(base, group, layout, Shape { stack: None, rows, cols })
     }
 
+    /// The weights of `count` experts as one matrix of all their outputs; see [`Folder::experts`].
+    pub fn stacked(
+        &self,
+        base: &str,
+        group: Option<GroupFormat>,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Matrix, FolderError> {
+        self.form(base, group, Layout::Nk, Shape { stack: Some(count), rows, cols })
+    }
+
     /// The weights of `count` experts, which lie in one tensor: as [`Folder::matrix`], each of `rows` outputs and `cols`
     /// inputs, one after another.
     pub fn experts(
