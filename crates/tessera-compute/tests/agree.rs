@@ -373,7 +373,7 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
                 false => Op::Gate {
                     gate: wide.part(0, s.ffn),
                     up: wide.part(s.ffn, s.ffn),
-                    activation: Activation::Silu,
+                    activation: if layer == 0 { Activation::Silu } else { Activation::GeluTanh },
                     out: gated,
                 },
             });
@@ -409,7 +409,7 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
         let gate_up = of(&mut p, &mut r, 2 * experts.width, s.hidden);
         let down = of(&mut p, &mut r, s.hidden, experts.width);
         let (work, on_input) = (p.slot(Rows::All, experts.width), experts.on_input);
-        let activation = Activation::Silu;
+        let activation = Activation::GeluTanh;
         p.ops.push(Op::Experts {
             x: normed,
             weights,

@@ -34,32 +34,41 @@ pub unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut 
     }
 }
 
-/// A function and not a closure: a closure would not be inlined where the instruction set is enabled.
+/// `gate / (1 + e^-z) * up`. A function and not a closure: a closure would not be inlined where the instruction set is
+/// enabled.
 #[inline(always)]
-unsafe fn silu_times<V: Lanes>(gate: V, up: V) -> V {
+unsafe fn gated<V: Lanes, const GELU: bool>(gate: V, up: V) -> V {
     // SAFETY: the caller's promise is that of each method.
-    unsafe { gate.div(V::splat(1.0).add(exp(V::splat(0.0).sub(gate)))).mul(up) }
+    unsafe {
+        let mut z = gate;
+        if GELU {
+            // (1 + tanh(z / 2)) / 2 = 1 / (1 + e^-z), with z / 2 = √(2/π) (x + 0.044715 x³).
+            let cubic = V::splat(0.044_715).fma(gate.mul(gate), V::splat(1.0));
+            z = gate.mul(V::splat(1.595_769_1)).mul(cubic);
+        }
+        gate.div(V::splat(1.0).add(exp(V::splat(0.0).sub(z)))).mul(up)
+    }
 }
 
-/// `out = gate / (1 + e^-gate) * up`, all of one length.
+/// `out = gate / (1 + e^-gate) * up`, or with `GELU` its approximation by tanh times `up`, all of one length.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub unsafe fn silu_gate<V: Lanes>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub unsafe fn gate<V: Lanes, const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == out.len() && up.len() == out.len());
     // SAFETY: loads and stores are of arrays of 16, or at `i..i + LANES` inside the slices.
     unsafe {
         let whole = out.len() / LANES * LANES;
         for i in (0..whole).step_by(LANES) {
-            let v = silu_times::<V>(V::load(gate.as_ptr().add(i)), V::load(up.as_ptr().add(i)));
+            let v = gated::<V, GELU>(V::load(gate.as_ptr().add(i)), V::load(up.as_ptr().add(i)));
             v.store(out.as_mut_ptr().add(i));
         }
         let (mut g, mut u) = ([0.0; LANES], [0.0; LANES]);
         let rest = out.len() - whole;
         g[..rest].copy_from_slice(&gate[whole..]);
         u[..rest].copy_from_slice(&up[whole..]);
-        let v = silu_times::<V>(V::load(g.as_ptr()), V::load(u.as_ptr())).to_array();
+        let v = gated::<V, GELU>(V::load(g.as_ptr()), V::load(u.as_ptr())).to_array();
         out[whole..].copy_from_slice(&v[..rest]);
     }
 }

@@ -33,6 +33,7 @@ pub struct Kernels {
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
+    gelu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
     delta: unsafe fn(&mut [f32], (&[f32], &[f32], &[f32]), (f32, f32), &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     kv: [KvKernels; 2],
@@ -96,7 +97,12 @@ macro_rules! lanes_for {
         $(#[$attribute])?
         pub unsafe fn silu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
             // SAFETY: see above.
-            unsafe { f32ops::silu_gate::<$lanes>(gate, up, out) }
+            unsafe { f32ops::gate::<$lanes, false>(gate, up, out) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn gelu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { f32ops::gate::<$lanes, true>(gate, up, out) }
         }
         $(#[$attribute])?
         pub unsafe fn delta(
@@ -172,6 +178,7 @@ macro_rules! table {
             dense: $module::dense,
             rms_norm: $module::rms_norm,
             silu_gate: $module::silu_gate,
+            gelu_gate: $module::gelu_gate,
             delta: $module::delta,
             products: $module::products,
             kv: [
@@ -396,10 +403,16 @@ impl Kernels {
         unsafe { (self.rms_norm)(x, weight, eps, out) }
     }
 
-    /// See [`f32ops::silu_gate`].
+    /// See [`f32ops::gate`].
     pub fn silu_gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
         // SAFETY: see `input_row`.
         unsafe { (self.silu_gate)(gate, up, out) }
+    }
+
+    /// See [`f32ops::gate`].
+    pub fn gelu_gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.gelu_gate)(gate, up, out) }
     }
 
     /// See [`f32ops::delta`].

@@ -499,12 +499,24 @@ impl Run<'_> {
     }
 
     fn map(&self, f: Function, values: &mut [f32]) {
+        if let Function::Activation(activation @ (Activation::Silu | Activation::GeluTanh)) = f {
+            const ONES: [f32; 256] = [1.0; 256];
+            let mut gate = ONES;
+            for part in values.chunks_mut(gate.len()) {
+                let gate = &mut gate[..part.len()];
+                gate.copy_from_slice(part);
+                self.gate(activation, gate, &ONES[..part.len()], part);
+            }
+            return;
+        }
         values.iter_mut().for_each(|x| *x = apply(f, *x));
     }
 
     pub fn gate(&self, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        if activation == Activation::Silu {
-            return self.model.kernels.silu_gate(gate, up, out);
+        match activation {
+            Activation::Silu => return self.model.kernels.silu_gate(gate, up, out),
+            Activation::GeluTanh => return self.model.kernels.gelu_gate(gate, up, out),
+            _ => {}
         }
         for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
             *o = activate(activation, *g) * u;
