@@ -1,14 +1,16 @@
 //! The decoder as a program: which tensors of a folder go into which operation. What a family computes is data
 //! ([`Block`]); what its parameters are for, too ([`Role`]). Nothing here knows a family by its name.
 
+mod delta;
+mod mixture;
 mod weights;
 
 use std::collections::HashMap;
 
-use tessera_compute::program::{Act, Function, Heads, Ids, Kv, Op, Program, Rows};
+use tessera_compute::program::{Act, Function, Heads, Ids, Kv, NormKind, Op, Program, Rows};
 use tessera_compute::rope::{Pairs, Rope};
 use tessera_weights::arch::{self, ArchError, Attention, Block, Mlp, Place, Role, Semantics};
-use tessera_weights::config::ModelConfig;
+use tessera_weights::config::{Activation, ModelConfig};
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::scheme::Scheme;
 use weights::{Linear, Weights};
@@ -99,7 +101,7 @@ fn ropes(block: &Block, config: &ModelConfig) -> Vec<Rope> {
     block.ropes.iter().map(rope).collect()
 }
 
-/// What a slot beside the residual stream holds. All layers share these.
+/// What a slot beside the residual stream holds. Layers with the same width share these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Work {
     /// What attention reads, and the MLP where it reads the same.
@@ -112,6 +114,35 @@ enum Work {
     Gated,
     /// A branch before it is added.
     Branch,
+    /// Query heads that lie apart from their gates, and the gates.
+    Query,
+    QueryGate,
+    GatedMixed,
+    /// A router's logits, and what became of them.
+    Scores,
+    Experts,
+    /// Between an expert's two matrices, and those of the one that every row goes through.
+    Expert,
+    Shared,
+    SharedWide,
+    /// Its factor.
+    SharedScore,
+    SharedGate,
+    /// What the delta rule reads, before and after the convolution, and what it gives.
+    DeltaIn,
+    DeltaPast,
+    DeltaZ,
+    DeltaGates,
+    DeltaOut,
+}
+
+/// What attention reads.
+struct Attended {
+    q: Act,
+    k: Act,
+    v: Act,
+    /// What its result is multiplied by, after a sigmoid.
+    gate: Option<Act>,
 }
 
 struct Builder<'a> {
@@ -123,13 +154,13 @@ struct Builder<'a> {
     x: Act,
     /// Its rows: the last layer computes only those whose logits are wanted, after its keys and values are stored.
     rows: Rows,
-    work: HashMap<(Work, Rows), Act>,
+    work: HashMap<(Work, Rows, usize), Act>,
 }
 
 impl Builder<'_> {
     fn slot(&mut self, work: Work, width: usize) -> Act {
         let Builder { p, rows, .. } = self;
-        *self.work.entry((work, *rows)).or_insert_with(|| p.slot(*rows, width))
+        *self.work.entry((work, *rows, width)).or_insert_with(|| p.slot(*rows, width))
     }
 
     fn push(&mut self, op: Op) {
@@ -153,13 +184,20 @@ impl Builder<'_> {
         let hidden = self.config.hidden_size;
         let normed = self.slot(Work::Normed, hidden);
         let attended = self.norm(Some(layer), Place::PreAttention, self.x, normed)?;
-        let [q, k, v] = self.qkv(layer, attended)?;
+        let last = layer + 1 == self.config.num_hidden_layers;
+        if let Some(delta) = self.block.delta[layer] {
+            let mut mixed = self.delta(layer, attended, delta)?;
+            if last {
+                self.pick();
+                mixed = self.picked(Work::Mixed, mixed);
+            }
+            self.branch(layer, Role::Out, mixed, Place::PostAttention)?;
+            return self.feed_forward(layer, None);
+        }
+        let Attended { q, k, v, gate } = self.qkv(layer, attended)?;
         let mut shared = attended;
-        if layer + 1 == self.config.num_hidden_layers {
-            self.rows = Rows::Picked;
-            let picked = self.p.slot(Rows::Picked, hidden);
-            self.push(Op::Pick { x: self.x, out: picked });
-            self.x = picked;
+        if last {
+            self.pick();
             if self.block.parallel {
                 let normed = self.slot(Work::Normed, hidden);
                 shared = self.norm(Some(layer), Place::PreAttention, self.x, normed)?;
@@ -174,8 +212,35 @@ impl Builder<'_> {
             true => Some(shared),
             false => None,
         };
-        let mixed = self.attend(layer, [q, k, v]);
+        let mut mixed = self.attend(layer, [q, k, v]);
+        if let Some(gate) = gate {
+            let gate = if last { self.picked(Work::QueryGate, gate) } else { gate };
+            let out = self.slot(Work::GatedMixed, mixed.width);
+            self.push(Op::Gate { gate, up: mixed, activation: Activation::Sigmoid, out });
+            mixed = out;
+        }
         self.branch(layer, Role::Out, mixed, Place::PostAttention)?;
+        self.feed_forward(layer, beside)
+    }
+
+    /// From here on only the rows whose logits are wanted.
+    fn pick(&mut self) {
+        self.rows = Rows::Picked;
+        let picked = self.p.slot(Rows::Picked, self.config.hidden_size);
+        self.push(Op::Pick { x: self.x, out: picked });
+        self.x = picked;
+    }
+
+    /// The picked rows of an activation.
+    fn picked(&mut self, work: Work, x: Act) -> Act {
+        let out = self.slot(work, x.width);
+        self.push(Op::Pick { x, out });
+        out
+    }
+
+    /// The MLP, or the experts. `beside`: what is read where the MLP stands beside attention.
+    fn feed_forward(&mut self, layer: usize, beside: Option<Act>) -> Result<(), DecoderError> {
+        let hidden = self.config.hidden_size;
         let read = match beside {
             Some(read) => read,
             None => {
@@ -183,16 +248,32 @@ impl Builder<'_> {
                 self.norm(Some(layer), Place::PreMlp, self.x, normed)?
             }
         };
+        if let Some(experts) = self.block.experts[layer] {
+            return self.mixture(layer, read, experts);
+        }
         let gated = self.mlp(layer, read)?;
         self.branch(layer, Role::Down, gated, Place::PostMlp)
     }
 
     /// Query, key and value heads of every row, limited and normed as the family has it.
-    fn qkv(&mut self, layer: usize, x: Act) -> Result<[Act; 3], DecoderError> {
+    fn qkv(&mut self, layer: usize, x: Act) -> Result<Attended, DecoderError> {
         let heads = self.heads();
-        let qkv = self.slot(Work::Qkv, heads.qkv_width());
-        let parts = heads.split(qkv);
-        if self.weights.has(Some(layer), Role::Qkv) {
+        let attention = self.block.attention[layer];
+        let wide = heads.q * heads.dim;
+        let qkv = self.slot(Work::Qkv, heads.qkv_width() + if attention.gated { wide } else { 0 });
+        let (mut parts, mut gate) = (heads.split(qkv), None);
+        if attention.gated {
+            // Each query head has its gate behind it.
+            let (kv, dim) = (heads.kv * heads.dim, heads.dim);
+            parts = [self.slot(Work::Query, wide), qkv.part(2 * wide, kv), qkv.part(2 * wide + kv, kv)];
+            gate = Some(self.slot(Work::QueryGate, wide));
+            self.linear(layer, Role::Qkv, x, qkv)?;
+            for (from, out) in [(0, Some(parts[0])), (dim, gate)] {
+                // The gates' last stride ends inside the first key head.
+                let x = qkv.part(from, 2 * wide);
+                out.into_iter().for_each(|out| self.push(Op::Every { x, each: dim, stride: 2 * dim, out }));
+            }
+        } else if self.weights.has(Some(layer), Role::Qkv) {
             self.linear(layer, Role::Qkv, x, qkv)?;
         } else {
             for (role, out) in [Role::Q, Role::K, Role::V].into_iter().zip(parts) {
@@ -210,7 +291,18 @@ impl Builder<'_> {
                 self.push(Op::Norm { kind, x, each: w.len, weight, bias, eps, out: x });
             }
         }
-        Ok(parts)
+        let [q, k, v] = parts;
+        if let Some(eps) = attention.qk_norm_after_rope {
+            // A rotation leaves the mean of the squares as it is.
+            let (kind, each, weight, bias) = (NormKind::Rms, heads.dim, None, None);
+            for x in [q, k] {
+                self.push(Op::Norm { kind, x, each, weight, bias, eps, out: x });
+            }
+        }
+        if let Some(scale) = attention.position_scale {
+            self.push(Op::ByPosition { x: q, scale, out: q });
+        }
+        Ok(Attended { q, k, v, gate })
     }
 
     fn attend(&mut self, layer: usize, [q, k, v]: [Act; 3]) -> Act {

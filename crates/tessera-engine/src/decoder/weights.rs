@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use tessera_compute::program::{MatrixId, Program, VectorId};
-use tessera_weights::arch::{self, Param, Role, Sizes};
+use tessera_weights::arch::{self, Param, ParamKind, Role, Sizes};
 use tessera_weights::config::ModelConfig;
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::scheme::{Layout, Scheme};
@@ -30,17 +30,20 @@ pub(super) struct NormWeights {
 pub(super) struct Weights<'a> {
     folder: &'a Folder,
     scheme: &'a Scheme,
-    /// The parameters that are `.weight` of something.
+    /// All parameters but biases, which go with a weight.
     params: HashMap<(Option<usize>, Role), Param>,
     used: HashSet<String>,
+    /// How names begin that are no part of the decoder.
+    left_out: &'static [&'static str],
 }
 
 impl<'a> Weights<'a> {
     pub fn new(folder: &'a Folder, scheme: &'a Scheme, config: &ModelConfig) -> Result<Self, DecoderError> {
         let params = arch::params(&config.model_type, &Sizes::from(config))?;
-        let weights = params.into_iter().filter(|p| p.name.ends_with(".weight"));
-        let params = weights.map(|p| ((p.layer, p.role), p)).collect();
-        Ok(Weights { folder, scheme, params, used: HashSet::new() })
+        let others = params.into_iter().filter(|p| !p.name.ends_with(".bias"));
+        let params = others.map(|p| ((p.layer, p.role), p)).collect();
+        let left_out = arch::left_out(&config.model_type);
+        Ok(Weights { folder, scheme, params, used: HashSet::new(), left_out })
     }
 
     pub fn has(&self, layer: Option<usize>, role: Role) -> bool {
@@ -107,9 +110,46 @@ impl<'a> Weights<'a> {
         Ok(NormWeights { weight, bias, len })
     }
 
+    /// The values of a parameter that is neither a matrix nor a norm, as they lie; their number must be `len`.
+    pub fn values(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+        len: usize,
+    ) -> Result<VectorId, DecoderError> {
+        let param = self.param(layer, role)?.clone();
+        if param.numel() != len {
+            return Err(DecoderError::Part { role, layer });
+        }
+        let values = self.folder.floats(&param.name, &param.shape)?;
+        self.used.insert(param.name);
+        Ok(p.vector(values))
+    }
+
+    /// The matrices of a layer's experts, one after another: the first of them.
+    pub fn experts(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+    ) -> Result<MatrixId, DecoderError> {
+        let param = self.param(layer, role)?.clone();
+        let &[count, rows, cols] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
+        let matrices = match param.kind {
+            ParamKind::ExpertsByInput => self.folder.experts_by_input(&param.name, count, cols, rows)?,
+            _ => self.folder.experts(base(&param.name), self.scheme.group, count, rows, cols)?,
+        };
+        self.used.insert(param.name.clone());
+        self.used.extend(["q_weight", "q_scale"].map(|end| format!("{}.{end}", base(&param.name))));
+        let ids: Vec<MatrixId> = matrices.into_iter().map(|m| p.matrix(m)).collect();
+        ids.first().copied().ok_or(DecoderError::Part { role, layer })
+    }
+
     /// How many tensors nobody asked for, and the first of them.
     pub fn unused(&self) -> Option<(usize, String)> {
-        let mut unused = self.folder.tensors().filter(|t| !self.used.contains(&t.name));
+        let other = |name: &str| self.left_out.iter().any(|start| name.starts_with(start));
+        let mut unused = self.folder.tensors().filter(|t| !self.used.contains(&t.name) && !other(&t.name));
         let first = unused.next()?;
         Some((1 + unused.count(), first.name.clone()))
     }

@@ -153,6 +153,14 @@ pub struct PositionScale {
     pub offset: usize,
 }
 
+impl PositionScale {
+    /// The factor of a position.
+    pub fn at(&self, position: usize) -> f32 {
+        let step = ((position + self.offset) as f32 / self.floor).floor();
+        1.0 + self.beta * step.ln_1p()
+    }
+}
+
 /// Which positions a query at `p` sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mask {

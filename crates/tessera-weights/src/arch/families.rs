@@ -96,7 +96,6 @@ const FAMILIES: &[Family] = &[
         layer: LLAMA_LAYER,
         bias_key: Some(("attention_bias", false)),
         mlp_bias_key: Some(("mlp_bias", false)),
-        runs: false,
         block: Arithmetic {
             mlc: &[
                 Departure::CacheWindow,

@@ -1,6 +1,7 @@
 //! Weights by their base name: one dense tensor, or codes with their scales.
 
 use super::{Folder, FolderError};
+use crate::bytes::Bytes;
 use crate::dtype::DType;
 use crate::scheme::{GroupFormat, Layout};
 use crate::tensor::{Matrix, MatrixData, Tensor};
@@ -50,6 +51,32 @@ impl Folder {
         let what = format!("its bytes do not make {count} matrices of {rows} by {cols}");
         let parts: Option<Vec<Matrix>> = (0..count).map(part).collect();
         parts.ok_or_else(|| FolderError::WrongForm { base: base.to_owned(), what })
+    }
+
+    /// The same of a tensor `[count, cols, rows]` that is not quantised: each matrix is turned over, which takes its
+    /// bytes once more.
+    pub fn experts_by_input(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Matrix>, FolderError> {
+        let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
+        let tensor = self.tensor(name).ok_or_else(missing)?;
+        expect_float(tensor)?;
+        expect_shape(tensor, &[count, cols, rows], "")?;
+        let (dtype, size) = (tensor.stored(), tensor.stored().size());
+        let one = |plane: &[u8]| {
+            let mut bytes = Vec::with_capacity(plane.len());
+            for row in 0..rows {
+                for line in plane.chunks_exact(rows * size) {
+                    bytes.extend_from_slice(&line[row * size..][..size]);
+                }
+            }
+            Matrix { rows, cols, data: MatrixData::Dense { dtype, bytes: Bytes::from_vec(bytes) } }
+        };
+        Ok(tensor.bytes.chunks_exact(rows * cols * size).map(one).collect())
     }
 
     fn form(
