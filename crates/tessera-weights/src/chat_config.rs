@@ -4,6 +4,7 @@ mod conv;
 mod detect;
 mod fields;
 mod generate;
+mod mixed;
 pub mod python_json;
 
 pub use conv::{ConvTemplate, RoleText};

@@ -8,7 +8,7 @@ mod parse;
 mod routing;
 mod settings;
 
-pub use nested::flattened;
+pub use nested::{flattened, model_type};
 pub use parse::ConfigError;
 pub use settings::{Settings, Windows};
 

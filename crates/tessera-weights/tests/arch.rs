@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tessera_weights::arch::{self, Groups, Latent, Mask, PositionScale, Rwkv, Score, Semantics, Sizes};
+use tessera_weights::chat_config::{ChatConfig, ChatConfigInputs, ConvTemplate, TokenizerInfo};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::convert::{ConvertOptions, MlcSource, convert};
 use tessera_weights::folder::Folder;
@@ -257,6 +258,50 @@ fn what_is_more_than_attention_and_one_mlp_is_in_the_block() {
 
 fn mlc_theta(name: &str) -> f64 {
     mlc(name).rope_theta
+}
+
+#[test]
+fn the_config_that_conversion_writes_means_what_the_checkpoints_does() {
+    let mut wrong = Vec::new();
+    for (name, model_type) in checkpoints() {
+        let checkpoint = json(&data().join(&name).join("hf/config.json"));
+        let made = ChatConfig::generate(ChatConfigInputs {
+            model_type: &model_type,
+            quantization: "q0f32",
+            hf_config: &checkpoint,
+            generation_config: None,
+            tokenizer_files: &[],
+            tokenizer_info: TokenizerInfo::detect(&Value::Null),
+            active_vocab_size: None,
+            conv_template: ConvTemplate::builtin("chatml").unwrap(),
+        });
+        let made: Value = serde_json::from_str(&made.to_json()).unwrap();
+        let mut mlcs = json(&data().join(&name).join("q0f32/mlc-chat-config.json"));
+        let (made_model, mlcs_model) = (&made["model_config"], &mut mlcs["model_config"]);
+        // What MLC computes from other fields, or of what sees.
+        let derived = mlcs_model.as_object_mut().unwrap();
+        for key in ["num_heads", "vision_config", "modules_to_not_convert"] {
+            derived.remove(key);
+        }
+        let exact = ["mixtral", "moe", "deepseek", "ministral3", "bert", "qwen3_5", "rwkv6"];
+        if exact.iter().any(|part| name.contains(part)) && made_model != mlcs_model {
+            wrong.push(format!("{name}: {made_model} instead of {mlcs_model}"));
+        }
+        let meant = match ModelConfig::from_mlc(&made) {
+            Ok(meant) => meant,
+            Err(e) => {
+                wrong.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        for semantics in [Semantics::Authors, Semantics::Mlc] {
+            let (found, expected) = (meant.block(semantics), hf(&name).block(semantics));
+            if found != expected {
+                wrong.push(format!("{name} {semantics:?}: {:?}", found.differs_from(&expected)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

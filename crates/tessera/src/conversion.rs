@@ -107,7 +107,7 @@ impl Summary {
 
 /// The model type and parameters of a Hugging Face config.
 pub fn params_of(config: &Value) -> anyhow::Result<(String, Vec<Param>)> {
-    let Some(model_type) = config.get("model_type").and_then(Value::as_str) else {
+    let Some(model_type) = tessera_weights::config::model_type(config) else {
         return Err(hinted(
             "config.json: model_type is missing",
             "add it; it is the architecture's name, such as llama",
@@ -120,8 +120,8 @@ pub fn params_of(config: &Value) -> anyhow::Result<(String, Vec<Param>)> {
             "convert the original checkpoint",
         ));
     }
-    let params = arch::params(model_type, &Sizes::from_json(model_type, config)?)?;
-    Ok((model_type.to_owned(), params))
+    let params = arch::params(&model_type, &Sizes::from_json(&model_type, config)?)?;
+    Ok((model_type, params))
 }
 
 /// The scheme that is asked for; a checkpoint has no default.

@@ -301,12 +301,23 @@ pub fn params(model_type: &str, sizes: &Sizes) -> Result<Vec<Param>, ArchError> 
 }
 
 /// Whether a checkpoint of this model type may hold `tensor` although no parameter is made from it:
-/// buffers that are computed anew, and the copy of a tied head.
+/// buffers that are computed anew, the copy of a tied head, and what MLC leaves out of its folders: the part that sees of
+/// models of which it runs the language part, layers that predict further tokens, and BERT's pooler.
 pub fn may_be_unused(tensor: &str) -> bool {
+    let left_out = [
+        "vision_tower.",
+        "vision_model.",
+        "multi_modal_projector.",
+        "model.visual.",
+        "mtp.",
+        "pooler.dense.",
+        "embeddings.position_ids",
+    ];
     ["rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias"]
         .iter()
         .any(|end| tensor.ends_with(end))
-        || tensor == "lm_head.weight"
+        || left_out.iter().any(|start| tensor.starts_with(start))
+        || matches!(tensor, "lm_head.weight" | "language_model.lm_head.weight")
 }
 
 fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: Option<usize>) {
@@ -327,7 +338,8 @@ fn push(out: &mut Vec<Param>, family: &Family, row: &Row, sizes: &Sizes, layer: 
     let source = |template: &str, rows: Dim| {
         let (alone, shape) = (named(template), source_shape(sizes.dim(rows)));
         let name = begun(family.sourced, alone.clone());
-        Source { alone: (alone != name).then_some(alone), name, shape }
+        let beside = name != alone && family.sourced.1.contains("language_model");
+        Source { alone: beside.then_some(alone), name, shape }
     };
     let stacked = |rows: usize| lead.into_iter().chain([rows]).chain(cols).collect::<Vec<_>>();
     let sum = |list: &[(&str, Dim)]| list.iter().map(|&(_, rows)| sizes.dim(rows)).sum();

@@ -58,6 +58,7 @@ pub struct RwkvSizes {
 
 /// More than any model has.
 const MAX_EXPERTS: usize = 1 << 12;
+const MAX_MATRICES: usize = 1 << 18;
 const MAX_WIDTH: usize = 1 << 24;
 const MAX_HEAD: usize = 1 << 12;
 
@@ -134,6 +135,11 @@ fn experts(read: &Reader<'_>, sizes: &Sizes) -> Result<Option<ExpertSizes>, Arch
     };
     let count = read.within(counted, need(counted)?, MAX_EXPERTS)?;
     let width = read.within(sized, need(sized)?, MAX_WIDTH)?;
+    // Each has parameters of its own in a checkpoint, and their names are listed.
+    if count * sizes.layers > MAX_MATRICES {
+        let expected = format!("at most {} in each of {} layers", MAX_MATRICES / sizes.layers, sizes.layers);
+        return Err(read.invalid(counted, count, expected));
+    }
     let deepseek = counted == "n_routed_experts";
     let shared = match read.model_type {
         "llama4" => width,
@@ -147,7 +153,7 @@ fn experts(read: &Reader<'_>, sizes: &Sizes) -> Result<Option<ExpertSizes>, Arch
             if n > MAX_EXPERTS {
                 return Err(read.invalid(field, n, format!("at most {MAX_EXPERTS}")));
             }
-            n * width
+            n.saturating_mul(width)
         }
         _ => 0,
     };
@@ -167,6 +173,13 @@ fn experts(read: &Reader<'_>, sizes: &Sizes) -> Result<Option<ExpertSizes>, Arch
         Some(method) => method == "noaux_tc",
         None => read.model_type == "deepseek_v3",
     };
+    if shared > MAX_WIDTH {
+        return Err(read.invalid(
+            "n_shared_experts",
+            shared / width,
+            format!("at most {}", MAX_WIDTH / width),
+        ));
+    }
     Ok(Some(ExpertSizes { count, width, shared, corrected, layers }))
 }
 

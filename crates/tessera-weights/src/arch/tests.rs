@@ -142,3 +142,57 @@ fn bad_sizes_are_named_with_their_value() {
     let error = Sizes::from_json("lama", &good).unwrap_err().to_string();
     assert!(error.contains("\"lama\"") && error.contains("llama, mistral, ministral3, qwen2"), "{error}");
 }
+
+#[test]
+fn what_a_model_has_beside_its_language_part_may_be_unused() {
+    for name in [
+        "vision_tower.transformer.layers.0.attention.k_proj.weight",
+        "multi_modal_projector.linear_1.weight",
+        "model.visual.blocks.0.attn.qkv.weight",
+        "mtp.fc.weight",
+        "pooler.dense.bias",
+        "language_model.lm_head.weight",
+    ] {
+        assert!(may_be_unused(name), "{name}");
+    }
+    // Phi 3's is part of MLC's folder.
+    assert!(!may_be_unused("model.vision_embed_tokens.glb_GN"));
+    assert!(!may_be_unused("model.layers.0.mlp.up_proj.weight"));
+}
+
+#[test]
+fn a_language_model_has_other_names_where_it_is_part_of_another_model() {
+    let sources = |model_type: &str| {
+        let params = params(model_type, &llama()).unwrap();
+        params[0].sources[0].clone()
+    };
+    let embed = "model.embed_tokens.weight";
+    let source = sources("ministral3");
+    assert_eq!(
+        (source.name.as_str(), source.alone.as_deref()),
+        ("language_model.model.embed_tokens.weight", Some(embed))
+    );
+    let source = sources("qwen3_5");
+    assert_eq!(
+        (source.name.as_str(), source.alone.as_deref()),
+        ("model.language_model.embed_tokens.weight", Some(embed))
+    );
+    let source = sources("rwkv6");
+    assert_eq!((source.name.as_str(), source.alone), ("rwkv.embeddings.weight", None));
+    assert_eq!(sources("llama").alone, None);
+}
+
+#[test]
+fn a_config_may_not_name_more_matrices_than_any_model_has() {
+    let mut config = json!({
+        "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 4096, "num_attention_heads": 6,
+        "head_dim": 8, "vocab_size": 101, "num_local_experts": 4096, "num_experts_per_tok": 2
+    });
+    let error = Sizes::from_json("mixtral", &config).unwrap_err().to_string();
+    assert!(error.contains("num_local_experts is 4096, expected at most 64"), "{error}");
+    config["num_local_experts"] = json!(8);
+    assert!(Sizes::from_json("mixtral", &config).is_ok());
+    config["num_local_experts"] = json!(0);
+    let error = Sizes::from_json("mixtral", &config).unwrap_err().to_string();
+    assert!(error.contains("num_local_experts is 0, expected 1 to 4096"), "{error}");
+}

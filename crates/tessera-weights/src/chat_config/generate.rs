@@ -1,6 +1,8 @@
 //! A chat config made from Hugging Face's files, as MLC's `gen_config` makes it.
 
+use super::mixed;
 use super::{ChatConfig, ConvField, ConvTemplate, TokenizerInfo};
+use crate::config::flattened;
 use serde_json::{Map, Number, Value, json};
 
 /// What a chat config is made from.
@@ -26,7 +28,7 @@ pub struct ChatConfigInputs<'a> {
 
 /// Where the value of a hyper-parameter comes from.
 #[derive(Clone, Copy)]
-enum From {
+pub(super) enum From {
     /// The key of the same name; left out when it is missing.
     Same,
     /// The key of the same name, or 0 when it is missing.
@@ -36,6 +38,8 @@ enum From {
     /// The key of the same name, or false.
     False,
     Text(&'static str),
+    /// Under either of its names.
+    Vocab,
     One,
     Context,
     Prefill,
@@ -50,9 +54,13 @@ enum From {
     Whole(i64),
     /// The key of the same name, or this number.
     Fraction(f64),
+    /// The same, from `rope_parameters` where that has it.
+    Partial(f64),
+    /// `rope_parameters` without the base, which is a field of its own.
+    RopeParameters,
 }
 
-type Field = (&'static str, From);
+pub(super) type Field = (&'static str, From);
 
 const LLAMA: &[Field] = &[
     ("hidden_size", From::Same),
@@ -60,7 +68,7 @@ const LLAMA: &[Field] = &[
     ("num_attention_heads", From::Same),
     ("num_hidden_layers", From::Same),
     ("rms_norm_eps", From::Same),
-    ("vocab_size", From::Same),
+    ("vocab_size", From::Vocab),
     ("tie_word_embeddings", From::False),
     ("position_embedding_base", From::RopeTheta),
     ("rope_scaling", From::RopeScaling),
@@ -240,12 +248,23 @@ fn fields(model_type: &str) -> (&'static [Field], bool) {
         "gpt2" => (GPT2, false),
         "gpt_neox" => (GPT_NEOX, false),
         "internlm2" => (INTERNLM2, false),
+        "mixtral" => (mixed::MIXTRAL, false),
+        "qwen3_moe" => (mixed::QWEN3_MOE, false),
+        "qwen2_moe" => (mixed::QWEN2_MOE, false),
+        "deepseek" => (mixed::DEEPSEEK, false),
+        "deepseek_v2" | "deepseek_v3" => (mixed::DEEPSEEK_V2, false),
+        "ministral3" => (mixed::MINISTRAL3, false),
+        "phi3_v" => (mixed::PHI3_V, false),
+        "bert" => (mixed::BERT, false),
+        "qwen3_5" => (mixed::QWEN3_5, false),
+        "rwkv6" => (mixed::RWKV6, false),
+        "llama4" => (mixed::LLAMA4, false),
         _ => (LLAMA, true),
     }
 }
 
 /// Keys of `config.json` that are no hyper-parameters.
-const BOOKKEEPING: [&str; 12] = [
+const BOOKKEEPING: [&str; 11] = [
     "model_type",
     "_name_or_path",
     "transformers_version",
@@ -253,7 +272,6 @@ const BOOKKEEPING: [&str; 12] = [
     "dtype",
     "use_cache",
     "max_position_embeddings",
-    "rope_theta",
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
@@ -270,8 +288,17 @@ fn integer(config: &Value, keys: &[&str]) -> Option<i64> {
 }
 
 fn context(config: &Value) -> Option<i64> {
-    integer(config, &["context_window_size", "max_position_embeddings", "max_sequence_length", "n_positions"])
+    let keys = [
+        "context_window_size",
+        "max_position_embeddings",
+        "max_sequence_length",
+        "n_positions",
+        "seq_length",
+    ];
+    integer(config, &keys)
 }
+
+const VOCAB: [&str; 2] = ["vocab_size", "padded_vocab_size"];
 
 /// MLC prefills in chunks of at most this many tokens unless told otherwise.
 const PREFILL_CHUNK: i64 = 8192;
@@ -286,7 +313,7 @@ fn prefill(config: &Value, sliding: Option<i64>) -> Option<i64> {
 /// is not in use.
 fn sliding(model_type: &str, config: &Value) -> Option<i64> {
     let keys = ["sliding_window_size", "sliding_window"];
-    integer(config, &keys).filter(|n| *n > 0 && model_type == "mistral")
+    integer(config, &keys).filter(|n| *n > 0 && matches!(model_type, "mistral" | "ministral3"))
 }
 
 /// The base of the rotary angles. MLC looks at the top level only and silently takes 10000 for
@@ -323,6 +350,7 @@ fn hyper_parameter(config: &Value, sliding: Option<i64>, key: &str, from: From) 
     let same = first(config, &[key]).cloned();
     match from {
         From::Same => same,
+        From::Vocab => first(config, &VOCAB).cloned(),
         From::Zero => same.or(Some(json!(0))),
         From::Null => same.or(Some(Value::Null)),
         From::False => same.or(Some(json!(false))),
@@ -336,6 +364,15 @@ fn hyper_parameter(config: &Value, sliding: Option<i64>, key: &str, from: From) 
         From::Sliding => Some(json!(sliding.unwrap_or(-1))),
         From::Whole(n) => same.or(Some(json!(n))),
         From::Fraction(f) => same.or(Some(json!(f))),
+        From::Partial(f) => {
+            let nested = config.get("rope_parameters").and_then(|p| first(p, &[key])).cloned();
+            nested.or(same).or(Some(json!(f)))
+        }
+        From::RopeParameters => {
+            let mut nested = first(config, &["rope_parameters", "rope_scaling"])?.as_object()?.clone();
+            nested.shift_remove("rope_theta");
+            Some(Value::Object(nested))
+        }
         From::RopeTheta => Some(rope_theta(config)),
         From::RopeScaling => Some(rope_scaling(config)),
         From::KvHeads => same.or_else(|| heads().map(Value::from)),
@@ -360,16 +397,31 @@ fn model_config(model_type: &str, config: &Value, sliding: Option<i64>) -> Map<S
             }
         }
     }
+    if model_type == "llama4" {
+        // MLC looks for it there.
+        let of = |key: &str, from| hyper_parameter(config, sliding, key, from);
+        let outer = [
+            ("tensor_parallel_shards", Some(json!(1))),
+            ("context_window_size", of("context_window_size", From::Context)),
+            ("pipeline_parallel_stages", Some(json!(1))),
+            ("prefill_chunk_size", of("prefill_chunk_size", From::Prefill)),
+            ("max_batch_size", Some(json!(1))),
+            ("disaggregation", Some(json!(false))),
+            ("vocab_size", of("vocab_size", From::Same)),
+        ];
+        let outer = outer.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        return std::iter::once(("text_config".to_owned(), Value::Object(out))).chain(outer).collect();
+    }
     out
 }
 
 impl ChatConfig {
     /// The config of a folder that is being converted.
     pub fn generate(inputs: ChatConfigInputs<'_>) -> ChatConfig {
-        let config = inputs.hf_config;
+        let config = &*flattened(inputs.hf_config);
         let sliding = sliding(inputs.model_type, config);
         let model = model_config(inputs.model_type, config, sliding);
-        let vocab_size = integer(config, &["vocab_size"]);
+        let vocab_size = integer(config, &VOCAB);
         // MLC asks generation_config.json first, then config.json, then its own defaults.
         let setting = |key: &str| {
             let given = inputs.generation_config.and_then(|g| first(g, &[key]));
@@ -390,7 +442,8 @@ impl ChatConfig {
                 None => context(config).unwrap_or(-1),
             }),
             sliding_window_size: Some(sliding.unwrap_or(-1)),
-            prefill_chunk_size: prefill(config, sliding),
+            prefill_chunk_size: prefill(config, sliding)
+                .or_else(|| model.get("prefill_chunk_size").and_then(Value::as_i64)),
             attention_sink_size: Some(model.get("attention_sink_size").and_then(Value::as_i64).unwrap_or(-1)),
             tensor_parallel_shards: Some(1),
             pipeline_parallel_stages: Some(1),
@@ -406,7 +459,7 @@ impl ChatConfig {
             pad_token_id: id("pad_token_id", 0),
             bos_token_id: id("bos_token_id", 1),
             eos_token_id: id("eos_token_id", 2),
-            model_task: Some("chat".to_owned()),
+            model_task: Some(if inputs.model_type == "bert" { "embedding" } else { "chat" }.to_owned()),
             embedding_metadata: None,
             model_config: model,
             legacy: Vec::new(),

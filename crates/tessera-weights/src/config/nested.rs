@@ -5,6 +5,11 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
+/// MLC's `model_type` of a Hugging Face config: that of the language model, where it names one that holds another.
+pub fn model_type(config: &Value) -> Option<String> {
+    flattened(config).get("model_type")?.as_str().map(str::to_owned)
+}
+
 /// The config with its `text_config` over the top level, and with MLC's `kwargs` where nothing else says a field.
 /// The top level's `model_type` and `tie_word_embeddings` stand.
 pub fn flattened(config: &Value) -> Cow<'_, Value> {

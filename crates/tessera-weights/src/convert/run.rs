@@ -85,15 +85,13 @@ pub fn convert(
 
 /// The head that is left out because it is the embedding: that it is.
 fn check_tied_head(source: &dyn TensorSource, plan: &Plan) -> Result<(), ConvertError> {
-    const HEAD: &str = "lm_head.weight";
+    const HEADS: [&str; 2] = ["lm_head.weight", "language_model.lm_head.weight"];
     const EMBEDDINGS: [&str; 4] =
         ["embed_tokens.weight", "wte.weight", "embed_in.weight", "tok_embeddings.weight"];
-    if !plan.unused.iter().any(|name| name == HEAD) {
-        return Ok(());
-    }
+    let Some(unused) = plan.unused.iter().find(|name| HEADS.contains(&name.as_str())) else { return Ok(()) };
     let tensors = source.tensors();
     let find = |test: &dyn Fn(&str) -> bool| tensors.iter().position(|t| test(&t.name));
-    let head = find(&|name| name == HEAD);
+    let head = find(&|name| name == unused);
     let embedding = find(&|name| EMBEDDINGS.iter().any(|end| name.ends_with(end)));
     let (Some(head), Some(embedding)) = (head, embedding) else { return Ok(()) };
     let different = if tensors[head].shape == tensors[embedding].shape {

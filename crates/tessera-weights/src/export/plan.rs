@@ -64,16 +64,20 @@ pub fn plan_export(
                 _ => return Err(refuse(param, &source.name)),
             };
             start += source.shape.first().copied().unwrap_or(0);
-            if !written.insert(source.name.clone()) {
-                return Err(refuse(param, &source.name));
+            // The config that goes with it is that of the language model alone.
+            let name = source.alone.as_ref().unwrap_or(&source.name).clone();
+            if !written.insert(name.clone()) {
+                return Err(refuse(param, &name));
             }
-            let (name, shape) = (source.name.clone(), source.shape.clone());
+            let shape = source.shape.clone();
             plan.push(ExportTensor { name, shape, from: from.clone(), rows, transform });
         }
     }
     // What was copied must have come from something that is written.
     for param in params.iter().filter(|p| p.combine.copies()) {
-        if let Some(source) = param.sources.iter().find(|s| !written.contains(&s.name)) {
+        if let Some(source) =
+            param.sources.iter().find(|s| !written.contains(s.alone.as_ref().unwrap_or(&s.name)))
+        {
             return Err(refuse(param, &source.name));
         }
     }
