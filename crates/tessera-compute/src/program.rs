@@ -278,6 +278,13 @@ fn check_order(op: &Op, written: &mut [Vec<bool>]) -> Result<(), String> {
     if io.races() {
         return Err(format!("slot {} is both input and output", io.output.slot.0));
     }
+    if let Op::Columns { x, each, count, to, out, .. } = *op {
+        was_written(x, written)?;
+        for i in 0..count {
+            written[out.slot.0][out.part(i * to, each).columns()].fill(true);
+        }
+        return Ok(());
+    }
     io.read().try_for_each(|x| was_written(x, written))?;
     written[io.output.slot.0][io.output.columns()].fill(true);
     if let Some(work) = io.work {

@@ -8,7 +8,7 @@ use crate::program::{
     Act, DeltaHeads, Function, Heads, Ids, Kv, MatrixId, NormKind, Op, Program, Rows, VectorId,
 };
 use crate::recurrent;
-use crate::rope::{Pairs, Rope};
+use crate::rope::Rope;
 use crate::route::route;
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
@@ -275,9 +275,11 @@ impl Interpreter {
             }
             Op::Conv { .. } => self.conv(op, batch, &mut o),
             Op::Delta { .. } => self.delta(op, batch, &mut o),
-            Op::Every { x, each, stride, .. } => {
-                for (o, x) in o.chunks_exact_mut(each).zip(self.read(x).chunks_exact(stride)) {
-                    o.copy_from_slice(&x[..each]);
+            Op::Columns { x, from, each, count, to, out } => {
+                for (o, x) in o.chunks_exact_mut(out.width).zip(self.read(x).chunks_exact(x.width)) {
+                    for i in 0..count {
+                        o[i * to..][..each].copy_from_slice(&x[i * from..][..each]);
+                    }
                 }
             }
             Op::Route { logits, experts, correction, .. } => {
@@ -404,7 +406,7 @@ fn rotate(rope: &Rope, rows: &mut [f32], width: usize, dim: usize, span: &Span<'
         for head in row.chunks_exact_mut(dim) {
             for j in 0..half {
                 let [a, b] = rope.pairs.of(j, half);
-                let other = if rope.pairs == Pairs::Apart { j + half } else { j };
+                let other = if rope.pairs.apart() { j + half } else { j };
                 let (x, y) = (head[a], head[b]);
                 head[a] = x * cos[j] - y * sin[j];
                 head[b] = y * cos[other] + x * sin[other];

@@ -30,6 +30,8 @@ pub enum Pairs {
     /// As halves, but with a frequency for each dimension, `i` and `i + dim / 2`: TVM's yarn, whose ramp goes by the
     /// dimension. No rotation where the two differ.
     Apart,
+    /// As neighbours, with the frequencies of [`Pairs::Apart`]: `2 i` has frequency `i`, `2 i + 1` has `i + dim / 2`.
+    NeighboursApart,
 }
 
 impl Pairs {
@@ -37,15 +39,20 @@ impl Pairs {
     pub const fn of(self, i: usize, half: usize) -> [usize; 2] {
         match self {
             Pairs::Halves | Pairs::Apart => [i, i + half],
-            Pairs::Neighbours => [2 * i, 2 * i + 1],
+            Pairs::Neighbours | Pairs::NeighboursApart => [2 * i, 2 * i + 1],
         }
+    }
+
+    /// Whether the two have frequencies of their own.
+    pub const fn apart(self) -> bool {
+        matches!(self, Pairs::Apart | Pairs::NeighboursApart)
     }
 }
 
 /// The frequencies for one length of sequence, and the factor on cos and sin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frequencies {
-    /// `dim / 2` angles per position, or `dim` of [`Pairs::Apart`].
+    /// `dim / 2` angles per position, or `dim` where [`Pairs::apart`].
     pub inv_freq: Vec<f32>,
     /// Factor on cos and sin.
     pub factor: f32,
@@ -108,7 +115,7 @@ impl Rope {
     pub const fn angles(&self) -> usize {
         match self.pairs {
             Pairs::Halves | Pairs::Neighbours => self.dim / 2,
-            Pairs::Apart => self.dim,
+            Pairs::Apart | Pairs::NeighboursApart => self.dim,
         }
     }
 

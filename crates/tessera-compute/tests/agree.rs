@@ -445,7 +445,7 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
         let (a, b) = (ab.part(0, heads.values), ab.part(heads.values, heads.values));
         let [a_log, dt_bias] = [0; 2].map(|_| r.normals(heads.values)).map(|v| p.vector(v));
         p.ops.push(Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state: state + 1, out: mixed });
-        p.ops.push(Op::Every { x: mixed, each: 10, stride: 20, out: half });
+        p.ops.push(Op::Columns { x: mixed, from: 20, each: 10, count: 4, to: 10, out: half });
         let weight = matrix(&mut p, &mut r, s.hidden, half.width);
         p.ops.push(Op::Linear { x: half, weight, bias: None, accumulate: true, out: x });
     }

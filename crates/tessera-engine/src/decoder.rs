@@ -2,6 +2,7 @@
 //! ([`Block`]); what its parameters are for, too ([`Role`]). Nothing here knows a family by its name.
 
 mod delta;
+mod latent;
 mod mixture;
 mod weights;
 
@@ -93,7 +94,8 @@ fn ropes(block: &Block, config: &ModelConfig) -> Vec<Rope> {
         scaling: r.scaling.clone(),
         context: config.trained_context,
         pairs: match (r.interleaved, r.ramp_by_dim) {
-            (true, _) => Pairs::Neighbours,
+            (true, true) => Pairs::NeighboursApart,
+            (true, false) => Pairs::Neighbours,
             (false, true) => Pairs::Apart,
             (false, false) => Pairs::Halves,
         },
@@ -134,6 +136,11 @@ enum Work {
     DeltaZ,
     DeltaGates,
     DeltaOut,
+    /// Of latent attention.
+    LatentQuery,
+    LatentHeads,
+    Latent,
+    LatentKv,
 }
 
 /// What attention reads.
@@ -194,7 +201,10 @@ impl Builder<'_> {
             self.branch(layer, Role::Out, mixed, Place::PostAttention)?;
             return self.feed_forward(layer, None);
         }
-        let Attended { q, k, v, gate } = self.qkv(layer, attended)?;
+        let Attended { q, k, v, gate } = match self.block.latent {
+            Some(latent) => self.latent(layer, attended, latent)?,
+            None => self.qkv(layer, attended)?,
+        };
         let mut shared = attended;
         if last {
             self.pick();
@@ -213,6 +223,9 @@ impl Builder<'_> {
             false => None,
         };
         let mut mixed = self.attend(layer, [q, k, v]);
+        if let Some(latent) = self.block.latent {
+            mixed = self.latent_values(mixed, latent);
+        }
         if let Some(gate) = gate {
             let gate = if last { self.picked(Work::QueryGate, gate) } else { gate };
             let out = self.slot(Work::GatedMixed, mixed.width);
@@ -269,9 +282,11 @@ impl Builder<'_> {
             gate = Some(self.slot(Work::QueryGate, wide));
             self.linear(layer, Role::Qkv, x, qkv)?;
             for (from, out) in [(0, Some(parts[0])), (dim, gate)] {
-                // The gates' last stride ends inside the first key head.
-                let x = qkv.part(from, 2 * wide);
-                out.into_iter().for_each(|out| self.push(Op::Every { x, each: dim, stride: 2 * dim, out }));
+                let (x, count) = (qkv.part(from, 2 * wide - from), heads.q);
+                let out = out.into_iter();
+                out.for_each(|out| {
+                    self.push(Op::Columns { x, from: 2 * dim, each: dim, count, to: dim, out })
+                });
             }
         } else if self.weights.has(Some(layer), Role::Qkv) {
             self.linear(layer, Role::Qkv, x, qkv)?;

@@ -121,7 +121,7 @@ impl Run<'_> {
                     pairs => {
                         for j in 0..half {
                             let [first, second] = pairs.of(j, half);
-                            let other = if pairs == Pairs::Apart { j + half } else { j };
+                            let other = if pairs.apart() { j + half } else { j };
                             let (a, b) = (head[first], head[second]);
                             out[first] = (a * cos[j] - b * sin[j]) * scale;
                             out[second] = (b * cos[other] + a * sin[other]) * scale;

@@ -439,9 +439,10 @@ impl Run<'_> {
             }),
             Op::Conv { .. } => self.conv(op, counter, worker),
             Op::Delta { .. } => self.delta(op, counter, worker),
-            Op::Every { x, each, stride, out } => self.each_row(out, counter, worker, |t, o| {
-                for (o, x) in o.chunks_exact_mut(each).zip(self.row(x, t).chunks_exact(stride)) {
-                    o.copy_from_slice(&x[..each]);
+            Op::Columns { x, from, each, count, to, out } => self.each_row(out, counter, worker, |t, o| {
+                let x = self.row(x, t);
+                for i in 0..count {
+                    o[i * to..][..each].copy_from_slice(&x[i * from..][..each]);
                 }
             }),
             Op::Experts { .. } => self.experts(op, counter, worker, scratch),

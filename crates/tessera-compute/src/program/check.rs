@@ -98,12 +98,18 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             vector(Some(dt_bias), values)?;
             state_of(p, state, values * key * value)
         }
-        Op::Every { x, each, stride, out } => {
+        Op::Columns { x, from, each, count, to, out } => {
             let (a, o) = (p.shape(x)?, p.shape(out)?);
-            if each == 0 || each > stride || !a.width.is_multiple_of(stride) {
-                return Err(format!("{each} columns of every {stride} of {}", a.width));
+            let end = |step: usize| (count.saturating_sub(1)).saturating_mul(step).saturating_add(each);
+            if each == 0 || count == 0 || to < each || end(from) > a.width || end(to) > o.width {
+                let (a, o) = (a.width, o.width);
+                return Err(format!(
+                    "{count} parts of {each} columns, every {from} of {a} to every {to} of {o}"
+                ));
             }
-            same("output width", o.width, a.width / stride * each)?;
+            if x.slot == out.slot {
+                return Err(format!("slot {} is both input and output", x.slot.0));
+            }
             rows(a, o.rows)
         }
         Op::Route { logits, experts, correction, out } => {

@@ -191,15 +191,20 @@ pub enum Op {
         /// `[All, heads.values * heads.value]`.
         out: Act,
     },
-    /// `each` columns of every `stride`, from the first on: `out[i * each ..] = x[i * stride ..]`.
-    Every {
-        /// Input, a whole number of strides wide.
+    /// For `i` in `0..count`: `each` columns of `out` from `i * to` on become those of `x` from `i * from` on. The other
+    /// columns of `out` stay as they are, written or not.
+    Columns {
+        /// Input; not in the slot of `out`.
         x: Act,
-        /// Columns that are taken.
+        /// From one part of it to the next; 0 repeats the first.
+        from: usize,
+        /// Columns of a part.
         each: usize,
-        /// Of so many.
-        stride: usize,
-        /// `[rows, each]` for each stride.
+        /// Number of parts.
+        count: usize,
+        /// From one part of the output to the next, at least `each`.
+        to: usize,
+        /// Output, of as many rows.
         out: Act,
     },
     /// For each row the weights of all experts, 0 for those that it does not go through: see [`crate::route`].
@@ -302,7 +307,8 @@ impl Op {
             Op::Attend { q, k, v, out, .. } => {
                 Io { inputs: [Some(q), Some(k), Some(v), None, None], ..Io::of(q, out) }
             }
-            Op::Conv { x, out, .. } | Op::Every { x, out, .. } => Io::of(x, out),
+            Op::Conv { x, out, .. } => Io::of(x, out),
+            Op::Columns { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
             Op::Delta { q, k, v, a, b, out, .. } => {
                 Io { inputs: [Some(q), Some(k), Some(v), Some(a), Some(b)], ..Io::of(q, out) }
             }
@@ -330,7 +336,7 @@ impl Op {
             Op::ByPosition { .. } => "by position",
             Op::Conv { .. } => "conv",
             Op::Delta { .. } => "delta",
-            Op::Every { .. } => "every",
+            Op::Columns { .. } => "columns",
             Op::Route { .. } => "route",
             Op::Experts { .. } => "experts",
             Op::Pick { .. } => "pick",

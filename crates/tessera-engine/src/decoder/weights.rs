@@ -127,6 +127,13 @@ impl<'a> Weights<'a> {
         Ok(p.vector(values))
     }
 
+    /// Knows a parameter that is not read; the folder may lack it.
+    pub fn leave(&mut self, layer: Option<usize>, role: Role) -> Result<(), DecoderError> {
+        let name = self.param(layer, role)?.name.clone();
+        self.used.insert(name);
+        Ok(())
+    }
+
     /// The matrices of a layer's experts, one after another: the first of them.
     pub fn experts(
         &mut self,

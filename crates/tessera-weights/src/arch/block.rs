@@ -45,6 +45,8 @@ pub struct Block {
     pub delta: Vec<Option<DeltaNet>>,
     /// Keys and values from a narrow latent row (DeepSeek). [`Attention::scale`] is that of `nope + rope` dimensions.
     pub latent: Option<Latent>,
+    /// Epsilon of the norms of the latent rows: the authors' code does not take the config's.
+    pub latent_eps: f32,
     /// Whether a call of one token reads the latent through `w_uk` and `w_uv`, which no scheme quantises, and not through
     /// `kv_b_proj` (MLC's; the same where nothing is quantised).
     pub absorbed: bool,

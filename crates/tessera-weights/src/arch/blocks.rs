@@ -189,6 +189,7 @@ impl ModelConfig {
                 }),
             ),
             latent: s.parts.latent,
+            latent_eps: if departs(Departure::Absorbed) { eps } else { 1e-6 },
             absorbed: departs(Departure::Absorbed),
             post_sum: table.encoder,
             rwkv: s.parts.rwkv.map(|r| Rwkv {

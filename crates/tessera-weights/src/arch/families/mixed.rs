@@ -247,7 +247,7 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         model_types: &["deepseek_v2", "deepseek_v3"],
         layer: &[LATENT, O_PROJ_BIAS, DEEPSEEK_MLP, INPUT_NORM, POST_ATTN_NORM],
         bias_key: Some(("attention_bias", false)),
-        runs: false,
+        runs: true,
         block: DEEPSEEK_YARN,
         ..BASE
     },
