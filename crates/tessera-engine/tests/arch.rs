@@ -157,3 +157,82 @@ fn the_cpu_agrees_with_them() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Logits of every token of a prompt that is fed in chunks, beside others or alone.
+fn in_chunks(model: &mut Model, prompts: &[Vec<u32>], chunk: usize) -> Vec<Vec<u32>> {
+    let mut sequences: Vec<Sequence> = prompts.iter().map(|_| Sequence::default()).collect();
+    let mut out = vec![Vec::new(); prompts.len()];
+    let longest = prompts.iter().map(Vec::len).max().unwrap();
+    for done in (0..longest).step_by(chunk) {
+        let mut feeds = Vec::new();
+        let mut fed = Vec::new();
+        for (i, (sequence, prompt)) in sequences.iter_mut().zip(prompts).enumerate() {
+            let tokens = &prompt[done.min(prompt.len())..prompt.len().min(done + chunk)];
+            if !tokens.is_empty() {
+                feeds.push(Feed { sequence, tokens, prompt_len: prompt.len(), pick: Pick::All });
+                fed.push((i, tokens.len()));
+            }
+        }
+        let vocab = model.config.vocab_size;
+        let logits = &model.forward(&mut feeds, Want::Logits).unwrap().logits;
+        let mut rest = logits.iter().map(|x| x.to_bits());
+        for (i, n) in fed {
+            out[i].extend(rest.by_ref().take(n * vocab));
+        }
+    }
+    sequences.into_iter().for_each(|sequence| model.release(sequence));
+    out
+}
+
+/// The quantised folder of each family, once.
+fn folders() -> Vec<PathBuf> {
+    let mut out: Vec<PathBuf> = cases().into_iter().map(|case| case.folder).collect();
+    out.retain(|folder| folder.ends_with("q4f32_1"));
+    out.sort();
+    out.dedup();
+    out
+}
+
+#[test]
+fn chunks_and_neighbours_change_no_bit_of_any_family() {
+    for folder in folders() {
+        let files = ModelFiles::open(&folder).unwrap();
+        let room = Room { context: None, sequences: 2, memory: None };
+        let cpu = Cpu { threads: 2, ..Cpu::default() };
+        let mut model = Model::load(&files, &cpu, room).unwrap();
+        let vocab = model.config.vocab_size as u32;
+        let prompts = [29u32, 13].map(|n| (0..n).map(|i| (i * i * 7 + n) % vocab).collect::<Vec<_>>());
+        let expected: Vec<_> =
+            prompts.iter().map(|p| in_chunks(&mut model, std::slice::from_ref(p), 64).remove(0)).collect();
+        assert_eq!(in_chunks(&mut model, &prompts, 1), expected, "{}: one by one", folder.display());
+        assert_eq!(in_chunks(&mut model, &prompts, 9), expected, "{}: in chunks", folder.display());
+    }
+}
+
+/// A state is that of all tokens of its sequence: what is cut off takes the rest along, and a slot that was used before
+/// leaves nothing behind.
+#[test]
+fn a_recurrence_goes_on_or_begins_anew() {
+    let files = ModelFiles::open(&data().join("qwen3_5/q4f32_1")).unwrap();
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
+    model.keep_prefixes(true);
+    let prompt: Vec<u32> = (0..60).map(|i| i * 5 % 131).collect();
+    let feed = |model: &mut Model, sequence: &mut Sequence, tokens: &[u32]| {
+        let feed = Feed { sequence, tokens, prompt_len: 60, pick: Pick::Last };
+        model.forward(&mut [feed], Want::Logits).map(|out| out.logits.clone())
+    };
+    let mut a = model.begin(&prompt, 60);
+    let expected = feed(&mut model, &mut a, &prompt).unwrap();
+    model.remember(&mut a, true);
+    // Others do not begin with its pages, and it does not go back to a part of them.
+    let mut b = model.begin(&prompt, 60);
+    assert_eq!((b.tokens.len(), model.reusable(&a, &prompt[..50])), (0, 0));
+    assert_eq!((model.reusable(&a, &prompt), model.draft_limit(60, 60, 1, 8)), (60, 0));
+    assert_eq!(feed(&mut model, &mut b, &prompt).unwrap(), expected);
+    model.truncate(&mut a, 59);
+    assert_eq!(a.tokens.len(), 0);
+    assert_eq!(feed(&mut model, &mut a, &prompt).unwrap(), expected);
+    model.release(b);
+    assert_eq!(feed(&mut model, &mut Sequence::default(), &prompt).unwrap(), expected);
+}

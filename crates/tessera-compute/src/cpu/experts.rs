@@ -5,6 +5,7 @@ use super::pool::Worker;
 use super::stage::Linear;
 use super::step::{Run, Scratch};
 use crate::program::{MatrixId, Op};
+use tessera_weights::config::Activation;
 
 impl Run<'_> {
     /// [`Op::Experts`]. Four counters are used for each expert, from `counter` on.
@@ -24,12 +25,12 @@ impl Run<'_> {
             if chosen.is_empty() {
                 continue;
             }
-            let linear = |x, weight: MatrixId, gate, out| Linear {
+            let linear = |x, weight: MatrixId, gate: Option<Activation>, out| Linear {
                 norm: None,
                 x,
                 weight: MatrixId(weight.0 + e),
                 bias: None,
-                accumulate: gate == None,
+                accumulate: gate.is_none(),
                 gate,
                 out,
             };

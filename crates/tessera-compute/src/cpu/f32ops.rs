@@ -44,7 +44,7 @@ unsafe fn gated<V: Lanes, const GELU: bool>(gate: V, up: V) -> V {
         if GELU {
             // (1 + tanh(z / 2)) / 2 = 1 / (1 + e^-z), with z / 2 = √(2/π) (x + 0.044715 x³).
             let cubic = V::splat(0.044_715).fma(gate.mul(gate), V::splat(1.0));
-            z = gate.mul(V::splat(1.595_769_1)).mul(cubic);
+            z = gate.mul(V::splat(1.595_769)).mul(cubic);
         }
         gate.div(V::splat(1.0).add(exp(V::splat(0.0).sub(z)))).mul(up)
     }
