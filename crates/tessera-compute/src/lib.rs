@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod batch;
 pub mod cpu;
+pub mod functions;
 mod memory;
 pub mod program;
 pub mod recurrent;

@@ -25,7 +25,7 @@ mod tests;
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64;
 use std::collections::BTreeMap;
-use tessera_compute::reference;
+use tessera_compute::functions;
 
 /// How a token is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -442,7 +442,7 @@ pub fn logprobs(logits: &[f32], k: usize, token: u32) -> Result<(Vec<LogProb>, L
 
 /// The largest logit, the lowest id among equals. `None` if all are -inf.
 fn argmax(logits: &[f32]) -> Option<u32> {
-    let largest = reference::max(logits);
+    let largest = functions::max(logits);
     (largest > f32::NEG_INFINITY)
         .then(|| logits.iter().position(|l| *l == largest))?
         .map(|token| token as u32)

@@ -19,7 +19,7 @@ use crate::tokenizer::Tokenizer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tessera_compute::batch::{Output, Want};
-use tessera_compute::reference::argmax;
+use tessera_compute::functions::argmax;
 
 /// A token's probability and its best alternatives, in the model's own distribution: the softmax of the
 /// raw logits, before bias, penalties, temperature and grammar.

@@ -3,9 +3,9 @@
 use super::pool::Worker;
 use super::step::Run;
 use crate::batch::Span;
+use crate::functions::activate;
 use crate::program::{DeltaHeads, Op};
 use crate::recurrent::{conv, delta_gates};
-use crate::reference::activate;
 
 /// Columns of a convolution in one claim.
 const COLUMNS: usize = 256;

@@ -76,7 +76,7 @@ impl Executor for Pages {
                 }
                 match batch.want {
                     Want::Logits => out.logits.extend_from_slice(&row),
-                    Want::Greedy => out.tokens.push(tessera_compute::reference::argmax(&row)),
+                    Want::Greedy => out.tokens.push(tessera_compute::functions::argmax(&row)),
                     Want::Hidden => out.hidden.extend_from_slice(&row),
                 }
             }
