@@ -25,7 +25,7 @@ pub fn families() -> Vec<&'static str> {
 #[derive(Debug, thiserror::Error)]
 pub enum DecoderError {
     /// A family whose blocks are not here.
-    #[error("model_type {0:?} cannot be run; runnable are {known}", known = families().join(", "))]
+    #[error("model_type {0:?} can be opened and converted but not run; runnable are {known}", known = families().join(", "))]
     Family(String),
     /// Sizes that a family cannot have.
     #[error(transparent)]
@@ -70,6 +70,9 @@ pub fn program(
     scheme: &Scheme,
     semantics: Semantics,
 ) -> Result<Program, DecoderError> {
+    if !families().contains(&&*config.model_type) {
+        return Err(DecoderError::Family(config.model_type.clone()));
+    }
     let mut p = Program::new(config.vocab_size);
     let block = config.block(semantics);
     p.ropes = ropes(&block, config);

@@ -236,3 +236,14 @@ fn a_recurrence_goes_on_or_begins_anew() {
     model.release(b);
     assert_eq!(feed(&mut model, &mut Sequence::default(), &prompt).unwrap(), expected);
 }
+
+#[test]
+fn a_family_that_does_not_run_is_refused_by_name() {
+    for family in ["bert", "rwkv6"] {
+        let files = ModelFiles::open(&data().join(family).join("q4f32_1")).unwrap();
+        let room = Room { context: None, sequences: 1, memory: None };
+        let error = Model::load(&files, &Reference, room).err().unwrap().to_string();
+        let name = format!("model_type {family:?}");
+        assert!(error.contains(&name) && error.contains("runnable are "), "{error}");
+    }
+}
