@@ -41,7 +41,7 @@ pub struct DeltaHeads {
 
 /// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
 /// [`Op::Norm`], [`Op::Map`] and [`Op::ByPosition`] may write the very activation that they read; other inputs are left as they are. What
-/// is read was written before, in the same step. [`Program::check`] sees to it.
+/// is read was written before, in the same step. [`super::Program::check`] sees to it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// `out[t] = scale * table[ids[t]]`, or `out[t] += …`.
@@ -128,9 +128,9 @@ pub enum Op {
         v: Act,
         /// Sizes.
         heads: Heads,
-        /// Index into [`Program::kv`].
+        /// Index into [`super::Program::kv`].
         layer: usize,
-        /// Index into [`Program::ropes`]; `None`: nothing is rotated.
+        /// Index into [`super::Program::ropes`]; `None`: nothing is rotated.
         rope: Option<usize>,
         /// What a query sees.
         mask: Mask,
