@@ -1,5 +1,8 @@
 //! What one step computes: which tokens of which sequences, at which positions, over which pages.
 
+use std::ops::Range;
+use tessera_weights::arch::Mask;
+
 /// Positions in one KV page. Attention merges its results page by page in ascending order, on every
 /// backend and for any batch, so this number is part of the arithmetic.
 pub const PAGE: usize = 64;
@@ -17,10 +20,20 @@ pub struct Span<'a> {
     /// `longrope`): the whole prompt's for prompt tokens, `position + 1` for a generated one. It
     /// does not depend on how the prompt was cut into chunks.
     pub rope_len: usize,
+    /// Position where the call began that these tokens are part of: 0 for a prompt's, however it was cut into chunks;
+    /// `None` if each is a call of its own. See [`Mask::CallWindow`].
+    pub call: Option<usize>,
     /// The sequence's pages in order; page `i` holds positions `i * PAGE ..`.
     pub pages: &'a [u32],
     /// Where the state of a recurrence is, in programs that have one.
     pub state: Option<StateUse>,
+}
+
+impl Span<'_> {
+    /// Which positions its row `i` sees.
+    pub fn sees(&self, mask: Mask, i: usize) -> Range<usize> {
+        mask.sees(self.position + i, self.position + self.len, self.call)
+    }
 }
 
 /// A sequence's state before and after a step. Both may be one slot; no other span of the step uses the second.
@@ -39,7 +52,7 @@ pub struct Limits {
     pub vocab: usize,
     /// Pages of the pool.
     pub pages: usize,
-    /// Learned positions.
+    /// See [`crate::program::Program::positions`].
     pub positions: usize,
     /// Slots of states; `None` where the program has no state.
     pub states: Option<usize>,
@@ -120,14 +133,14 @@ pub enum BatchError {
         /// Pages in the pool.
         pool: usize,
     },
-    /// A span goes on where the model has learned no positions.
-    #[error("span {span} reaches position {position}, the model has learned {positions}")]
+    /// A span goes on where the program has no positions.
+    #[error("span {span} reaches position {position}, the program has {positions}")]
     BadPosition {
         /// Index of the span.
         span: usize,
         /// Positions held after the step.
         position: usize,
-        /// Rows of the table.
+        /// See [`crate::program::Program::positions`].
         positions: usize,
     },
     /// A span has no state, one at a wrong position, or one that is not its own.

@@ -183,13 +183,15 @@ impl Program {
         (self.head, self.hidden) = (self.ops.len(), hidden);
     }
 
-    /// How many positions a sequence may have: as many as the shortest table of learned ones has rows.
+    /// How many positions a sequence may have: as many as the shortest table of learned ones has rows, and as the
+    /// smallest cache holds that would then forget, which nothing here does.
     pub fn positions(&self) -> usize {
-        let tables = self.ops.iter().filter_map(|op| match op {
-            Op::Embed { table, ids: Ids::Positions, .. } => self.matrices.get(table.0),
+        let limits = self.ops.iter().filter_map(|op| match op {
+            Op::Embed { table, ids: Ids::Positions, .. } => self.matrices.get(table.0).map(|m| m.rows),
+            Op::Attend { mask: Mask::Cache { window, .. }, .. } => Some(*window),
             _ => None,
         });
-        tables.map(|m| m.rows).min().unwrap_or(usize::MAX)
+        limits.min().unwrap_or(usize::MAX)
     }
 
     /// f32 values of all states of a sequence.

@@ -313,7 +313,7 @@ impl Interpreter {
                 } else {
                     row
                 };
-                let seen = mask.sees(span.position, span.len, i);
+                let seen = span.sees(mask, i);
                 for (h, o) in o[at * out.width..][..out.width].chunks_exact_mut(dim).enumerate() {
                     let query = &q[(row * queries + h) * dim..][..dim];
                     let key = |value: bool, p: usize| {

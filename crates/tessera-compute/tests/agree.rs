@@ -478,6 +478,7 @@ fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: 
                         len: part.len(),
                         position: done,
                         rope_len: sequence.len(),
+                        call: Some(0),
                         pages: &pages[s],
                         state: Some(StateUse { from: (done > 0).then_some(s as u32), to: s as u32 }),
                     },
@@ -652,8 +653,15 @@ fn a_step_may_want_no_logits() {
 fn a_batch_that_does_not_fit_is_refused() {
     let kind = Kind::Dense(DType::F32);
     let mut e = Cpu::default().load(decoder(kind, &SHAPE), pools(1)).unwrap();
-    let span =
-        |len, position, pages| Span { start: 0, len, position, rope_len: 1, pages, state: state(position) };
+    let span = |len, position, pages| Span {
+        start: 0,
+        len,
+        position,
+        rope_len: 1,
+        call: None,
+        pages,
+        state: state(position),
+    };
     let mut out = Output::default();
     let mut refused = |tokens: &[u32], spans: &[Span<'_>], picked: &[u32]| {
         e.step(&Batch { tokens, spans, picked, want: Want::Logits }, &mut out).unwrap_err().to_string()

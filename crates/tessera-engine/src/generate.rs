@@ -159,7 +159,7 @@ pub fn generate(
         let prefilling = held < prompt.len();
         let picked = if pick == Pick::All { tokens.len() } else { usize::from(pick == Pick::Last) };
         let prompt_len = if prefilling { prompt.len() } else { 0 };
-        let feed = Feed { sequence: &mut *sequence, tokens: &tokens, prompt_len, pick };
+        let feed = Feed { sequence: &mut *sequence, tokens: &tokens, call: 0..prompt_len, pick };
         let output = model.forward(&mut [feed], want)?;
         let taken = slot.take(Rows::new(output, picked, 0), &mut events);
         if let Ok(taken) = &taken {

@@ -4,10 +4,11 @@ use crate::decoder::{DecoderError, program};
 use crate::kv::{Kv, OutOfPages, OutOfStates, Sequence};
 use crate::open::ModelFiles;
 use crate::plan::{Claim, Mib, Needs, Plan};
+use std::ops::Range;
 use std::sync::Arc;
 use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
 use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
-use tessera_compute::program::{Mask, Op, Program};
+use tessera_compute::program::Mask;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 
@@ -44,6 +45,8 @@ pub struct Model {
     context: usize,
     /// Whether longrope's factors go by what is fed, and not by how long the sequence is.
     rope_by_call: bool,
+    /// Whether a prompt's tokens see more than generated ones at their places would.
+    window_by_call: bool,
     output: Output,
     /// What the weights lie in, to be asked after each step whether it changed.
     shards: Vec<Bytes>,
@@ -121,8 +124,9 @@ pub struct Feed<'a> {
     pub sequence: &'a mut Sequence,
     /// Tokens, at least one.
     pub tokens: &'a [u32],
-    /// Length of the whole prompt while it is being fed, else 0. See [`Span::rope_len`].
-    pub prompt_len: usize,
+    /// Positions of the whole prompt, or other call of several tokens, that these are part of; empty for tokens that
+    /// each are a call of their own, as generated ones are. See [`Span::rope_len`] and [`Span::call`].
+    pub call: Range<usize>,
     /// Which logits are wanted.
     pub pick: Pick,
 }
@@ -133,13 +137,27 @@ impl Model {
         let program = program(&files.folder, &files.config, files.scheme, files.semantics)?;
         let rows = room.memory.map_or(0, |budget| budget.rows);
         let mut notes = Vec::new();
-        let mut own = files.config.context_window_size;
-        if let Some(window) = rolling(&program).filter(|window| *window < own) {
-            notes.push(format!(
-                "MLC's cache of {window} tokens that forgets all but the first and the last is not here: with its \
-                 meaning of the window the context is {window} tokens"
-            ));
-            own = window;
+        let block = files.config.block(files.semantics);
+        // Learned positions, or a cache that would begin to forget.
+        let own = files.config.context_window_size.min(program.positions());
+        if own < files.config.context_window_size {
+            notes.push(match block.attention.iter().any(|a| matches!(a.mask, Mask::Cache { .. })) {
+                true => format!(
+                    "MLC's cache of {own} tokens that forgets all but the first and the last is not here: with its \
+                     meaning of the window the context is {own} tokens"
+                ),
+                false => format!(
+                    "the context is {own} tokens, for which the model has learned positions, and not the config's {}",
+                    files.config.context_window_size
+                ),
+            });
+        }
+        if block.absorbed && files.scheme.group.is_some() {
+            notes.push(
+                "MLC's single tokens read w_uk and w_uv, which are not quantised; here all read kv_b_proj, which is: \
+                 the logits differ a little from MLC's"
+                    .to_owned(),
+            );
         }
         let states = if program.states.is_empty() { 0 } else { room.sequences };
         let of_states = states.saturating_mul(program.state_len()).saturating_mul(size_of::<f32>());
@@ -158,12 +176,24 @@ impl Model {
         }
         let kv = if states > 0 { Kv::with_states(pages, states) } else { Kv::new(pages) };
         let executor = backend.load(program, Pools { pages, states })?;
-        let rope_by_call = files.config.block(files.semantics).ropes.iter().any(|rope| rope.by_call);
+        let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
+        let window_by_call = block.attention.iter().any(|a| matches!(a.mask, Mask::CallWindow(_)));
         let (config, shards) = (files.config.clone(), files.folder.shards());
         // Norms and biases were read from them.
         unchanged(&shards)?;
         let (claim, output) = (Arc::new(Claim::new(plan)), Output::default());
-        Ok(Model { config, executor, kv, context, rope_by_call, output, shards, claim, notes })
+        Ok(Model {
+            config,
+            executor,
+            kv,
+            context,
+            rope_by_call,
+            window_by_call,
+            output,
+            shards,
+            claim,
+            notes,
+        })
     }
 
     /// Longest sequence in tokens.
@@ -204,7 +234,7 @@ impl Model {
     /// A sequence that holds as many of the first `tokens` as were kept. The first `prompt_len` of the
     /// tokens are a prompt's.
     pub fn begin(&mut self, tokens: &[u32], prompt_len: usize) -> Sequence {
-        let (sequence, copy) = self.kv.begin(tokens, self.class(prompt_len));
+        let (sequence, copy) = self.kv.begin(tokens, self.class(prompt_len, true));
         if let Some(copy) = copy {
             self.executor.copy_page(copy.from, copy.to);
         }
@@ -213,7 +243,7 @@ impl Model {
 
     /// How many available pages a new sequence of these tokens would take to reach `positions`.
     pub fn pages_needed(&self, tokens: &[u32], prompt_len: usize, positions: usize) -> usize {
-        self.kv.cost(tokens, self.class(prompt_len), positions)
+        self.kv.cost(tokens, self.class(prompt_len, true), positions)
     }
 
     /// Offers the sequence's tokens to others: those of full pages, and with `tail` the rest.
@@ -234,7 +264,7 @@ impl Model {
     /// How many of the first tokens of `sequence` may be kept for `prompt`: where the RoPE depends on the
     /// length, equal tokens are not enough.
     pub fn reusable(&self, sequence: &Sequence, prompt: &[u32]) -> usize {
-        let (common, class) = (sequence.common_prefix(prompt), self.class(prompt.len()));
+        let (common, class) = (sequence.common_prefix(prompt), self.class(prompt.len(), true));
         if self.kv.has_states() && common < sequence.tokens.len() {
             return 0;
         }
@@ -253,22 +283,26 @@ impl Model {
     /// How many of `n` tokens from `position` on may be fed in one step: where the RoPE depends on the
     /// length, those of one [`Span::rope_len`].
     pub fn span_limit(&self, position: usize, prompt_len: usize, n: usize) -> usize {
-        let class = self.class(position + 1);
-        match (class, position < prompt_len) {
+        let prompt = position < prompt_len;
+        let class = self.class(position + 1, prompt);
+        match (class, prompt) {
             (0, _) => n,
             (_, true) => n.min(prompt_len - position),
-            _ if self.rope_by_call => n,
-            _ => (0..n).take_while(|i| self.class(position + 1 + i) == class).count(),
+            _ if self.rope_by_call || self.window_by_call => n,
+            _ => (0..n).take_while(|i| self.class(position + 1 + i, false) == class).count(),
         }
     }
 
     /// See [`Span::rope_len`]. A call of TVM's that feeds a whole prompt has its length, whatever was kept of it.
-    fn rope_len(&self, prompt_len: usize, end: usize) -> usize {
-        prompt_len.max(if self.rope_by_call { 1 } else { end })
+    fn rope_len(&self, call: &Range<usize>, end: usize) -> usize {
+        if self.rope_by_call { call.len().max(1) } else { call.end.max(end) }
     }
 
     /// Sequences of the same class of length have the same RoPE frequencies; 0 if all have.
-    fn class(&self, len: usize) -> u32 {
+    fn class(&self, len: usize, prompt: bool) -> u32 {
+        if self.window_by_call {
+            return if prompt { 1 } else { 2 };
+        }
         match &self.config.rope_scaling {
             RopeScaling::Dynamic { original_context, .. } => len.max(*original_context) as u32,
             RopeScaling::LongRope { original_context, .. } => 1 + u32::from(len > *original_context),
@@ -301,15 +335,16 @@ impl Model {
                 Pick::All => picked.extend(start as u32..tokens.len() as u32),
             }
             let len = feed.tokens.len();
-            let rope_len = self.rope_len(feed.prompt_len, position + len);
-            spans.push(Span { start, len, position, rope_len, pages: feed.sequence.pages(), state });
+            let rope_len = self.rope_len(&feed.call, position + len);
+            let call = (!feed.call.is_empty()).then_some(feed.call.start);
+            spans.push(Span { start, len, position, rope_len, call, pages: feed.sequence.pages(), state });
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
         self.executor.step(&batch, &mut self.output)?;
         unchanged(&self.shards)?;
         for feed in feeds {
             let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
-            let class = self.class(self.rope_len(feed.prompt_len, position + len));
+            let class = self.class(self.rope_len(&feed.call, position + len), !feed.call.is_empty());
             if class != 0 {
                 feed.sequence.classes.resize(position + len, class);
             }
@@ -317,14 +352,6 @@ impl Model {
         }
         Ok(&self.output)
     }
-}
-
-/// How many keys a cache holds that forgets, where the program asks for one.
-fn rolling(program: &Program) -> Option<usize> {
-    program.ops.iter().find_map(|op| match op {
-        Op::Attend { mask: Mask::Cache { window, .. }, .. } => Some(*window),
-        _ => None,
-    })
 }
 
 /// Whether what was computed was computed from the files that were opened.

@@ -11,7 +11,7 @@ use tessera_engine::decoder;
 use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Model, Pick, Room};
 use tessera_engine::open::ModelFiles;
-use tessera_weights::arch::Semantics;
+use tessera_weights::arch::{Mask, Semantics};
 
 /// Of the largest logit: what the goldens' README advises for a plain f32 path.
 const REFERENCE: f64 = 2e-5;
@@ -101,8 +101,9 @@ fn run(case: &Case, backend: &dyn Backend) -> Vec<Vec<f32>> {
             model.release(std::mem::take(&mut sequence));
         }
         let new = &step.tokens[sequence.tokens.len()..];
-        let prompt_len = if sequence.tokens.is_empty() { new.len() } else { 0 };
-        let feed = Feed { sequence: &mut sequence, tokens: new, prompt_len, pick: Pick::Last };
+        let (held, all) = (sequence.tokens.len(), step.tokens.len());
+        let call = if held == 0 || all - held > 1 { held..all } else { 0..0 };
+        let feed = Feed { sequence: &mut sequence, tokens: new, call, pick: Pick::Last };
         let output =
             model.forward(&mut [feed], Want::Logits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         out.push(output.logits.clone());
@@ -169,7 +170,7 @@ fn in_chunks(model: &mut Model, prompts: &[Vec<u32>], chunk: usize) -> Vec<Vec<u
         for (i, (sequence, prompt)) in sequences.iter_mut().zip(prompts).enumerate() {
             let tokens = &prompt[done.min(prompt.len())..prompt.len().min(done + chunk)];
             if !tokens.is_empty() {
-                feeds.push(Feed { sequence, tokens, prompt_len: prompt.len(), pick: Pick::All });
+                feeds.push(Feed { sequence, tokens, call: 0..prompt.len(), pick: Pick::All });
                 fed.push((i, tokens.len()));
             }
         }
@@ -196,17 +197,55 @@ fn folders() -> Vec<PathBuf> {
 #[test]
 fn chunks_and_neighbours_change_no_bit_of_any_family() {
     for folder in folders() {
-        let files = ModelFiles::open(&folder).unwrap();
-        let room = Room { context: None, sequences: 2, memory: None };
-        let cpu = Cpu { threads: 2, ..Cpu::default() };
-        let mut model = Model::load(&files, &cpu, room).unwrap();
-        let vocab = model.config.vocab_size as u32;
-        let prompts = [29u32, 13].map(|n| (0..n).map(|i| (i * i * 7 + n) % vocab).collect::<Vec<_>>());
-        let expected: Vec<_> =
-            prompts.iter().map(|p| in_chunks(&mut model, std::slice::from_ref(p), 64).remove(0)).collect();
-        assert_eq!(in_chunks(&mut model, &prompts, 1), expected, "{}: one by one", folder.display());
-        assert_eq!(in_chunks(&mut model, &prompts, 9), expected, "{}: in chunks", folder.display());
+        for semantics in [Semantics::Authors, Semantics::Mlc] {
+            let mut files = ModelFiles::open(&folder).unwrap();
+            files.semantics = semantics;
+            // Past a window that goes by the call.
+            let block = files.config.block(semantics);
+            let long = block.attention.iter().any(|a| matches!(a.mask, Mask::CallWindow(_)));
+            let room = Room { context: None, sequences: 2, memory: None };
+            let cpu = Cpu { threads: 2, ..Cpu::default() };
+            let mut model = Model::load(&files, &cpu, room).unwrap();
+            let most = model.context() as u32;
+            let vocab = model.config.vocab_size as u32;
+            let lengths = if long { [1040, 1030] } else { [29u32, 13] };
+            let prompt = |n: u32| (0..n.min(most)).map(|i| (i * i * 7 + n) % vocab).collect::<Vec<_>>();
+            let prompts = lengths.map(prompt);
+            let mut alone = |p| in_chunks(&mut model, std::slice::from_ref(p), 2048).remove(0);
+            let expected: Vec<_> = prompts.iter().map(&mut alone).collect();
+            for chunk in if long { [100, 333] } else { [1, 9] } {
+                let found = in_chunks(&mut model, &prompts, chunk);
+                assert!(found == expected, "{}, {semantics:?}: chunks of {chunk}", folder.display());
+            }
+        }
     }
+}
+
+/// Tokens of an answer that are fed together, as drafts are, are calls of their own all the same, and what they leave
+/// is not taken for a prompt's.
+#[test]
+fn drafts_change_no_bit_where_windows_go_by_the_call() {
+    let mut files = ModelFiles::open(&data().join("gemma3_text/q4f32_1")).unwrap();
+    files.semantics = Semantics::Mlc;
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
+    let tokens: Vec<u32> = (0..1056).map(|i| i * 11 % 131).collect();
+    let mut run = |together: usize| {
+        let mut sequence = Sequence::default();
+        let mut out = Vec::new();
+        let prompt =
+            Feed { sequence: &mut sequence, tokens: &tokens[..1040], call: 0..1040, pick: Pick::None };
+        model.forward(&mut [prompt], Want::Logits).unwrap();
+        for tokens in tokens[1040..].chunks(together) {
+            let feed = Feed { sequence: &mut sequence, tokens, call: 0..0, pick: Pick::All };
+            out.extend_from_slice(&model.forward(&mut [feed], Want::Logits).unwrap().logits);
+        }
+        assert_eq!(model.reusable(&sequence, &tokens), 1040);
+        model.release(sequence);
+        out
+    };
+    let expected = run(1);
+    assert_eq!(run(8), expected);
 }
 
 /// A state is that of all tokens of its sequence: what is cut off takes the rest along, and a slot that was used before
@@ -219,7 +258,7 @@ fn a_recurrence_goes_on_or_begins_anew() {
     model.keep_prefixes(true);
     let prompt: Vec<u32> = (0..60).map(|i| i * 5 % 131).collect();
     let feed = |model: &mut Model, sequence: &mut Sequence, tokens: &[u32]| {
-        let feed = Feed { sequence, tokens, prompt_len: 60, pick: Pick::Last };
+        let feed = Feed { sequence, tokens, call: 0..60, pick: Pick::Last };
         model.forward(&mut [feed], Want::Logits).map(|out| out.logits.clone())
     };
     let mut a = model.begin(&prompt, 60);

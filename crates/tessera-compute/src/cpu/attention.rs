@@ -188,7 +188,7 @@ impl Run<'_> {
             if number == 0 {
                 return;
             }
-            let seen = some.map(|one| a.mask.sees(span.position, span.len, one.0));
+            let seen = some.map(|one| span.sees(a.mask, one.0));
             let first = seen[..number].iter().map(|s| s.start / PART_LEN).min().unwrap_or(0);
             let longest = seen[..number].iter().map(|s| s.end).max().unwrap_or(0);
             for part in first..longest.div_ceil(PART_LEN) {
@@ -269,7 +269,7 @@ impl Run<'_> {
                 let (head, part) = (item / most % kv, item % most);
                 let (i, span) = (item / most / kv, &spans[item / most / kv]);
                 let last = span.position / PART_LEN;
-                let seen = a.mask.sees(span.position, 1, 0);
+                let seen = span.sees(a.mask, 0);
                 let wanted = self.target(a.out, span.start).is_some() && part >= seen.start / PART_LEN;
                 if part > last || !wanted && part < last {
                     continue;
@@ -306,7 +306,7 @@ impl Run<'_> {
             for item in items {
                 let (i, head) = (item / q, item % q);
                 let Some(row) = self.target(a.out, spans[i].start) else { continue };
-                let first = a.mask.sees(spans[i].position, 1, 0).start / PART_LEN;
+                let first = spans[i].sees(a.mask, 0).start / PART_LEN;
                 // SAFETY: after the barrier all parts of this head are this thread's.
                 let part = |part| unsafe { std::slice::from_raw_parts_mut(at(i, head, part), width) };
                 let all = part(first);

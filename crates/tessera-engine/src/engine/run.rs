@@ -348,7 +348,7 @@ impl Worker<'_> {
             {
                 let held = one.sequence.tokens.len();
                 let prompt_len = if held < one.slot.prompt_len() { one.slot.prompt_len() } else { 0 };
-                feeds.push(Feed { sequence: &mut one.sequence, tokens, prompt_len, pick: *pick });
+                feeds.push(Feed { sequence: &mut one.sequence, tokens, call: 0..prompt_len, pick: *pick });
                 slots.push(&mut one.slot);
             }
         }

@@ -170,7 +170,7 @@ pub enum Mask {
     Causal,
     /// The last `n` of them, its own included.
     Window(usize),
-    /// As [`Mask::Window`] for a token that is fed alone; one of a longer call that begins at `s` sees
+    /// As [`Mask::Window`] for a token that is a call of its own; one of a longer call that begins at `s` sees
     /// `s - n ..= p` (layer windows of TVM's cache).
     CallWindow(usize),
     /// MLC's window of the whole cache: keys are kept unrotated, at most `window` of them, and their positions are
@@ -187,15 +187,16 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// Which positions the query at `position + i` sees, in a call of `len` tokens from `position` on.
-    pub fn sees(self, position: usize, len: usize, i: usize) -> std::ops::Range<usize> {
-        let end = position + i + 1;
-        match self {
-            // Until something leaves the cache, which is not here.
-            Mask::Causal | Mask::Cache { .. } => 0..end,
-            Mask::CallWindow(n) if len > 1 => position.saturating_sub(n)..end,
-            Mask::Window(n) | Mask::CallWindow(n) => end.saturating_sub(n)..end,
-            Mask::Full => 0..position + len,
+    /// Which positions the query at `position` sees, of a sequence that holds `held` after the step. `call`: where the
+    /// call began that it is part of, `None` for a token that is a call of its own.
+    pub fn sees(self, position: usize, held: usize, call: Option<usize>) -> std::ops::Range<usize> {
+        let end = position + 1;
+        match (self, call) {
+            // A cache that forgets ends before it would: nothing here takes a key out of it.
+            (Mask::Causal | Mask::Cache { .. }, _) => 0..end,
+            (Mask::CallWindow(n), Some(start)) => start.saturating_sub(n)..end,
+            (Mask::Window(n) | Mask::CallWindow(n), _) => end.saturating_sub(n)..end,
+            (Mask::Full, _) => 0..held,
         }
     }
 }

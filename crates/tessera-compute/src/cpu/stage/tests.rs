@@ -238,7 +238,7 @@ fn logits(executor: &mut dyn Executor) -> Vec<f32> {
     let (mut all, mut output, mut position) = (Vec::new(), Output::default(), 0);
     for (len, picked) in [(40, &[3, 39][..]), (5, &[0, 1, 2, 3, 4]), (1, &[0])] {
         let tokens: Vec<u32> = (0..len).map(|i| (position + i) as u32 * 7 % VOCAB as u32).collect();
-        let spans = [Span { start: 0, len, position, rope_len: 1, pages: &[1, 0], state: None }];
+        let spans = [Span { start: 0, len, position, rope_len: 1, call: None, pages: &[1, 0], state: None }];
         let batch = Batch { tokens: &tokens, spans: &spans, picked, want: Want::Logits };
         executor.step(&batch, &mut output).unwrap();
         all.extend_from_slice(&output.logits);
