@@ -41,6 +41,14 @@ pub enum DecoderError {
         /// Where; `None` outside of the layers.
         layer: Option<usize>,
     },
+    /// Parts that are each here, but not beside each other.
+    #[error("layer {layer}: {what} is not here")]
+    Together {
+        /// Where.
+        layer: usize,
+        /// What the blocks ask for.
+        what: &'static str,
+    },
     /// Tensors that this family's blocks do not read: the output without them would be wrong.
     #[error("{count} tensors have no place in a {family} decoder, the first is {first}")]
     Unused {
@@ -265,6 +273,12 @@ impl Builder<'_> {
             }
         };
         if let Some(experts) = self.block.experts[layer] {
+            if self.block.branch_scale != 1.0 || self.has_norm(Some(layer), Place::PostMlp) {
+                return Err(DecoderError::Together {
+                    layer,
+                    what: "a mixture whose result is scaled or normed",
+                });
+            }
             return self.mixture(layer, read, experts);
         }
         let gated = self.mlp(layer, read)?;
@@ -282,14 +296,12 @@ impl Builder<'_> {
             // Each query head has its gate behind it.
             let (kv, dim) = (heads.kv * heads.dim, heads.dim);
             parts = [self.slot(Work::Query, wide), qkv.part(2 * wide, kv), qkv.part(2 * wide + kv, kv)];
-            gate = Some(self.slot(Work::QueryGate, wide));
+            let gates = self.slot(Work::QueryGate, wide);
+            gate = Some(gates);
             self.linear(layer, Role::Qkv, x, qkv)?;
-            for (from, out) in [(0, Some(parts[0])), (dim, gate)] {
+            for (from, out) in [(0, parts[0]), (dim, gates)] {
                 let (x, count) = (qkv.part(from, 2 * wide - from), heads.q);
-                let out = out.into_iter();
-                out.for_each(|out| {
-                    self.push(Op::Columns { x, from: 2 * dim, each: dim, count, to: dim, out })
-                });
+                self.push(Op::Columns { x, from: 2 * dim, each: dim, count, to: dim, out });
             }
         } else if self.weights.has(Some(layer), Role::Qkv) {
             self.linear(layer, Role::Qkv, x, qkv)?;
@@ -299,7 +311,9 @@ impl Builder<'_> {
             }
         }
         if let Some(limit) = self.block.clip_qkv {
-            self.push(Op::Map { x: qkv, f: Function::Clip(limit), out: qkv });
+            for x in if attention.gated { parts.to_vec() } else { vec![qkv] } {
+                self.push(Op::Map { x, f: Function::Clip(limit), out: x });
+            }
         }
         for (role, x) in [(Role::QNorm, parts[0]), (Role::KNorm, parts[1])] {
             if self.weights.has(Some(layer), role) {
@@ -311,7 +325,10 @@ impl Builder<'_> {
         }
         let [q, k, v] = parts;
         if let Some(eps) = attention.qk_norm_after_rope {
-            // A rotation leaves the mean of the squares as it is.
+            // A rotation leaves the mean of the squares as it is, unless its scaling has a factor.
+            if attention.rope.is_some_and(|rope| self.p.ropes[rope].frequencies(1).factor != 1.0) {
+                return Err(DecoderError::Together { layer, what: "a norm behind rotations with a factor" });
+            }
             let (kind, each, weight, bias) = (NormKind::Rms, heads.dim, None, None);
             for x in [q, k] {
                 self.push(Op::Norm { kind, x, each, weight, bias, eps, out: x });

@@ -107,7 +107,7 @@ fn of_model(error: &ModelError) -> Option<&'static str> {
             "`tessera inspect`, `verify` and `convert` work with this folder"
         }
         ModelError::Decoder(DecoderError::Sizes(_)) => "correct the config, or fetch it again",
-        ModelError::Decoder(DecoderError::Part { .. }) => return None,
+        ModelError::Decoder(DecoderError::Part { .. } | DecoderError::Together { .. }) => return None,
         ModelError::Decoder(DecoderError::Unused { .. }) => {
             "the config and the tensors are not of one model: compare them with `tessera inspect --tensors`"
         }

@@ -35,8 +35,10 @@ pub fn resolve(name: &str, out: &Output) -> anyhow::Result<PathBuf> {
 /// Whose meaning the catalogue asks for under this name.
 pub fn semantics(name: &str) -> anyhow::Result<Semantics> {
     let store = Store::open_default()?;
+    // A folder somewhere else has no entry.
+    let Some(name) = store.resolve(name)?.name else { return Ok(Semantics::default()) };
     let catalogue = Catalogue::load(store.home())?;
-    Ok(catalogue.get(name).and_then(|entry| entry.semantics).unwrap_or_default())
+    Ok(catalogue.get(name.as_str()).and_then(|entry| entry.semantics).unwrap_or_default())
 }
 
 /// The path that `name` means, whatever kind of model lies there. Nothing is pulled.

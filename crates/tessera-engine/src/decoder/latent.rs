@@ -12,8 +12,14 @@ impl Builder<'_> {
     pub(super) fn latent(&mut self, layer: usize, x: Act, latent: Latent) -> Result<Attended, DecoderError> {
         let Latent { q_rank, kv_rank, nope, rope, value } = latent;
         let (heads, dim, at) = (self.heads().q, nope + rope, Some(layer));
-        if value > dim || self.heads().kv != heads {
-            return Err(DecoderError::Part { role: Role::Own("kv_b_proj"), layer: at });
+        if value > dim {
+            return Err(DecoderError::Together {
+                layer,
+                what: "latent attention with values wider than its keys",
+            });
+        }
+        if self.heads().kv != heads {
+            return Err(DecoderError::Together { layer, what: "latent attention with shared key heads" });
         }
         let lying = self.slot(Work::LatentQuery, heads * dim);
         match q_rank {
