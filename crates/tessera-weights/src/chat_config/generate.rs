@@ -31,8 +31,6 @@ pub struct ChatConfigInputs<'a> {
 pub(super) enum From {
     /// The key of the same name; left out when it is missing.
     Same,
-    /// The key of the same name, or 0 when it is missing.
-    Zero,
     /// The key of the same name, or null.
     Null,
     /// The key of the same name, or false.
@@ -170,7 +168,7 @@ const PHI3: &[Field] = &[
     ("max_position_embeddings", From::Same),
     ("position_embedding_base", From::RopeTheta),
     ("rope_scaling", From::RopeScaling),
-    ("original_max_position_embeddings", From::Zero),
+    ("original_max_position_embeddings", From::Whole(0)),
     ("context_window_size", From::Context),
     ("prefill_chunk_size", From::Prefill),
     ("head_dim", From::HeadDim),
@@ -237,29 +235,29 @@ const INTERNLM2: &[Field] = &[
 /// The hyper-parameters that a family's config lists, in order. `llama` is checked against MLC's own
 /// output, the others follow its sources. Families without a table get llama's list and then every other scalar of `config.json`:
 /// nothing that a reader needs is lost.
-fn fields(model_type: &str) -> (&'static [Field], bool) {
+fn fields(model_type: &str) -> (&'static [&'static [Field]], bool) {
     match model_type {
-        "llama" => (LLAMA, false),
-        "qwen2" => (QWEN2, false),
-        "qwen3" => (QWEN3, false),
-        "mistral" => (MISTRAL, false),
-        "gemma" => (GEMMA, false),
-        "phi3" => (PHI3, false),
-        "gpt2" => (GPT2, false),
-        "gpt_neox" => (GPT_NEOX, false),
-        "internlm2" => (INTERNLM2, false),
-        "mixtral" => (mixed::MIXTRAL, false),
-        "qwen3_moe" => (mixed::QWEN3_MOE, false),
-        "qwen2_moe" => (mixed::QWEN2_MOE, false),
-        "deepseek" => (mixed::DEEPSEEK, false),
-        "deepseek_v2" | "deepseek_v3" => (mixed::DEEPSEEK_V2, false),
-        "ministral3" => (mixed::MINISTRAL3, false),
-        "phi3_v" => (mixed::PHI3_V, false),
-        "bert" => (mixed::BERT, false),
-        "qwen3_5" => (mixed::QWEN3_5, false),
-        "rwkv6" => (mixed::RWKV6, false),
-        "llama4" => (mixed::LLAMA4, false),
-        _ => (LLAMA, true),
+        "llama" => (&[LLAMA], false),
+        "qwen2" => (&[QWEN2], false),
+        "qwen3" => (&[QWEN3], false),
+        "mistral" => (&[MISTRAL], false),
+        "gemma" => (&[GEMMA], false),
+        "phi3" => (&[PHI3], false),
+        "gpt2" => (&[GPT2], false),
+        "gpt_neox" => (&[GPT_NEOX], false),
+        "internlm2" => (&[INTERNLM2], false),
+        "mixtral" => (&[LLAMA, mixed::MIXTRAL], false),
+        "qwen3_moe" => (&[QWEN3, mixed::QWEN3_MOE], false),
+        "qwen2_moe" => (&[QWEN2, mixed::QWEN2_MOE], false),
+        "deepseek" => (&[mixed::DEEPSEEK], false),
+        "deepseek_v2" | "deepseek_v3" => (&[mixed::DEEPSEEK_V2], false),
+        "ministral3" => (&[mixed::MINISTRAL3], false),
+        "phi3_v" => (&[mixed::PHI3_V], false),
+        "bert" => (&[mixed::BERT], false),
+        "qwen3_5" => (&[mixed::QWEN3_5], false),
+        "rwkv6" => (&[mixed::RWKV6], false),
+        "llama4" => (&[mixed::LLAMA4], false),
+        _ => (&[LLAMA], true),
     }
 }
 
@@ -351,7 +349,6 @@ fn hyper_parameter(config: &Value, sliding: Option<i64>, key: &str, from: From) 
     match from {
         From::Same => same,
         From::Vocab => first(config, &VOCAB).cloned(),
-        From::Zero => same.or(Some(json!(0))),
         From::Null => same.or(Some(Value::Null)),
         From::False => same.or(Some(json!(false))),
         From::Text(text) => Some(json!(text)),
@@ -387,6 +384,8 @@ fn model_config(model_type: &str, config: &Value, sliding: Option<i64>) -> Map<S
     let (fields, open) = fields(model_type);
     let mut out: Map<String, Value> = fields
         .iter()
+        .copied()
+        .flatten()
         .filter_map(|(key, from)| Some(((*key).to_owned(), hyper_parameter(config, sliding, key, *from)?)))
         .collect();
     if open {
