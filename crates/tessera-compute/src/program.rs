@@ -7,7 +7,7 @@ use crate::rope::Rope;
 use std::ops::Range;
 use tessera_weights::tensor::Matrix;
 
-pub use op::{DeltaHeads, Function, Ids, Io, Op};
+pub use op::{Attend, DeltaHeads, Function, Ids, Io, Op};
 pub use tessera_weights::arch::{Mask, NormKind};
 
 /// Which rows of a batch a slot holds.
@@ -188,7 +188,7 @@ impl Program {
     pub fn positions(&self) -> usize {
         let limits = self.ops.iter().filter_map(|op| match op {
             Op::Embed { table, ids: Ids::Positions, .. } => self.matrices.get(table.0).map(|m| m.rows),
-            Op::Attend { mask: Mask::Cache { window, .. }, .. } => Some(*window),
+            Op::Attend(Attend { mask: Mask::Cache { window, .. }, .. }) => Some(*window),
             _ => None,
         });
         limits.min().unwrap_or(usize::MAX)

@@ -5,7 +5,7 @@ use crate::backend::{Backend, Executor, LoadError, Pools};
 use crate::batch::{Batch, BatchError, Output, PAGE, Span, StateUse, Want};
 use crate::functions::{activate, apply, argmax, norm};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Act, DeltaHeads, Heads, Ids, Kv, MatrixId, Op, Program, Rows, VectorId};
+use crate::program::{Act, Attend, DeltaHeads, Heads, Ids, Kv, MatrixId, Op, Program, Rows, VectorId};
 use crate::recurrent;
 use crate::rope::Rope;
 use crate::route::route;
@@ -217,7 +217,7 @@ impl Interpreter {
                     *o = activate(activation, g) * u;
                 }
             }
-            Op::Attend { .. } => self.attend(op, batch, &mut o),
+            Op::Attend(a) => self.attend(a, batch, &mut o),
             Op::ByPosition { x, scale, .. } => {
                 for (t, (o, x)) in
                     o.chunks_exact_mut(x.width).zip(self.read(x).chunks_exact(x.width)).enumerate()
@@ -282,8 +282,8 @@ impl Interpreter {
         page as usize * page_len + before + (head * PAGE + position % PAGE) * dim
     }
 
-    fn attend(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
-        let Op::Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = *op else { return };
+    fn attend(&mut self, a: Attend, batch: &Batch<'_>, o: &mut [f32]) {
+        let Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = a;
         let Heads { q: queries, kv, dim } = heads;
         let (mut q, mut k, v) = (self.read(q), self.read(k), self.read(v));
         for span in batch.spans {

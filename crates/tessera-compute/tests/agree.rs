@@ -11,7 +11,7 @@ use tessera_compute::cpu::panel::{PANEL, Panel};
 use tessera_compute::cpu::q8::{self, TILE};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::program::{
-    Act, DeltaHeads, Function, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId,
+    Act, Attend, DeltaHeads, Function, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId,
 };
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::{Pairs, Rope};
@@ -328,7 +328,7 @@ fn rms(x: Act, weight: VectorId, out: Act) -> Op {
 fn attend(heads: Heads, qkv: Act, layer: usize, out: Act) -> Op {
     let [q, k, v] = heads.split(qkv);
     let scale = 1.0 / (heads.dim as f32).sqrt();
-    Op::Attend { q, k, v, heads, layer, rope: Some(0), mask: Mask::Causal, scale, cap: None, out }
+    Op::Attend(Attend { q, k, v, heads, layer, rope: Some(0), mask: Mask::Causal, scale, cap: None, out })
 }
 
 fn decoder(kind: Kind, s: &Shape) -> Program {
@@ -636,6 +636,7 @@ fn a_step_may_want_no_logits() {
                     len,
                     position,
                     rope_len: position + len,
+                    call: None,
                     pages: &[0],
                     state: state(position),
                 }];

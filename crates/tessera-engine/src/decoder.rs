@@ -8,7 +8,7 @@ mod weights;
 
 use std::collections::HashMap;
 
-use tessera_compute::program::{Act, Function, Heads, Ids, Kv, NormKind, Op, Program, Rows};
+use tessera_compute::program::{Act, Attend, Function, Heads, Ids, Kv, NormKind, Op, Program, Rows};
 use tessera_compute::rope::{Pairs, Rope};
 use tessera_weights::arch::{self, ArchError, Attention, Block, Mlp, Place, Role, Semantics};
 use tessera_weights::config::{Activation, ModelConfig};
@@ -347,7 +347,7 @@ impl Builder<'_> {
         let cap = self.block.attention_cap;
         self.p.kv.push(Kv { heads: heads.kv, dim: heads.dim });
         let layer = self.p.kv.len() - 1;
-        self.push(Op::Attend { q, k, v, heads, layer, rope, mask, scale, cap, out });
+        self.push(Op::Attend(Attend { q, k, v, heads, layer, rope, mask, scale, cap, out }));
         out
     }
 

@@ -4,7 +4,7 @@ use super::attend::{HeadPages, PART, QUERIES, Query, part_len};
 use super::pool::Worker;
 use super::step::{Run, Scratch};
 use crate::batch::{Batch, PAGE, Span};
-use crate::program::{Act, Heads, Mask, Op, Program, Rows};
+use crate::program::{Act, Attend, Heads, Op, Program, Rows};
 use crate::rope::Pairs;
 
 /// Positions of a part.
@@ -17,7 +17,7 @@ pub(super) fn parts_len(program: &Program, batch: &Batch<'_>) -> usize {
         Some(longest) if longest > PART_LEN => {
             let parts = batch.spans.len() * longest.div_ceil(PART_LEN);
             let one = |op: &Op| match op {
-                Op::Attend { heads, .. } => heads.q * part_len(heads.dim),
+                Op::Attend(Attend { heads, .. }) => heads.q * part_len(heads.dim),
                 _ => 0,
             };
             parts * program.ops.iter().map(one).max().unwrap_or(0)
@@ -35,26 +35,10 @@ fn longest_of_single(batch: &Batch<'_>) -> Option<usize> {
 /// Rows of a span whose queries are answered in one claim.
 const BLOCK: usize = 32;
 
-/// What [`Op::Attend`] says.
-#[derive(Clone, Copy)]
-struct Attend {
-    q: Act,
-    k: Act,
-    v: Act,
-    heads: Heads,
-    layer: usize,
-    rope: Option<usize>,
-    mask: Mask,
-    scale: f32,
-    cap: Option<f32>,
-    out: Act,
-}
-
 impl Run<'_> {
-    pub(super) fn attend(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
-        let Op::Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = *op else { return };
-        let a = Attend { q, k, v, heads, layer, rope, mask, scale, cap, out };
-        let kv = heads.kv;
+    /// [`Op::Attend`].
+    pub(super) fn attend(&self, a: Attend, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
+        let kv = a.heads.kv;
         let spans = self.batch.spans;
         match longest_of_single(self.batch) {
             Some(longest) if longest > PART_LEN => {

@@ -381,7 +381,7 @@ impl Run<'_> {
     fn one(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let program = &self.model.program;
         match *op {
-            Op::Attend { .. } => self.attend(op, counter, worker, scratch),
+            Op::Attend(a) => self.attend(a, counter, worker, scratch),
             Op::Embed { table, ids, scale, accumulate, out } => {
                 let row = &mut scratch.row;
                 self.each_row(out, counter, worker, |t, o| {

@@ -2,7 +2,7 @@
 
 use tessera_weights::arch::Experts;
 
-use super::{DeltaHeads, Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
+use super::{Attend, DeltaHeads, Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
 
 /// What does not fit, with both values.
 pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
@@ -45,7 +45,7 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             alike(p, gate, out)?;
             alike(p, up, out).map(|_| ())
         }
-        Op::Attend { q, k, v, heads, layer, rope, mask, out, .. } => {
+        Op::Attend(Attend { q, k, v, heads, layer, rope, mask, out, .. }) => {
             let Heads { q: queries, kv, dim } = heads;
             let fits = queries > 0 && kv > 0 && queries % kv == 0 && dim > 0;
             fits.then_some(()).ok_or_else(|| format!("{queries} query heads, {kv} key heads of {dim}"))?;

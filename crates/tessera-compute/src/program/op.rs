@@ -39,6 +39,31 @@ pub struct DeltaHeads {
     pub value: usize,
 }
 
+/// See [`Op::Attend`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attend {
+    /// `[All, q * dim]`.
+    pub q: Act,
+    /// `[All, kv * dim]`.
+    pub k: Act,
+    /// `[All, kv * dim]`.
+    pub v: Act,
+    /// Sizes.
+    pub heads: Heads,
+    /// Index into [`super::Program::kv`].
+    pub layer: usize,
+    /// Index into [`super::Program::ropes`]; `None`: nothing is rotated.
+    pub rope: Option<usize>,
+    /// What a query sees.
+    pub mask: Mask,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// `cap * tanh(score / cap)`.
+    pub cap: Option<f32>,
+    /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
+    pub out: Act,
+}
+
 /// One operation. `out` is overwritten unless said otherwise, and has no value in common with an input, except that
 /// [`Op::Norm`], [`Op::Map`] and [`Op::ByPosition`] may write the very activation that they read; other inputs are left as they are. What
 /// is read was written before, in the same step. [`super::Program::check`] sees to it.
@@ -119,28 +144,7 @@ pub enum Op {
     },
     /// Query and key heads are rotated by their positions, keys and values appended to the layer's pages, then for
     /// each row and query head: `out = softmax(cap(scale * q k)) v` over the positions that the mask lets it see.
-    Attend {
-        /// `[All, q * dim]`.
-        q: Act,
-        /// `[All, kv * dim]`.
-        k: Act,
-        /// `[All, kv * dim]`.
-        v: Act,
-        /// Sizes.
-        heads: Heads,
-        /// Index into [`super::Program::kv`].
-        layer: usize,
-        /// Index into [`super::Program::ropes`]; `None`: nothing is rotated.
-        rope: Option<usize>,
-        /// What a query sees.
-        mask: Mask,
-        /// Factor on the scores.
-        scale: f32,
-        /// `cap * tanh(score / cap)`.
-        cap: Option<f32>,
-        /// `[All, q * dim]`, or `[Picked, q * dim]`: only the picked rows attend.
-        out: Act,
-    },
+    Attend(Attend),
     /// `out = x * (1 + beta * ln(1 + floor((position + offset) / floor)))`.
     ByPosition {
         /// Input, `[All, width]`.
@@ -304,7 +308,7 @@ impl Op {
             Op::Gate { gate, up, out, .. } => {
                 Io { inputs: [Some(gate), Some(up), None, None, None], ..Io::of(gate, out) }
             }
-            Op::Attend { q, k, v, out, .. } => {
+            Op::Attend(Attend { q, k, v, out, .. }) => {
                 Io { inputs: [Some(q), Some(k), Some(v), None, None], ..Io::of(q, out) }
             }
             Op::Conv { x, out, .. } => Io::of(x, out),
@@ -332,7 +336,7 @@ impl Op {
             Op::Add { .. } => "add",
             Op::Map { .. } => "map",
             Op::Gate { .. } => "gate",
-            Op::Attend { .. } => "attend",
+            Op::Attend(_) => "attend",
             Op::ByPosition { .. } => "by position",
             Op::Conv { .. } => "conv",
             Op::Delta { .. } => "delta",

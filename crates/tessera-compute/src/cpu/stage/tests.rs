@@ -8,7 +8,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::step::{Scratch, Step, counters};
 use crate::cpu::{Activations, Cpu, page_len};
 use crate::memory::Zeroed;
-use crate::program::{Function, Slot};
+use crate::program::{Attend, Function, Slot};
 use crate::program::{Heads, Ids, Kv, Mask, NormKind, Rows};
 use crate::reference::Reference;
 use crate::rope::{Pairs, Rope};
@@ -119,7 +119,7 @@ impl Builder {
                 let mask = [Mask::Causal, Mask::Window(7), Mask::CallWindow(9)][extra as usize % 3];
                 let cap = (extra & 8 != 0).then_some(2.0);
                 let rope = [Some(0), Some(1), None][extra as usize / 4 % 3];
-                Op::Attend { q, k, v, heads: HEADS, layer, rope, mask, scale: 0.25, cap, out }
+                Op::Attend(Attend { q, k, v, heads: HEADS, layer, rope, mask, scale: 0.25, cap, out })
             }
             6 => {
                 let x = self.input(from, |s| self.shape(s).1 == 2 * WIDTH)?;
