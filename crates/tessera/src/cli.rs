@@ -81,6 +81,8 @@ pub enum Command {
     /// Serve models over HTTP, as OpenAI does
     #[cfg(feature = "server")]
     Serve(ServeArgs),
+    /// Print the vectors of texts, or how alike they are
+    Embed(EmbedArgs),
     /// Show the token ids and pieces of a text
     Tokenize(TokenizeArgs),
     /// Write the raw logits of a prompt to a safetensors file
@@ -418,6 +420,21 @@ pub struct ConvertArgs {
     /// Number of threads [default: the machine's cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+}
+
+/// `tessera embed`
+#[derive(Clone, Debug, Args)]
+pub struct EmbedArgs {
+    /// A name from the store or the path of a folder
+    pub model: String,
+    /// The texts; lines of stdin if absent
+    pub texts: Vec<String>,
+    /// Print the cosine of each text's vector to each other's in place of the vectors
+    #[arg(long)]
+    pub similarities: bool,
+    /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// `tessera tokenize`

@@ -17,6 +17,7 @@ use super::write::{Flavour, shard_name};
 use super::{ConvertError, ConvertOptions, ConvertReport, Progress};
 use crate::arch::{Combine, Param};
 use crate::dtype::DType;
+use crate::embedding::POOLING;
 use crate::hf::is_plain_name;
 use crate::pack::transpose;
 use crate::quantize::{Arithmetic, encode_row, store};
@@ -308,7 +309,8 @@ pub(super) fn check_extra_names(files: &[(String, Vec<u8>)]) -> Result<(), Conve
     for (i, (name, _)) in files.iter().enumerate() {
         let ours = name.starts_with("params_shard_")
             || ["ndarray-cache", "tensor-cache"].iter().any(|m| name.starts_with(m));
-        if ours || !is_plain_name(name) || files[..i].iter().any(|(other, _)| other == name) {
+        let plain = is_plain_name(name) || name == POOLING;
+        if ours || !plain || files[..i].iter().any(|(other, _)| other == name) {
             return Err(ConvertError::BadExtraName { name: name.clone() });
         }
     }

@@ -49,6 +49,11 @@ pub fn chat_config(
         tokenizer.as_ref().filter(|_| tokenizer_json.is_some()).map(Tokenizer::active_vocab_size);
     let jinja = JinjaTemplate::from_files(lookup)?;
     let conv = conversation(settings, jinja.as_ref(), tokenizer.as_ref(), summary, out)?;
+    let embedding = tessera_weights::embedding::of_modules(|name| checkpoint.file(name).map(<[u8]>::to_vec))
+        .map_err(|(name, what)| anyhow::anyhow!("{name}: {what}"))?;
+    if let Some(embedding) = embedding {
+        summary.note(out, format!("an embedding model: {embedding}"));
+    }
     let mut config = ChatConfig::generate(ChatConfigInputs {
         model_type,
         quantization: scheme.name,
@@ -58,6 +63,7 @@ pub fn chat_config(
         tokenizer_info,
         active_vocab_size,
         conv_template: conv.clone().map_or_else(|| ConvTemplate::builtin(PLAIN), Ok)?,
+        embedding,
     });
     summary.conv_template = conv.as_ref().and_then(|c| c.name.clone());
     if conv.is_none() {
