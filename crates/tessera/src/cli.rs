@@ -414,6 +414,9 @@ pub struct ConvertArgs {
     /// Name of the manifest
     #[arg(long, value_enum, default_value = "tensor-cache", value_name = "NAME")]
     pub manifest: ManifestName,
+    /// Keep unquantised float32 values whole; MLC stores their upper 16 bits, and reads both
+    #[arg(long)]
+    pub whole_f32: bool,
     /// Conversation template to name in mlc-chat-config.json [default: found from the model]
     #[arg(long, value_name = "NAME")]
     pub conv_template: Option<String>,
