@@ -38,24 +38,26 @@ const BLOCK: usize = 32;
 impl Run<'_> {
     /// [`Op::Attend`].
     pub(super) fn attend(&self, a: Attend, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
-        let kv = a.heads.kv;
+        let Heads { q, kv, .. } = a.heads;
         let spans = self.batch.spans;
+        // Where few key heads are there for many threads, their queries are shared out too.
+        let few = spans.len() * kv < 2 * worker.threads() && q / kv > QUERIES;
         match longest_of_single(self.batch) {
             Some(longest) if longest > PART_LEN => {
                 return self.attend_parts(a, longest.div_ceil(PART_LEN), counter, worker, scratch);
             }
-            Some(_) => {
+            Some(_) if !few => {
                 // Who stores a key is the only one to read it in this step: no barrier between.
                 while let Some(items) = worker.claim(counter, 1, spans.len() * kv) {
                     for item in items {
                         let (span, head) = (&spans[item / kv], item % kv);
                         self.store(a, span, 0, head, scratch);
-                        self.answer(a, span, 0..1, head, scratch);
+                        self.answer(a, span, 0..1, head, 0..q / kv, scratch);
                     }
                 }
                 return;
             }
-            None => {}
+            _ => {}
         }
         while let Some(rows) = worker.claim(counter + 1, 4, self.batch.tokens.len()) {
             for row in rows {
@@ -67,15 +69,20 @@ impl Run<'_> {
         }
         worker.barrier();
         let blocks: usize = spans.iter().map(|s| s.len.div_ceil(BLOCK)).sum();
-        while let Some(items) = worker.claim(counter, 1, blocks * kv) {
+        let share = q / kv;
+        let each = if few { QUERIES } else { share };
+        let parts = share.div_ceil(each);
+        while let Some(items) = worker.claim(counter, 1, blocks * kv * parts) {
             for item in items {
                 // The last blocks see the most positions: they come first.
-                let (mut block, head) = (blocks - 1 - item / kv, item % kv);
+                let (mut block, head) = (blocks - 1 - item / parts / kv, item / parts % kv);
+                let first = item % parts * each;
+                let queries = first..share.min(first + each);
                 for span in spans {
                     let own = span.len.div_ceil(BLOCK);
                     if block < own {
                         let rows = block * BLOCK..span.len.min((block + 1) * BLOCK);
-                        self.answer(a, span, rows, head, scratch);
+                        self.answer(a, span, rows, head, queries, scratch);
                         break;
                     }
                     block -= own;
@@ -137,13 +144,14 @@ impl Run<'_> {
         }
     }
 
-    /// All query heads of one key head, for some rows of a span.
+    /// Some of the query heads of one key head, for some rows of a span.
     fn answer(
         &self,
         a: Attend,
         span: &Span<'_>,
         rows: std::ops::Range<usize>,
         head: usize,
+        queries: std::ops::Range<usize>,
         scratch: &mut Scratch,
     ) {
         let Heads { q, kv, dim } = a.heads;
@@ -153,7 +161,7 @@ impl Run<'_> {
         let target = |i: usize| self.target(a.out, span.start + i);
         let mut wanted = rows
             .filter_map(|i| target(i).map(|to| (i, to)))
-            .flat_map(|(i, to)| (0..share).map(move |h| (i, to, head * share + h)));
+            .flat_map(|(i, to)| queries.clone().map(move |h| (i, to, head * share + h)));
         scratch.queries.resize(scratch.queries.len().max(QUERIES * dim), 0.0);
         scratch.results.resize(scratch.results.len().max(QUERIES * width), 0.0);
         scratch.parts.resize(scratch.parts.len().max(QUERIES * width), 0.0);
