@@ -231,6 +231,39 @@ fn a_saved_length_limit_does_not_cut_prompts() {
     assert_eq!(tokenizer.encode("abcdef", true).unwrap().len(), 6);
 }
 
+/// As transformers 4 has it: some classes make the post-processor anew, all others leave it to the file.
+#[test]
+fn a_class_that_adds_the_first_token_overrides_the_file() {
+    let mut json: Value = serde_json::from_slice(TINY).unwrap();
+    let template = json!({
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    });
+    for (class, add, in_file, around) in [
+        ("LlamaTokenizerFast", json!({}), false, (true, false)),
+        ("LlamaTokenizerFast", json!({"add_bos_token": false}), true, (false, false)),
+        ("GemmaTokenizer", json!({"add_bos_token": true, "add_eos_token": true}), false, (true, true)),
+        ("GPTNeoXTokenizerFast", json!({}), true, (false, false)),
+        ("LlamaTokenizerFast", json!({"bos_token": null, "add_bos_token": true}), false, (false, false)),
+        ("PreTrainedTokenizerFast", json!({"add_bos_token": true}), false, (false, false)),
+        ("PreTrainedTokenizerFast", json!({"add_bos_token": false}), true, (true, false)),
+    ] {
+        json["post_processor"] = if in_file { template.clone() } else { Value::Null };
+        let mut config = json!({"tokenizer_class": class, "bos_token": "<s>", "eos_token": "</s>"});
+        config.as_object_mut().unwrap().extend(add.as_object().unwrap().clone());
+        let lookup = |name: &str| match name {
+            "tokenizer.json" => Some(json.to_string().into_bytes()),
+            "tokenizer_config.json" => Some(config.to_string().into_bytes()),
+            _ => None,
+        };
+        let tokenizer = Tokenizer::from_files(lookup).unwrap();
+        let plain = tokenizer.encode("a", false).unwrap();
+        let expected = [&[1][..usize::from(around.0)], &plain, &[2][..usize::from(around.1)]].concat();
+        assert_eq!(tokenizer.encode("a", true).unwrap(), expected, "{config} {in_file}");
+    }
+}
+
 #[test]
 fn a_stream_stops_at_text_and_at_hidden_tokens() {
     let tokenizer = tiny();
