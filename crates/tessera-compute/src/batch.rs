@@ -56,6 +56,10 @@ pub struct Limits {
     pub positions: usize,
     /// Slots of states; `None` where the program has no state.
     pub states: Option<usize>,
+    /// Whether there are logits.
+    pub logits: bool,
+    /// Whether every sequence is one span.
+    pub whole: bool,
 }
 
 /// What a step should return for the picked rows.
@@ -143,6 +147,17 @@ pub enum BatchError {
         /// See [`crate::program::Program::positions`].
         positions: usize,
     },
+    /// A part of a sequence, where every token sees all others.
+    #[error("span {span} begins at position {position}, every token of this model sees all of its sequence")]
+    Part {
+        /// Index of the span.
+        span: usize,
+        /// Its first position.
+        position: usize,
+    },
+    /// What a program without logits does not make.
+    #[error("the program ends in a hidden state, logits were asked for")]
+    NoLogits,
     /// A span has no state, one at a wrong position, or one that is not its own.
     #[error("span {span} at position {position} has the state {state:?} of {states:?} slots")]
     BadState {
@@ -198,7 +213,10 @@ impl Batch<'_> {
 
     /// Checks everything that a backend indexes by: tokens of a vocabulary, pages of a pool, learned positions, states.
     pub fn check(&self, limits: Limits) -> Result<(), BatchError> {
-        let Limits { vocab, pages: pool, positions, states } = limits;
+        let Limits { vocab, pages: pool, positions, states, logits, whole } = limits;
+        if !logits && self.want != Want::Hidden {
+            return Err(BatchError::NoLogits);
+        }
         let rows = self.tokens.len();
         if rows == 0 {
             return Err(BatchError::Empty);
@@ -213,6 +231,9 @@ impl Batch<'_> {
             let position = s.position.saturating_add(s.len);
             if position > positions {
                 return Err(BatchError::BadPosition { span: i, position, positions });
+            }
+            if whole && s.position > 0 {
+                return Err(BatchError::Part { span: i, position: s.position });
             }
             if s.pages.len().saturating_mul(PAGE) < position || s.pages.iter().any(|&p| p as usize >= pool) {
                 return Err(BatchError::BadPages { span: i, position, pages: s.pages.len(), pool });

@@ -2,7 +2,7 @@
 //! backend runs it at every step.
 
 use crate::backend::Pools;
-use crate::batch::Limits;
+use crate::batch::{Limits, Want};
 use crate::rope::Rope;
 use std::ops::Range;
 use tessera_weights::tensor::Matrix;
@@ -125,8 +125,8 @@ pub struct Program {
     pub head: usize,
     /// `[Picked, width]`: what the head reads.
     pub hidden: Act,
-    /// `[Picked, vocab]`: the result.
-    pub logits: Act,
+    /// `[Picked, vocab]`: the result; `None` where the hidden state is (encoders).
+    pub logits: Option<Act>,
 }
 
 /// A program that does not fit together.
@@ -142,21 +142,27 @@ pub struct ProgramError {
 }
 
 impl Program {
-    /// An empty program.
+    /// An empty program that will end in logits.
     pub fn new(vocab: usize) -> Program {
-        let logits = Act { slot: Slot(0), from: 0, width: vocab };
+        let mut program = Program::without_logits(vocab);
+        program.logits = Some(program.slot(Rows::Picked, vocab));
+        program
+    }
+
+    /// An empty program whose result will be the hidden state.
+    pub fn without_logits(vocab: usize) -> Program {
         Program {
             matrices: Vec::new(),
             vectors: Vec::new(),
-            slots: vec![SlotShape { rows: Rows::Picked, width: vocab }],
+            slots: Vec::new(),
             ops: Vec::new(),
             kv: Vec::new(),
             ropes: Vec::new(),
             states: Vec::new(),
             vocab,
             head: 0,
-            hidden: logits,
-            logits,
+            hidden: Act { slot: Slot(0), from: 0, width: 0 },
+            logits: None,
         }
     }
 
@@ -178,7 +184,7 @@ impl Program {
         VectorId(self.vectors.len() - 1)
     }
 
-    /// Says that what follows is the head, which reads `hidden`.
+    /// Says that what follows is the head, which reads `hidden`; nothing follows in a program without logits.
     pub fn begin_head(&mut self, hidden: Act) {
         (self.head, self.hidden) = (self.ops.len(), hidden);
     }
@@ -194,6 +200,11 @@ impl Program {
         limits.min().unwrap_or(usize::MAX)
     }
 
+    /// Whether some of its queries see what comes after them, so that a sequence must be one span.
+    pub fn is_encoder(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Attend(Attend { mask: Mask::Full, .. })))
+    }
+
     /// f32 values of all states of a sequence.
     pub fn state_len(&self) -> usize {
         self.states.iter().sum()
@@ -205,6 +216,17 @@ impl Program {
         from..from + self.states[state]
     }
 
+    /// What a step returns rows of: the hidden state, or the logits. [`Batch::check`] lets nobody ask for logits where
+    /// there are none.
+    ///
+    /// [`Batch::check`]: crate::batch::Batch::check
+    pub fn result(&self, want: Want) -> Act {
+        match (want, self.logits) {
+            (Want::Logits | Want::Greedy, Some(logits)) => logits,
+            _ => self.hidden,
+        }
+    }
+
     /// What a batch may ask for.
     pub fn limits(&self, pools: Pools) -> Limits {
         Limits {
@@ -212,6 +234,8 @@ impl Program {
             pages: pools.pages,
             positions: self.positions(),
             states: (!self.states.is_empty()).then_some(pools.states),
+            logits: self.logits.is_some(),
+            whole: self.is_encoder(),
         }
     }
 
@@ -229,10 +253,8 @@ impl Program {
         }
         let mut written: Vec<Vec<bool>> = self.slots.iter().map(|slot| vec![false; slot.width]).collect();
         for (i, op) in self.ops.iter().enumerate() {
-            if i == self.head
-                && let Err(what) = self.shape(self.hidden).and_then(|_| was_written(self.hidden, &written))
-            {
-                return head(what);
+            if i == self.head {
+                self.check_hidden(&written).or_else(head)?;
             }
             let checked = check::op(self, op).and_then(|()| check_order(op, &mut written));
             checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
@@ -244,18 +266,32 @@ impl Program {
                 return head(format!("state {state} is that of {users} operations"));
             }
         }
-        if self.head >= self.ops.len() || self.shape(self.hidden).is_ok_and(|s| s.rows != Rows::Picked) {
-            return head("no operation makes the logits of a hidden state of the picked rows".to_owned());
+        let Some(logits) = self.logits else {
+            if self.head != self.ops.len() {
+                return head("operations follow the hidden state, which is the result".to_owned());
+            }
+            return self.check_hidden(&written).or_else(head);
+        };
+        if self.head >= self.ops.len() {
+            return head("no operation makes logits of the hidden state".to_owned());
         }
         let mut after = self.ops[self.head..].iter().map(Op::io);
-        if let Some(outside) = after.find(|io| io.output.slot != self.logits.slot) {
+        if let Some(outside) = after.find(|io| io.output.slot != logits.slot) {
             return head(format!("slot {} is written behind the hidden state", outside.output.slot.0));
         }
         let expected = SlotShape { rows: Rows::Picked, width: self.vocab };
-        if self.shape(self.logits) != Ok(expected) || was_written(self.logits, &written).is_err() {
+        if self.shape(logits) != Ok(expected) || was_written(logits, &written).is_err() {
             return head(format!("the logits are not one for each of {} tokens", self.vocab));
         }
         Ok(())
+    }
+
+    /// Whether the hidden state is there when it is asked for.
+    fn check_hidden(&self, written: &[Vec<bool>]) -> Result<(), String> {
+        match self.shape(self.hidden)?.rows {
+            Rows::Picked => was_written(self.hidden, written),
+            Rows::All => Err("the hidden state is not that of the picked rows".to_owned()),
+        }
     }
 
     /// An activation's shape.

@@ -67,13 +67,11 @@ impl Executor for Interpreter {
             self.run(&op, batch);
         }
         out.clear();
+        let result = self.read(self.program.result(batch.want));
         match batch.want {
-            Want::Logits => out.logits = self.read(self.program.logits),
-            Want::Greedy => {
-                out.tokens
-                    .extend(self.read(self.program.logits).chunks_exact(self.program.vocab).map(argmax));
-            }
-            Want::Hidden => out.hidden = self.read(self.program.hidden),
+            Want::Logits => out.logits = result,
+            Want::Greedy => out.tokens.extend(result.chunks_exact(self.program.vocab).map(argmax)),
+            Want::Hidden => out.hidden = result,
         }
         Ok(())
     }
@@ -182,6 +180,7 @@ impl Interpreter {
                     let id = match ids {
                         Ids::Tokens => batch.tokens[t] as usize,
                         Ids::Positions => batch.position(t),
+                        Ids::First => 0,
                     };
                     decode_row(table, id, &mut row);
                     for (o, x) in o.iter_mut().zip(&row) {

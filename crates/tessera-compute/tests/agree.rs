@@ -454,7 +454,13 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
     let weight = p.vector(weight);
     p.ops.push(rms(last, weight, last_normed));
     p.begin_head(last_normed);
-    p.ops.push(Op::Linear { x: last_normed, weight: table, bias: None, accumulate: false, out: p.logits });
+    p.ops.push(Op::Linear {
+        x: last_normed,
+        weight: table,
+        bias: None,
+        accumulate: false,
+        out: p.logits.unwrap(),
+    });
     p.check().unwrap();
     p
 }

@@ -81,8 +81,9 @@ pub fn program(
     if !families().contains(&&*config.model_type) {
         return Err(DecoderError::Family(config.model_type.clone()));
     }
-    let mut p = Program::new(config.vocab_size);
     let block = config.block(semantics);
+    let vocab = config.vocab_size;
+    let mut p = if block.is_encoder() { Program::without_logits(vocab) } else { Program::new(vocab) };
     p.ropes = ropes(&block, config);
     let weights = Weights::new(folder, scheme, config)?;
     let x = p.slot(Rows::All, config.hidden_size);
@@ -193,6 +194,11 @@ impl Builder<'_> {
         if self.weights.has(None, Role::Positions) {
             let table = self.weights.embedding(&mut self.p, Role::Positions)?;
             self.push(Op::Embed { table, ids: Ids::Positions, scale: 1.0, accumulate: true, out });
+        }
+        if self.weights.has(None, Role::TokenTypes) {
+            // All of a text is of the first type: the second is for the other text of a pair.
+            let table = self.weights.embedding(&mut self.p, Role::TokenTypes)?;
+            self.push(Op::Embed { table, ids: Ids::First, scale: 1.0, accumulate: true, out });
         }
         self.norm(None, Place::Embed, out, out)?;
         Ok(())
@@ -379,8 +385,11 @@ impl Builder<'_> {
         let scale = self.block.branch_scale;
         let Linear { weight, bias } = self.weights.linear(&mut self.p, Some(layer), role)?;
         let out = self.x;
-        if scale == 1.0 && !self.has_norm(Some(layer), place) {
+        if scale == 1.0 && (self.block.post_sum || !self.has_norm(Some(layer), place)) {
             self.push(Op::Linear { x, weight, bias, accumulate: true, out });
+            if self.block.post_sum {
+                self.norm(Some(layer), place, out, out)?;
+            }
             return Ok(());
         }
         let branch = self.slot(Work::Branch, self.config.hidden_size);
@@ -393,12 +402,15 @@ impl Builder<'_> {
     fn head(&mut self) -> Result<(), DecoderError> {
         let normed = self.slot(Work::Normed, self.config.hidden_size);
         let x = self.norm(None, Place::Final, self.x, normed)?;
+        let Some(out) = self.p.logits else {
+            self.p.begin_head(x);
+            return Ok(());
+        };
         let head = match self.weights.head(&mut self.p, self.config)? {
             Some(head) => head,
             None => self.tied(),
         };
         self.p.begin_head(x);
-        let out = self.p.logits;
         let Linear { weight, bias } = head;
         self.push(Op::Linear { x, weight, bias, accumulate: false, out });
         // A factor on what the head reads is one on what it makes: no family with such a factor has a bias there.

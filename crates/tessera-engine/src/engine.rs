@@ -57,6 +57,8 @@ struct Shared {
     stats: Mutex<EngineStats>,
     options: EngineOptions,
     context: usize,
+    /// Whether vectors are all that it makes.
+    encoder: bool,
     vocab_size: usize,
 }
 
@@ -105,7 +107,11 @@ impl Engine {
             wake: Condvar::new(),
             stats: Mutex::default(),
             options,
-            context: model.context(),
+            context: match model.is_encoder() {
+                true => model.context().min(options.max_batch_tokens),
+                false => model.context(),
+            },
+            encoder: model.is_encoder(),
             vocab_size: model.config.vocab_size,
         });
         let own = shared.clone();
@@ -201,6 +207,9 @@ impl Shared {
     }
 
     fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {
+        if self.encoder && !request.embed {
+            return Err(SubmitError::Encoder);
+        }
         let (prompt, context) = (request.prompt.len(), self.context);
         if prompt == 0 {
             return Err(SubmitError::EmptyPrompt);

@@ -146,7 +146,14 @@ pub fn generate(
         accepted_tokens: 0,
     };
     let (vocab_size, context) = (model.config.vocab_size, model.context());
-    let mut slot = Slot::new(request.to_engine(), tokenizer, vocab_size, context, request.speculate)?;
+    let mut slot = Slot::new(
+        request.to_engine(),
+        tokenizer,
+        vocab_size,
+        context,
+        request.speculate,
+        model.embedding.pooling,
+    )?;
     let mut events = Vec::new();
     loop {
         let held = sequence.tokens.len();

@@ -13,6 +13,7 @@ pub mod lookup;
 pub mod model;
 pub mod open;
 pub mod plan;
+pub mod pool;
 pub mod reasoning;
 pub mod request;
 pub mod sampler;

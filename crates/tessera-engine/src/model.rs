@@ -11,6 +11,7 @@ use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
 use tessera_compute::program::Mask;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
+use tessera_weights::embedding::{Embedding, Pooling};
 
 /// What to make room for.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,10 @@ pub struct Budget {
 pub struct Model {
     /// Hyper-parameters.
     pub config: ModelConfig,
+    /// What becomes of the hidden states of a text whose vector is asked for: their mean, where the folder does not say.
+    pub embedding: Embedding,
+    /// Whether it is an encoder: a text is fed in one step, and there are no logits.
+    encoder: bool,
     executor: Box<dyn Executor>,
     kv: Kv,
     context: usize,
@@ -114,6 +119,7 @@ pub enum StepError {
 #[allow(missing_docs)]
 pub enum Pick {
     None,
+    First,
     Last,
     All,
 }
@@ -179,11 +185,15 @@ impl Model {
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
         let window_by_call = block.attention.iter().any(|a| matches!(a.mask, Mask::CallWindow(_)));
         let (config, shards) = (files.config.clone(), files.folder.shards());
+        let mean = Embedding { pooling: Pooling::Mean, normalize: true };
+        let embedding = files.embeddings.get(files.semantics).unwrap_or(mean);
         // Norms and biases were read from them.
         unchanged(&shards)?;
         let (claim, output) = (Arc::new(Claim::new(plan)), Output::default());
         Ok(Model {
             config,
+            embedding,
+            encoder: block.is_encoder(),
             executor,
             kv,
             context,
@@ -199,6 +209,11 @@ impl Model {
     /// Longest sequence in tokens.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// Whether all of a text sees all of it: it is fed in one step, to a vector and no logits.
+    pub fn is_encoder(&self) -> bool {
+        self.encoder
     }
 
     /// What a user should be told about loading.
@@ -228,7 +243,8 @@ impl Model {
 
     /// Keeps pages of tokens that other sequences may begin with, or no longer. Off at first.
     pub fn keep_prefixes(&mut self, keep: bool) {
-        self.kv.keep_prefixes(keep);
+        // In an encoder what is kept of a token is of all that follows it, too.
+        self.kv.keep_prefixes(keep && !self.encoder);
     }
 
     /// A sequence that holds as many of the first `tokens` as were kept. The first `prompt_len` of the
@@ -265,7 +281,7 @@ impl Model {
     /// length, equal tokens are not enough.
     pub fn reusable(&self, sequence: &Sequence, prompt: &[u32]) -> usize {
         let (common, class) = (sequence.common_prefix(prompt), self.class(prompt.len(), true));
-        if self.kv.has_states() && common < sequence.tokens.len() {
+        if self.encoder || self.kv.has_states() && common < sequence.tokens.len() {
             return 0;
         }
         sequence.classes.iter().take(common).position(|c| *c != class).unwrap_or(common)
@@ -331,6 +347,7 @@ impl Model {
             tokens.extend_from_slice(feed.tokens);
             match feed.pick {
                 Pick::None => {}
+                Pick::First => picked.push(start as u32),
                 Pick::Last => picked.push(tokens.len() as u32 - 1),
                 Pick::All => picked.extend(start as u32..tokens.len() as u32),
             }

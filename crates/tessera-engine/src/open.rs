@@ -5,6 +5,7 @@ use std::path::Path;
 use tessera_weights::arch::Semantics;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::ModelConfig;
+use tessera_weights::embedding::Embeddings;
 #[cfg(feature = "fs")]
 use tessera_weights::files;
 use tessera_weights::folder::Folder;
@@ -24,6 +25,8 @@ pub struct ModelFiles {
     pub scheme: &'static Scheme,
     /// Whose meaning of the family is computed.
     pub semantics: Semantics,
+    /// What vectors it makes of texts.
+    pub embeddings: Embeddings,
     /// `mlc-chat-config.json`, where there is one.
     pub chat_config: Option<ChatConfig>,
     /// What a user should be told: guesses, odd fields.
@@ -43,8 +46,10 @@ impl ModelFiles {
     pub fn of(folder: Folder, mut description: Description) -> Result<ModelFiles, FolderModelError> {
         let mut notes: Vec<String> = folder.manifest().warnings().iter().map(|w| w.message.clone()).collect();
         notes.append(&mut description.notes);
+        let embeddings = description.embeddings;
         let (config, scheme, chat_config) = description.into_parts()?;
-        Ok(ModelFiles { folder, config, scheme, semantics: Semantics::default(), chat_config, notes })
+        let semantics = Semantics::default();
+        Ok(ModelFiles { folder, config, scheme, semantics, embeddings, chat_config, notes })
     }
 
     /// A small file of the folder, `None` if it is not there.

@@ -77,7 +77,8 @@ pub struct EngineRequest {
     pub prompt_logprobs: bool,
     /// A grammar that the answer follows.
     pub constraint: Option<Box<dyn Constraint>>,
-    /// No answer but the mean of the prompt's final hidden states (after the last norm, not normalised).
+    /// No answer but one vector of the prompt's final hidden states (after the last norm), by the model's pooling; its
+    /// length is as it comes. The mean where the folder names no pooling.
     pub embed: bool,
     /// Requests of one flow (an API key, a connection) wait for each other; flows take turns.
     pub flow: u64,
@@ -222,6 +223,9 @@ pub enum SubmitError {
         /// The other field.
         field: &'static str,
     },
+    /// An answer from a model that makes vectors only.
+    #[error("the model makes embeddings and no text")]
+    Encoder,
     /// Sampling parameters out of range.
     #[error(transparent)]
     Sampling(#[from] SampleError),

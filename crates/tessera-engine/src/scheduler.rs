@@ -75,6 +75,8 @@ pub struct Ready {
     pub pending: usize,
     /// Whether they are a prompt (or what was known before a preemption).
     pub prefill: bool,
+    /// Whether they are fed in one step or not at all.
+    pub whole: bool,
 }
 
 /// How many tokens each sequence feeds, of `budget` in all. `ready` is in order of admission. Whoever
@@ -96,7 +98,7 @@ pub fn plan(ready: &[Ready], budget: usize) -> Vec<usize> {
         left = left.min(CHUNK_BESIDE_DECODING);
     }
     for (i, r) in ready.iter().enumerate().filter(|(_, r)| r.prefill) {
-        shares[i] = left.min(r.pending);
+        shares[i] = if r.whole && r.pending > left { 0 } else { left.min(r.pending) };
         left -= shares[i];
     }
     shares
@@ -138,11 +140,11 @@ mod tests {
     }
 
     const fn decode(pending: usize) -> Ready {
-        Ready { pending, prefill: false }
+        Ready { pending, prefill: false, whole: false }
     }
 
     const fn prefill(pending: usize) -> Ready {
-        Ready { pending, prefill: true }
+        Ready { pending, prefill: true, whole: false }
     }
 
     #[test]
@@ -157,6 +159,9 @@ mod tests {
         // Who waits for a mask feeds nothing.
         assert_eq!(plan(&[decode(0), decode(2), prefill(9)], 5), [0, 2, 3]);
         assert_eq!(plan(&[], 5), [0usize; 0]);
+        // What goes in one step waits until there is room for it.
+        let whole = |pending| Ready { whole: true, ..prefill(pending) };
+        assert_eq!(plan(&[whole(300), whole(300), whole(200)], 512), [300, 0, 200]);
     }
 
     #[test]

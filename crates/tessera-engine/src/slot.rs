@@ -13,6 +13,7 @@ use crate::detokenize::{DetokenizeOptions, Detokenizer};
 use crate::generate::FinishReason;
 use crate::lookup::Lookup;
 use crate::model::Pick;
+use crate::pool::Pool;
 use crate::request::EngineRequest;
 use crate::sampler::{SampleError, Sampler, logprobs};
 use crate::tokenizer::Tokenizer;
@@ -20,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tessera_compute::batch::{Output, Want};
 use tessera_compute::functions::argmax;
+use tessera_weights::embedding::Pooling;
 
 /// A token's probability and its best alternatives, in the model's own distribution: the softmax of the
 /// raw logits, before bias, penalties, temperature and grammar.
@@ -54,7 +56,7 @@ pub enum SlotEvent {
         /// If asked for.
         logprob: Option<TokenLogprob>,
     },
-    /// Mean of the hidden states.
+    /// The text's vector, as the model pools.
     Embedding(Vec<f32>),
 }
 
@@ -131,8 +133,8 @@ pub struct Slot {
     logprobs: Option<usize>,
     /// Probabilities of the prompt's tokens so far; `None` if not wanted, or handed out.
     prompt_scores: Option<Vec<TokenLogprob>>,
-    /// Sum of the hidden states so far, and of how many.
-    sum: Option<(Vec<f64>, usize)>,
+    /// The hidden states so far, where a vector is wanted.
+    pool: Option<Pool>,
     constraint: Option<Box<dyn Constraint>>,
     /// Whether the constraint is lent, to have its mask computed.
     away: bool,
@@ -177,6 +179,7 @@ impl Slot {
         vocab_size: usize,
         context: usize,
         speculate: bool,
+        pooling: Pooling,
     ) -> Result<Slot, SampleError> {
         let prompt_len = request.prompt.len();
         let sampler = Sampler::new(request.sampling, &request.prompt)?;
@@ -201,7 +204,7 @@ impl Slot {
             include_stop: request.include_stop,
             logprobs: request.logprobs,
             prompt_scores: request.prompt_logprobs.then(Vec::new),
-            sum: request.embed.then(|| (Vec::new(), 0)),
+            pool: request.embed.then(|| Pool::new(pooling, prompt_len)),
             constraint: request.constraint,
             away: false,
             mask: None,
@@ -234,7 +237,7 @@ impl Slot {
 
     /// Whether every position of the prompt must be computed, so that none can come from a cache.
     pub fn needs_whole_prompt(&self) -> bool {
-        self.prompt_scores.is_some() || self.sum.is_some()
+        self.prompt_scores.is_some() || self.pool.as_ref().is_some_and(Pool::needs_first)
     }
 
     /// Whether a row of every prompt token is wanted.
@@ -250,7 +253,7 @@ impl Slot {
 
     /// How many of the next `n` pending tokens may be fed in one step: rows of logits are large.
     pub fn limit(&self, held: usize, n: usize) -> usize {
-        if self.sum.is_none() && self.wants_prompt_rows(held) {
+        if self.pool.is_none() && self.wants_prompt_rows(held) {
             return n.min(MOST_ROWS);
         }
         match self.waiting() {
@@ -273,7 +276,7 @@ impl Slot {
     /// What the step must return for this request.
     pub fn want(&self) -> Want {
         let scores = self.logprobs.is_some() || self.prompt_scores.is_some();
-        match (&self.sum, self.greedy && !scores && self.constraint.is_none() && !self.away) {
+        match (&self.pool, self.greedy && !scores && self.constraint.is_none() && !self.away) {
             (Some(_), _) => Want::Hidden,
             (None, true) => Want::Greedy,
             (None, false) => Want::Logits,
@@ -309,7 +312,9 @@ impl Slot {
         let drafts = if last { drafts } else { &[] };
         tokens.extend_from_slice(drafts);
         let waits = self.waiting().is_some_and(|at| held >= at);
-        let pick = if self.wants_prompt_rows(held) || !drafts.is_empty() || waits {
+        let pick = if let Some(pool) = &self.pool {
+            pool.pick(held, n)
+        } else if self.wants_prompt_rows(held) || !drafts.is_empty() || waits {
             Pick::All
         } else if last {
             Pick::Last
@@ -359,14 +364,15 @@ impl Slot {
     pub fn take(&mut self, rows: Rows<'_>, events: &mut Vec<SlotEvent>) -> Result<Taken, SlotError> {
         let fed = std::mem::take(&mut self.fed);
         let end = fed.from + fed.tokens.len();
-        let first = match fed.pick {
-            Some(Pick::All) => fed.from,
-            Some(Pick::Last) => end - 1,
-            Some(Pick::None) | None => end,
+        let picked = match fed.pick {
+            Some(Pick::All) => fed.from..end,
+            Some(Pick::First) => fed.from..fed.from + 1,
+            Some(Pick::Last) => end - 1..end,
+            Some(Pick::None) | None => end..end,
         };
         let known = end - fed.drafts;
         let mut finished = None;
-        for (i, position) in (first..end).enumerate() {
+        for (i, position) in picked.enumerate() {
             // The row of a wrong draft, and all after it, mean nothing.
             if finished.is_some() || self.tokens.get(position) != Some(&fed.tokens[position - fed.from]) {
                 break;
@@ -395,8 +401,11 @@ impl Slot {
         i: usize,
         events: &mut Vec<SlotEvent>,
     ) -> Result<Option<FinishReason>, SlotError> {
-        if self.sum.is_some() {
-            return self.hidden(position, rows.of(&rows.output.hidden, i), events);
+        if let Some(pool) = &mut self.pool {
+            let vector = pool.take(position, rows.of(&rows.output.hidden, i));
+            let vector = vector.map_err(|broken| SlotError::Broken { tokens: broken.position + 1 })?;
+            events.extend(vector.clone().map(SlotEvent::Embedding));
+            return Ok(vector.map(|_| FinishReason::Stop));
         }
         let next = position + 1;
         if let Some(token) = self.tokens.get(next).copied() {
@@ -516,30 +525,5 @@ impl Slot {
         let bytes = self.text.bytes(token).to_vec();
         let top = top.into_iter().map(|l| (l.token, l.logprob)).collect();
         Ok(TokenLogprob { id: token, bytes, logprob: own.logprob, top })
-    }
-
-    /// Adds a hidden state. One after the other in f64: the mean does not depend on chunks.
-    fn hidden(
-        &mut self,
-        position: usize,
-        row: &[f32],
-        events: &mut Vec<SlotEvent>,
-    ) -> Result<Option<FinishReason>, SlotError> {
-        let Some((sum, count)) = &mut self.sum else { return Ok(None) };
-        if position != *count {
-            return Ok(None);
-        }
-        if !row.iter().all(|x| x.is_finite()) {
-            return Err(SlotError::Broken { tokens: position + 1 });
-        }
-        sum.resize(row.len(), 0.0);
-        sum.iter_mut().zip(row).for_each(|(s, x)| *s += f64::from(*x));
-        *count += 1;
-        if *count < self.prompt_len {
-            return Ok(None);
-        }
-        let mean = sum.iter().map(|s| (s / *count as f64) as f32).collect();
-        events.push(SlotEvent::Embedding(mean));
-        Ok(Some(FinishReason::Stop))
     }
 }

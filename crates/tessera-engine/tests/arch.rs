@@ -276,9 +276,90 @@ fn a_recurrence_goes_on_or_begins_anew() {
     assert_eq!(feed(&mut model, &mut Sequence::default(), &prompt).unwrap(), expected);
 }
 
+/// The last hidden states of the texts in a golden of an encoder, row after row, and what they should be.
+fn encoded(scheme: &str, backend: &dyn Backend) -> (Vec<Vec<u32>>, Vec<f32>, Vec<f64>) {
+    let golden = json(&data().join(format!("bert/embedding-{scheme}.json")));
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let texts: Vec<Vec<u32>> = list(&golden["input_ids"])
+        .iter()
+        .map(|text| list(text).iter().map(|id| id.as_u64().unwrap() as u32).collect())
+        .collect();
+    // `[text][position][hidden]`, or flat.
+    fn flat(value: &Value, out: &mut Vec<f64>) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| flat(value, out)),
+            number => out.push(number.as_f64().unwrap()),
+        }
+    }
+    let mut expected = Vec::new();
+    flat(&golden["output"], &mut expected);
+    let files = ModelFiles::open(&data().join("bert").join(scheme)).unwrap();
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, backend, room).unwrap();
+    assert!(model.is_encoder());
+    let mut sequences = [(); 2].map(|()| Sequence::default());
+    let feed = |(sequence, tokens): (_, _)| Feed { sequence, tokens, call: 0..0, pick: Pick::All };
+    let pairs = sequences.iter_mut().zip(texts.iter().map(Vec::as_slice));
+    let mut feeds: Vec<Feed<'_>> = pairs.map(feed).collect();
+    let found = model.forward(&mut feeds, Want::Hidden).unwrap().hidden.clone();
+    (texts, found, expected)
+}
+
+#[test]
+fn an_encoder_agrees_with_mlc() {
+    for scheme in ["q0f32", "q4f32_1"] {
+        let far = |backend: &dyn Backend| {
+            let (_, found, expected) = encoded(scheme, backend);
+            assert_eq!(found.len(), expected.len());
+            let differences = found.iter().zip(&expected).map(|(a, b)| f64::from(*a) - b);
+            let square = differences.clone().map(|d| d * d).sum::<f64>();
+            let of = expected.iter().map(|x| x * x).sum::<f64>();
+            let largest = expected.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+            (differences.fold(0.0f64, |m, d| m.max(d.abs())) / largest, (square / of).sqrt())
+        };
+        let (reference, cpu) = (far(&Reference).0, far(&Cpu::default()).1);
+        println!("bert/{scheme}: {reference:.1e} of the largest, {cpu:.1e} of all");
+        assert!(reference < REFERENCE && cpu < CPU, "{scheme}: {reference:e}, {cpu:e}");
+    }
+}
+
+/// A text gives the same bits whatever is beside it and however many of its rows are wanted; half a text is no text, and
+/// there is no next token.
+#[test]
+fn an_encoder_takes_a_text_at_once() {
+    let files = ModelFiles::open(&data().join("bert/q4f32_1")).unwrap();
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, &Cpu { threads: 2, ..Cpu::default() }, room).unwrap();
+    let (texts, together, _) = encoded("q4f32_1", &Cpu { threads: 2, ..Cpu::default() });
+    let width = model.config.hidden_size;
+    for (i, text) in texts.iter().enumerate() {
+        let mut sequence = Sequence::default();
+        let rows = &together[i * text.len() * width..][..text.len() * width];
+        for (pick, expected) in
+            [(Pick::First, &rows[..width]), (Pick::Last, &rows[rows.len() - width..]), (Pick::All, rows)]
+        {
+            let feed = Feed { sequence: &mut sequence, tokens: text, call: 0..0, pick };
+            assert_eq!(model.forward(&mut [feed], Want::Hidden).unwrap().hidden, expected);
+            model.release(std::mem::take(&mut sequence));
+        }
+    }
+    let mut sequence = Sequence::default();
+    let mut feed = |tokens, want| {
+        let feed = Feed { sequence: &mut sequence, tokens, call: 0..0, pick: Pick::Last };
+        model.forward(&mut [feed], want).map(|out| out.hidden.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(
+        feed(&[1, 2], Want::Logits).unwrap_err(),
+        "the program ends in a hidden state, logits were asked for"
+    );
+    assert_eq!(feed(&[1, 2], Want::Hidden), Ok(width));
+    let half = "span 0 begins at position 2, every token of this model sees all of its sequence";
+    assert_eq!(feed(&[3], Want::Hidden).unwrap_err(), half);
+}
+
 #[test]
 fn a_family_that_does_not_run_is_refused_by_name() {
-    for family in ["bert", "rwkv6"] {
+    for family in ["rwkv6"] {
         let files = ModelFiles::open(&data().join(family).join("q4f32_1")).unwrap();
         let room = Room { context: None, sequences: 1, memory: None };
         let error = Model::load(&files, &Reference, room).err().unwrap().to_string();

@@ -27,6 +27,7 @@ fn json(path: &Path) -> Value {
 fn open(name: &str, scheme: &str) -> ModelFiles {
     let root = golden().join(name);
     ModelFiles {
+        embeddings: Default::default(),
         folder: Folder::open(root.join(scheme)).unwrap(),
         config: ModelConfig::from_hf(&json(&root.join("hf/config.json"))).unwrap(),
         scheme: Scheme::find(scheme).unwrap(),

@@ -10,6 +10,7 @@ pub mod chat_config;
 pub mod config;
 pub mod convert;
 pub mod dtype;
+pub mod embedding;
 #[cfg(feature = "fs")]
 pub mod export;
 #[cfg(feature = "fs")]

@@ -3,13 +3,15 @@
 //! The sizes are what `mlc-chat-config.json` says, else `config.json`, else what the shapes tell. The quantisation
 //! is what the chat config says if the tensors agree, else what they tell.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::arch::{self, Param, Sizes};
+use crate::arch::{self, Param, Semantics, Sizes};
 use crate::chat_config::{ChatConfig, ChatConfigError};
 use crate::config::{ConfigError, ModelConfig};
+use crate::embedding::{self, Embeddings};
 #[cfg(feature = "fs")]
 use crate::files;
 use crate::folder::{Folder, FolderError, infer_scheme};
@@ -102,6 +104,8 @@ pub struct Description {
     /// Why there are none although the parameters are known: a setting that cannot be computed. It is a fault of the
     /// folder if its family is one that runs.
     pub not_runnable: Option<FolderModelError>,
+    /// What vectors it makes of texts.
+    pub embeddings: Embeddings,
     /// Parameters and quantisation together; `None` if there are errors.
     pub model: Option<FolderModel>,
     /// What a user should be told: guesses, odd fields.
@@ -159,6 +163,7 @@ impl Description {
         let hf = all.json(from, HF_CONFIG);
         let sizes = all.sizes(from, hf.as_ref());
         all.quantisation(from);
+        all.embeddings(from);
         let params = match (&all.model_type, &sizes) {
             (Some(model_type), Some(sizes)) => match arch::params(model_type, sizes) {
                 Ok(params) => Some(params),
@@ -274,6 +279,41 @@ impl Description {
                 }
                 sizes
             }
+        }
+    }
+
+    fn embeddings(&mut self, from: &Sources<'_>) {
+        let encoder = self.config.as_ref().is_some_and(|c| c.block(Semantics::Authors).is_encoder());
+        self.embeddings.encoder = encoder;
+        let read = |name: &str| (from.read)(name);
+        let unreadable = RefCell::new(None);
+        let authors = embedding::of_modules(|name| {
+            read(name).unwrap_or_else(|e| {
+                let what = e.to_string();
+                *unreadable.borrow_mut() = Some(FolderModelError::File { file: from.file(name), what });
+                None
+            })
+        });
+        self.errors.extend(unreadable.into_inner());
+        match authors {
+            Ok(authors) => self.embeddings.authors = authors,
+            Err((name, what)) => self.errors.push(FolderModelError::File { file: from.file(name), what }),
+        }
+        let task = self.chat.as_ref().and_then(|chat| chat.model_task.as_deref());
+        let metadata = self.chat.as_ref().and_then(|chat| chat.embedding_metadata.as_ref());
+        match embedding::of_metadata(task, metadata) {
+            Ok(mlc) => self.embeddings.mlc = mlc,
+            Err(what) => self.errors.push(FolderModelError::File { file: from.file(CHAT_CONFIG), what }),
+        }
+        if let Embeddings { authors: Some(authors), mlc: Some(mlc), .. } = self.embeddings
+            && authors != mlc
+        {
+            self.notes.push(format!(
+                "{} says {}, {CHAT_CONFIG} {}; MLC takes the second",
+                embedding::POOLING,
+                authors,
+                mlc
+            ));
         }
     }
 

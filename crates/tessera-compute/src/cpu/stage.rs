@@ -116,6 +116,8 @@ pub fn compile(program: &Program) -> Stages {
         stages.push(stage);
         i += 1;
     }
+    // A program without logits has nothing behind its hidden state.
+    let body = if head >= ops.len() { stages.len() } else { body };
     Stages { all: stages, body }
 }
 

@@ -293,19 +293,15 @@ impl Executor for Step {
                 worker.barrier();
             }
         });
-        let read = |act: Act| {
-            let stride = stride(&self.model.program, act.slot);
-            let rows = self.slots[act.slot.0].chunks_exact(stride).take(batch.picked.len());
-            rows.map(move |row| &row[act.columns()])
-        };
-        let logits = read(self.model.program.logits);
+        let act = self.model.program.result(batch.want);
+        let stride = stride(&self.model.program, act.slot);
+        let rows = self.slots[act.slot.0].chunks_exact(stride).take(batch.picked.len());
+        let rows = rows.map(|row| &row[act.columns()]);
         out.clear();
         match batch.want {
-            Want::Logits => logits.for_each(|row| out.logits.extend_from_slice(row)),
-            Want::Greedy => out.tokens.extend(logits.map(argmax)),
-            Want::Hidden => {
-                read(self.model.program.hidden).for_each(|row| out.hidden.extend_from_slice(row));
-            }
+            Want::Logits => rows.for_each(|row| out.logits.extend_from_slice(row)),
+            Want::Greedy => out.tokens.extend(rows.map(argmax)),
+            Want::Hidden => rows.for_each(|row| out.hidden.extend_from_slice(row)),
         }
         Ok(())
     }
@@ -388,6 +384,7 @@ impl Run<'_> {
                     let id = match ids {
                         Ids::Tokens => self.batch.tokens[t] as usize,
                         Ids::Positions => self.batch.position(t),
+                        Ids::First => 0,
                     };
                     if scale == 1.0 && !accumulate {
                         return decode_row(&program.matrices[table.0], id, o);

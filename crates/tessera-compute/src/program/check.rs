@@ -20,8 +20,10 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
         Op::Embed { table, ids, out, .. } => {
             let (m, o) = (matrix(table)?, p.shape(out)?);
             same("width", o.width, m.cols)?;
-            if ids == Ids::Tokens {
-                same("vocabulary", m.rows, p.vocab)?;
+            match ids {
+                Ids::Tokens => same("vocabulary", m.rows, p.vocab)?,
+                Ids::First if m.rows == 0 => return Err("a table without rows".to_owned()),
+                Ids::First | Ids::Positions => {}
             }
             rows(o, Rows::All)
         }

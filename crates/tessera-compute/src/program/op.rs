@@ -11,6 +11,8 @@ pub enum Ids {
     Tokens,
     /// That of its position in the sequence.
     Positions,
+    /// The first, whatever the token is.
+    First,
 }
 
 /// A function of one value.

@@ -16,7 +16,7 @@ fn refused(ops: impl Fn([Act; 3], MatrixId, VectorId) -> Vec<Op>) -> Option<Stri
     p.ops.extend(ops(acts, table, vector));
     p.ops.push(Op::Pick { x: acts[0], out: picked });
     p.begin_head(picked);
-    let out = p.logits;
+    let out = p.logits.unwrap();
     p.ops.push(Op::Linear { x: picked, weight: table, bias: None, accumulate: false, out });
     p.check().err().map(|e| e.to_string())
 }

@@ -196,7 +196,8 @@ impl Worker<'_> {
         let Submission { request, mut outlet, at } = submission;
         let speculate = self.shared.options.speculate;
         let (context, vocab) = (self.shared.context, self.shared.vocab_size);
-        let slot = match Slot::new(request, self.tokenizer, vocab, context, speculate) {
+        let pooling = self.model.embedding.pooling;
+        let slot = match Slot::new(request, self.tokenizer, vocab, context, speculate, pooling) {
             Ok(slot) => slot,
             Err(error) => {
                 let Failure { error, kind } = SlotError::from(error).into();
@@ -277,12 +278,12 @@ impl Worker<'_> {
     fn ready(&self) -> Vec<Ready> {
         let one = |one: &Running| {
             if one.stalled.is_some() {
-                return Ready { pending: 0, prefill: false };
+                return Ready { pending: 0, prefill: false, whole: false };
             }
             let held = one.sequence.tokens.len();
             let pending = one.slot.limit(held, one.slot.pending(held));
             let pending = self.model.span_limit(held, one.slot.prompt_len(), pending);
-            Ready { pending, prefill: one.slot.is_prefill(held) }
+            Ready { pending, prefill: one.slot.is_prefill(held), whole: self.model.is_encoder() }
         };
         self.running.iter().map(one).collect()
     }
@@ -378,7 +379,7 @@ impl Worker<'_> {
         }
         let rows = |(tokens, pick): &(Vec<u32>, Pick)| match pick {
             Pick::None => 0,
-            Pick::Last => 1,
+            Pick::First | Pick::Last => 1,
             Pick::All => tokens.len(),
         };
         let picked: usize = fed.iter().map(rows).sum();

@@ -50,7 +50,14 @@ impl Backend for Hashing {
 impl Executor for Pages {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         let positions = usize::MAX;
-        batch.check(Limits { vocab: self.vocab, pages: self.pages.len(), positions, states: None })?;
+        batch.check(Limits {
+            vocab: self.vocab,
+            pages: self.pages.len(),
+            positions,
+            states: None,
+            logits: true,
+            whole: false,
+        })?;
         out.clear();
         for span in batch.spans {
             for i in 0..span.len {

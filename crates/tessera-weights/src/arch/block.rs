@@ -64,6 +64,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether all of a text sees all of it: what comes out is a hidden state of each token, and no logits.
+    pub fn is_encoder(&self) -> bool {
+        self.attention.iter().any(|attention| attention.mask == Mask::Full)
+    }
+
     /// In what it computes something else than `other`, in a reader's words.
     pub fn differs_from(&self, other: &Block) -> Vec<&'static str> {
         let layers = |same: &dyn Fn(&Attention, &Attention) -> bool| {

@@ -200,6 +200,10 @@ fn refusal(error: &SubmitError) -> ApiError {
         SubmitError::EmptyPrompt => ApiError::request(StatusCode::BAD_REQUEST, "empty_prompt", message),
         SubmitError::BadToken { field, .. } => ApiError::value(*field, message),
         SubmitError::Logprobs { .. } => ApiError::value("top_logprobs", message),
+        SubmitError::Encoder => {
+            let message = format!("{message}: ask POST /v1/embeddings for its vectors");
+            ApiError::request(StatusCode::BAD_REQUEST, "embedding_model", message)
+        }
         SubmitError::Sampling(_) | SubmitError::Embed { .. } => {
             ApiError::request(StatusCode::BAD_REQUEST, "invalid_value", message)
         }

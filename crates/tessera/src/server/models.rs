@@ -12,6 +12,7 @@ use tessera_engine::reasoning;
 use tessera_engine::template::ChatTemplate;
 use tessera_engine::text::Text;
 use tessera_engine::tools::ToolSupport;
+use tessera_weights::embedding::Embedding;
 
 /// What a loader gives.
 pub struct LoadedModel {
@@ -34,6 +35,8 @@ pub struct Served {
     pub text: Text,
     /// Length of a hidden state.
     pub hidden_size: usize,
+    /// What becomes of the hidden states of a text.
+    pub embedding: Embedding,
     /// Rows of its head.
     pub vocab_size: usize,
     /// How it writes calls of tools.
@@ -153,6 +156,7 @@ impl Slot {
             tracing::warn!(model = self.name, "{note}");
         }
         let (hidden_size, vocab_size) = (model.config.hidden_size, model.config.vocab_size);
+        let embedding = model.embedding;
         let (context, memory) = (model.context(), model.claim().plan.to_string());
         let jinja = text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
         let knows_reasoning =
@@ -166,6 +170,7 @@ impl Slot {
             engine,
             text,
             hidden_size,
+            embedding,
             vocab_size,
             tool_support,
             knows_reasoning,

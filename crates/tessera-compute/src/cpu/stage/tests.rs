@@ -78,7 +78,7 @@ impl Builder {
     fn any(&self, pick: u8, fits: impl Fn(Act) -> bool) -> Option<Act> {
         let whole = |i: usize| Act { slot: Slot(i), from: 0, width: self.p.slots[i].width };
         let all: Vec<Act> =
-            (0..self.p.slots.len()).map(whole).filter(|s| *s != self.p.logits && fits(*s)).collect();
+            (0..self.p.slots.len()).map(whole).filter(|s| Some(*s) != self.p.logits && fits(*s)).collect();
         all.get(pick as usize % all.len().max(1)).copied()
     }
 
@@ -208,7 +208,7 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
     b.push(rms(x, weight, out));
     b.p.begin_head(out);
     let weight = b.matrix(VOCAB, width);
-    let logits = b.p.logits;
+    let logits = b.p.logits.unwrap();
     b.push(Op::Linear { x: out, weight, bias: None, accumulate: false, out: logits });
     b.p.check().unwrap();
     b.p

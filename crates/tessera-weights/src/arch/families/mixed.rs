@@ -276,7 +276,7 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         last: &[],
         tie: Tie::Always,
         learned_positions: true,
-        runs: false,
+        runs: true,
         block: Arithmetic {
             norm: NormKind::Layer,
             mlp: Mlp::Plain,

@@ -1,4 +1,4 @@
-//! `POST /v1/embeddings`: the mean of the last hidden states, at length 1.
+//! `POST /v1/embeddings`: a text's last hidden states as one vector, by the pooling that the model's folder names.
 
 use super::prompts::{self, RawPrompt};
 use super::usage::Totals;
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tessera_engine::engine::{EngineEvent, EngineRequest};
+use tessera_engine::pool::normalize;
 
 /// Most texts in one request, as OpenAI has it.
 const MAX_INPUTS: usize = 2048;
@@ -23,7 +24,7 @@ const MAX_INPUTS: usize = 2048;
 pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<Response> {
     let Planned { caller, lease, model, plan: (inputs, base64) } =
         planned(&app, request, &other::EMBEDDINGS, plan).await?;
-    let count = inputs.len();
+    let (count, normalized) = (inputs.len(), lease.embedding.normalize);
     let flow = caller.flow;
     let jobs = inputs.into_iter().map(|input| {
         let tokens = input.tokens;
@@ -43,7 +44,10 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request) -> ApiResult<
     }
     let mut data = Vec::new();
     for (i, mut vector) in vectors.into_iter().enumerate() {
-        normalise(&mut vector)?;
+        // Else the folder says that lengths mean something.
+        if normalized && !normalize(&mut vector) {
+            return Err(ApiError::internal("the model gave a vector without a direction"));
+        }
         data.push(json!({"object": "embedding", "index": i, "embedding": encode(&vector, base64)}));
     }
     Ok(json_response(&json!({
@@ -69,18 +73,6 @@ pub fn plan(body: &Value, served: &Served) -> ApiResult<(Vec<RawPrompt>, bool)> 
         prompts::fits(served, input.tokens.len(), 0, &input.param)?;
     }
     Ok((inputs, fields.text("encoding_format") == Some("base64")))
-}
-
-/// OpenAI's vectors have length 1, so that clients take the dot product for the cosine.
-fn normalise(vector: &mut [f32]) -> ApiResult<()> {
-    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    if !length.is_finite() || length == 0.0 {
-        return Err(ApiError::internal("the model gave a vector without a direction"));
-    }
-    for x in vector {
-        *x = (f64::from(*x) / length) as f32;
-    }
-    Ok(())
 }
 
 fn encode(vector: &[f32], base64: bool) -> Value {
