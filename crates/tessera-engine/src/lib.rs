@@ -4,6 +4,7 @@ pub mod cache;
 pub mod constraint;
 pub mod decoder;
 pub mod detokenize;
+pub mod embed;
 #[cfg(feature = "threads")]
 pub mod engine;
 pub mod generate;

@@ -124,6 +124,19 @@ pub enum Pick {
     All,
 }
 
+impl Pick {
+    /// Those of these positions whose rows are wanted.
+    pub fn rows(self, positions: Range<usize>) -> Range<usize> {
+        let Range { start, end } = positions;
+        match self {
+            Pick::None => end..end,
+            Pick::First => start..end.min(start + 1),
+            Pick::Last => end.saturating_sub(1).max(start)..end,
+            Pick::All => start..end,
+        }
+    }
+}
+
 /// New tokens of one sequence.
 pub struct Feed<'a> {
     /// The sequence; the tokens are appended to it.
@@ -345,12 +358,7 @@ impl Model {
         for (feed, state) in feeds.iter().zip(states) {
             let (start, position) = (tokens.len(), feed.sequence.tokens.len());
             tokens.extend_from_slice(feed.tokens);
-            match feed.pick {
-                Pick::None => {}
-                Pick::First => picked.push(start as u32),
-                Pick::Last => picked.push(tokens.len() as u32 - 1),
-                Pick::All => picked.extend(start as u32..tokens.len() as u32),
-            }
+            picked.extend(feed.pick.rows(start..tokens.len()).map(|row| row as u32));
             let len = feed.tokens.len();
             let rope_len = self.rope_len(&feed.call, position + len);
             let call = (!feed.call.is_empty()).then_some(feed.call.start);

@@ -364,12 +364,7 @@ impl Slot {
     pub fn take(&mut self, rows: Rows<'_>, events: &mut Vec<SlotEvent>) -> Result<Taken, SlotError> {
         let fed = std::mem::take(&mut self.fed);
         let end = fed.from + fed.tokens.len();
-        let picked = match fed.pick {
-            Some(Pick::All) => fed.from..end,
-            Some(Pick::First) => fed.from..fed.from + 1,
-            Some(Pick::Last) => end - 1..end,
-            Some(Pick::None) | None => end..end,
-        };
+        let picked = fed.pick.unwrap_or(Pick::None).rows(fed.from..end);
         let known = end - fed.drafts;
         let mut finished = None;
         for (i, position) in picked.enumerate() {

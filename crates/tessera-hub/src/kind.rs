@@ -3,6 +3,7 @@
 use crate::{HubError, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use tessera_weights::embedding::POOLING;
 use tessera_weights::manifest;
 
 /// The manifest's names, newest first.
@@ -53,7 +54,7 @@ pub fn kind_of(path: &Path) -> Result<Kind> {
     }
 }
 
-/// The plain, visible files of a folder, sorted.
+/// The plain, visible files of a folder, sorted; of those in folders only the one that matters.
 pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(HubError::io(dir))? {
@@ -65,6 +66,9 @@ pub(crate) fn file_names(dir: &Path) -> Result<Vec<String>> {
         {
             names.push(name);
         }
+    }
+    if dir.join(POOLING).is_file() {
+        names.push(POOLING.to_string());
     }
     names.sort();
     Ok(names)

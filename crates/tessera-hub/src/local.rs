@@ -9,6 +9,7 @@ use crate::{HubError, RECORD_FILE, Result};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use tessera_weights::embedding::POOLING;
 use tessera_weights::files;
 
 /// How many names one note gives.
@@ -93,8 +94,8 @@ fn survey(folder: &Path) -> Result<Survey> {
     let mut survey = Survey { files: Vec::new(), left_out: Vec::new() };
     for entry in fs::read_dir(&folder).map_err(HubError::io(&folder))? {
         let entry = entry.map_err(HubError::io(&folder))?;
-        let path = entry.path();
-        let name = match entry.file_name().into_string() {
+        let mut path = entry.path();
+        let mut name = match entry.file_name().into_string() {
             Ok(name) if name == RECORD_FILE => continue,
             Ok(name) => name,
             Err(name) => {
@@ -103,10 +104,14 @@ fn survey(folder: &Path) -> Result<Survey> {
             }
         };
         let inside = |at: &Path| at.starts_with(&folder) || blobs.as_ref().is_some_and(|b| at.starts_with(b));
-        let kind = entry.file_type().map_err(HubError::io(&path))?;
+        let mut linked = entry.file_type().map_err(HubError::io(&path))?.is_symlink();
+        if POOLING.strip_suffix("/config.json") == Some(&name) && dir_has(&path, "config.json") {
+            // The one file in a folder of a folder that matters; links on the way to it count, too.
+            (name, path, linked) = (POOLING.to_owned(), folder.join(POOLING), true);
+        }
         let place = if name.starts_with('.') {
             Err("hidden".to_string())
-        } else if kind.is_symlink() {
+        } else if linked {
             match fs::canonicalize(&path) {
                 Err(e) => Err(format!("a link that leads nowhere: {e}")),
                 Ok(at) if inside(&at) => Ok(at),
@@ -123,6 +128,10 @@ fn survey(folder: &Path) -> Result<Survey> {
     survey.files.sort_by(|a, b| a.name.cmp(&b.name));
     survey.left_out.sort();
     Ok(survey)
+}
+
+fn dir_has(path: &Path, name: &str) -> bool {
+    fs::symlink_metadata(path.join(name)).is_ok()
 }
 
 /// A folder of the Hugging Face cache, `models--ORG--NAME/snapshots/COMMIT`, is made of links into
@@ -147,6 +156,9 @@ fn regular(path: &Path) -> Result<u64, String> {
 fn copy_file(from: &Path, to: &Path, len: u64) -> Result<()> {
     let failed = |source| HubError::Copy { from: from.to_path_buf(), to: to.to_path_buf(), source };
     let file = files::open(from).map_err(HubError::io(from))?;
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).map_err(HubError::io(folder))?;
+    }
     let mut copy = File::create_new(to).map_err(HubError::io(to))?;
     // On Linux this shares the blocks where the file system can.
     let found = io::copy(&mut file.take(len), &mut copy).map_err(failed)?;

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tessera_weights::embedding::POOLING;
 use tessera_weights::manifest::{MAX_MANIFEST_LEN, Manifest, Shard};
 use tessera_weights::model::MAX_CONFIG;
 use tessera_weights::{files, json};
 
 /// Files that may stand beside the manifest and matter to a reader.
-pub(crate) const SIDE_FILES: [&str; 14] = [
+pub(crate) const SIDE_FILES: [&str; 16] = [
     "mlc-chat-config.json",
     "tokenizer.json",
     "tokenizer.model",
@@ -32,6 +33,8 @@ pub(crate) const SIDE_FILES: [&str; 14] = [
     "generation_config.json",
     "tensor-cache-b16.json",
     "ndarray-cache-b16.json",
+    "modules.json",
+    POOLING,
 ];
 
 pub(crate) const MANIFEST_LIMIT: u64 = MAX_MANIFEST_LEN;
@@ -184,6 +187,10 @@ fn fetch_side_files(
 ) -> Result<Vec<FileRecord>> {
     let mut names: Vec<String> =
         SIDE_FILES.iter().filter(|n| remote.may_have(n)).map(|n| n.to_string()).collect();
+    if remote.listing.is_none() {
+        // A place without a list has it where the models of its kind that MLC publishes have it: nowhere.
+        names.retain(|name| name != POOLING);
+    }
     let mut records = Vec::new();
     let mut next = 0;
     while next < names.len() {
@@ -219,6 +226,9 @@ pub(crate) fn fetch_optional(
     tally: &Tally<'_>,
 ) -> Result<Option<FileRecord>> {
     let label = &wanted.label;
+    if let (POOLING, Some(folder)) = (label.as_str(), wanted.dest.parent()) {
+        std::fs::create_dir_all(folder).map_err(HubError::io(folder))?;
+    }
     let done = match download(client, wanted, &|n| tally.extra(label, n)) {
         Ok(done) => done,
         Err(HubError::Status { status: 404 | 410, .. }) => return Ok(None),

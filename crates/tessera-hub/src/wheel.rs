@@ -6,6 +6,7 @@ use crate::{HubError, Result};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use tessera_weights::embedding::POOLING;
 use tessera_weights::files;
 use zip::ZipArchive;
 
@@ -54,6 +55,9 @@ pub(crate) fn unpack(
         let target = dest.join(name);
         // One byte more than stated shows that the archive lies.
         let mut body = entry.take(size.saturating_add(1));
+        if let Some(folder) = target.parent() {
+            std::fs::create_dir_all(folder).map_err(HubError::io(folder))?;
+        }
         let mut out = File::create(&target).map_err(HubError::io(&target))?;
         let mut buffer = vec![0u8; 1 << 17];
         let mut written = 0u64;
@@ -98,10 +102,10 @@ fn pick(archive: &ZipArchive<BufReader<File>>, path: &str) -> Result<Vec<(usize,
         if rest.is_empty() || rest.ends_with('/') || rest.starts_with('.') && !rest.contains("..") {
             continue;
         }
-        if rest.contains('/') && !rest.split('/').any(|part| part == "..") {
+        if rest != POOLING && rest.contains('/') && !rest.split('/').any(|part| part == "..") {
             continue;
         }
-        plain(rest).map_err(|why| format!("{name:?}: {why}"))?;
+        rest.split('/').try_for_each(plain).map_err(|why| format!("{name:?}: {why}"))?;
         if inside.iter().any(|(_, n)| n == rest) {
             return Err(format!("{name:?} is there twice"));
         }

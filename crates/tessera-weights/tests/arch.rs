@@ -274,18 +274,25 @@ fn the_config_that_conversion_writes_means_what_the_checkpoints_does() {
             tokenizer_info: TokenizerInfo::detect(&Value::Null),
             active_vocab_size: None,
             conv_template: ConvTemplate::builtin("chatml").unwrap(),
+            embedding: None,
         });
         let made: Value = serde_json::from_str(&made.to_json()).unwrap();
         let mut mlcs = json(&data().join(&name).join("q0f32/mlc-chat-config.json"));
-        let (made_model, mlcs_model) = (&made["model_config"], &mut mlcs["model_config"]);
+        let made_model = &made["model_config"];
+        let mut mlcs_model = mlcs["model_config"].take();
         // What MLC computes from other fields, or of what sees.
         let derived = mlcs_model.as_object_mut().unwrap();
         for key in ["num_heads", "vision_config", "modules_to_not_convert"] {
             derived.remove(key);
         }
         let exact = ["mixtral", "moe", "deepseek", "ministral3", "bert", "qwen3_5", "rwkv6"];
-        if exact.iter().any(|part| name.contains(part)) && made_model != mlcs_model {
+        if exact.iter().any(|part| name.contains(part)) && *made_model != mlcs_model {
             wrong.push(format!("{name}: {made_model} instead of {mlcs_model}"));
+        }
+        for key in ["model_task", "embedding_metadata"] {
+            if made[key] != mlcs[key] {
+                wrong.push(format!("{name}: {key} {} instead of {}", made[key], mlcs[key]));
+            }
         }
         let meant = match ModelConfig::from_mlc(&made) {
             Ok(meant) => meant,

@@ -24,6 +24,7 @@ fn generate(hf_config: &Value, model_type: &str) -> ChatConfig {
         tokenizer_info: TokenizerInfo::detect(&tokenizer),
         active_vocab_size: Some(259),
         conv_template: ConvTemplate::builtin("llama-2").unwrap(),
+        embedding: None,
     })
 }
 

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tessera_weights::arch::{self, Param, Sizes};
 use tessera_weights::convert::{
-    ConvertError, ConvertOptions, ManifestName, Plan, SHARD_CAP, SourceNames, convert, plan_manifest,
+    ConvertError, ConvertOptions, ManifestName, Plan, SourceNames, convert, plan_manifest,
 };
+use tessera_weights::folder::Folder;
 use tessera_weights::hf::HfFolder;
 use tessera_weights::quantize::{decode, decode_row};
 use tessera_weights::scheme::{SCHEMES, Scheme};
@@ -146,7 +147,7 @@ fn seed_config() -> Value {
 #[test]
 fn a_dry_run_of_the_seeds_config_is_the_seeds_manifest() {
     let scheme = Scheme::find("q4f32_1").unwrap();
-    let text = plan_manifest(&params_of(&seed_config()), scheme, SHARD_CAP).unwrap();
+    let text = plan_manifest(&params_of(&seed_config()), scheme, &ConvertOptions::default()).unwrap();
     let found: Value = serde_json::from_str(&text).unwrap();
 
     let seed = fs::read_to_string(data().join("seed-ndarray-cache.json")).unwrap();
@@ -295,6 +296,29 @@ fn tensors_that_would_be_dropped_are_refused_and_values_that_are_not_finite_repo
     let report = convert(&memory, &params, scheme, &options, &out.path().join("mlc"), &[]).unwrap();
     assert_eq!(report.unused, ["model.layers.0.self_attn.q_proj.bias"]);
     assert_eq!(report.non_finite, ["lm_head.weight"]);
+}
+
+#[test]
+fn floats_are_kept_whole_if_asked_for() {
+    let (_copy, source, params) = checkpoint(&GOLDENS[0]);
+    let scheme = Scheme::find("q0f32").unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let made = |whole_f32: bool| {
+        let options = ConvertOptions { whole_f32, ..ConvertOptions::default() };
+        let dst = out.path().join(whole_f32.to_string());
+        let report = convert(&source, &params, scheme, &options, &dst, &[]).unwrap();
+        (report.rounded, dst.join("tensor-cache-b16.json").exists(), Folder::open(&dst).unwrap())
+    };
+    let (rounded, b16, _) = made(false);
+    assert!(rounded > 0 && b16);
+    let (rounded, b16, folder) = made(true);
+    assert!(rounded == 0 && !b16);
+    for param in params.iter().filter(|p| p.sources.len() == 1) {
+        let tensor = source.tensors().iter().position(|t| t.name == param.sources[0].name).unwrap();
+        let Values::F32(expected) = source.read(tensor).unwrap() else { panic!("not float32") };
+        assert!(expected.iter().any(|x| x.to_bits() & 0xffff != 0) || expected.iter().all(|x| *x == 1.0));
+        assert_eq!(folder.floats(&param.name, &param.shape).unwrap(), expected, "{}", param.name);
+    }
 }
 
 /// Converts where it must fail, and checks that nothing is left.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tessera_hub::{Kind, kind_of};
+use tessera_weights::embedding::{MODULES, POOLING};
 use tessera_weights::files;
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::gguf::{self, GgufSource};
@@ -51,7 +52,7 @@ pub struct Checkpoint {
     pub quantised: Option<String>,
     /// `generation_config.json`.
     pub generation_config: Option<Value>,
-    /// Tokenizer and template files.
+    /// Files of the tokenizer, the template and the pooling.
     pub files: Vec<(String, Vec<u8>)>,
     /// Keys of a GGUF file that are not read.
     pub unknown: Vec<String>,
@@ -83,7 +84,7 @@ impl MlcFolder {
         self.description.model.as_ref().ok_or_else(none)
     }
 
-    /// Tokenizer and template files.
+    /// Files of the tokenizer, the template and the pooling.
     pub fn files(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
         read_files(self.folder.path())
     }
@@ -217,7 +218,7 @@ fn json(folder: &Path, name: &str) -> anyhow::Result<Option<Value>> {
 
 fn read_files(folder: &Path) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let mut files = Vec::new();
-    for name in TOKENIZER_FILES.into_iter().chain(TEMPLATE_FILES) {
+    for name in TOKENIZER_FILES.into_iter().chain(TEMPLATE_FILES).chain([MODULES, POOLING]) {
         if let Some(bytes) = read(&folder.join(name))? {
             files.push((name.to_owned(), bytes));
         }

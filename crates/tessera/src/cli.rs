@@ -81,6 +81,8 @@ pub enum Command {
     /// Serve models over HTTP, as OpenAI does
     #[cfg(feature = "server")]
     Serve(ServeArgs),
+    /// Print the vectors of texts, or how alike they are
+    Embed(EmbedArgs),
     /// Show the token ids and pieces of a text
     Tokenize(TokenizeArgs),
     /// Write the raw logits of a prompt to a safetensors file
@@ -412,12 +414,30 @@ pub struct ConvertArgs {
     /// Name of the manifest
     #[arg(long, value_enum, default_value = "tensor-cache", value_name = "NAME")]
     pub manifest: ManifestName,
+    /// Keep unquantised float32 values whole; MLC stores their upper 16 bits, and reads both
+    #[arg(long)]
+    pub whole_f32: bool,
     /// Conversation template to name in mlc-chat-config.json [default: found from the model]
     #[arg(long, value_name = "NAME")]
     pub conv_template: Option<String>,
     /// Number of threads [default: the machine's cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+}
+
+/// `tessera embed`
+#[derive(Clone, Debug, Args)]
+pub struct EmbedArgs {
+    /// A name from the store or the path of a folder
+    pub model: String,
+    /// The texts; lines of stdin if absent
+    pub texts: Vec<String>,
+    /// Print the cosine of each text's vector to each other's in place of the vectors
+    #[arg(long)]
+    pub similarities: bool,
+    /// How the model is computed.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 /// `tessera tokenize`

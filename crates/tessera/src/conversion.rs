@@ -32,6 +32,8 @@ pub struct Settings {
     pub manifest: ManifestName,
     /// Name of a conversation template.
     pub conv_template: Option<String>,
+    /// Keeps unquantised float32 values whole.
+    pub whole_f32: bool,
 }
 
 impl Default for Settings {
@@ -41,6 +43,7 @@ impl Default for Settings {
             shard_size: SHARD_CAP,
             manifest: ManifestName::default(),
             conv_template: None,
+            whole_f32: false,
         }
     }
 }
@@ -89,6 +92,16 @@ impl Summary {
         if let Some(first) = report.non_finite.first() {
             let count = report.non_finite.len();
             self.note(out, format!("{count} parameter(s) hold a NaN or an infinity, the first is {first}"));
+        }
+        if report.rounded > 0 {
+            self.note(
+                out,
+                format!(
+                    "{} parameter(s) of float32 are rounded to their upper 16 bits, as MLC stores them; --whole-f32 \
+                     keeps them",
+                    report.rounded
+                ),
+            );
         }
         if !report.unused.is_empty() {
             const SHOWN: usize = 4;
@@ -145,15 +158,15 @@ pub fn check(checkpoint: &Checkpoint) -> anyhow::Result<()> {
 
 /// The manifest that [`to_mlc`] would write, without digests.
 pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
-    let cap = settings.shard_size;
+    let (shard_cap, whole_f32) = (settings.shard_size, settings.whole_f32);
+    let options = ConvertOptions { shard_cap, whole_f32, ..ConvertOptions::default() };
     let (source, params, scheme, names) = match model {
         Model::Checkpoint(checkpoint) => {
             let (_, params) = params_of(&checkpoint.config)?;
             let scheme = scheme_of(settings)?;
             let Some(source) = &checkpoint.weights else {
-                return Ok(convert::plan_manifest(&params, scheme, cap)?);
+                return Ok(convert::plan_manifest(&params, scheme, &options)?);
             };
-            let options = ConvertOptions { shard_cap: cap, ..ConvertOptions::default() };
             return Ok(Plan::new(source.as_ref(), &params, scheme, &options)?.manifest(None, Flavour::Plain));
         }
         Model::Mlc(mlc) => {
@@ -162,7 +175,7 @@ pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
             (MlcSource::new(&mlc.folder, found)?, found.params.clone(), scheme, SourceNames::Mlc)
         }
     };
-    let options = ConvertOptions { shard_cap: cap, names, ..ConvertOptions::default() };
+    let options = ConvertOptions { names, ..options };
     Ok(Plan::new(&source, &params, scheme, &options)?.manifest(None, Flavour::Plain))
 }
 
@@ -283,6 +296,7 @@ fn run(
         manifest_name: settings.manifest,
         names,
         allow_unused: false,
+        whole_f32: settings.whole_f32,
         progress: Some(&progress),
     };
     interrupt::watch();

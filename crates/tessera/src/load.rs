@@ -3,7 +3,7 @@
 use crate::cli::{Backend, ComputeArgs, Kv, Meaning};
 use crate::ledger::Ledger;
 use crate::models;
-use crate::output::Output;
+use crate::output::{Output, hinted};
 use std::time::{Duration, Instant};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::reference::Reference;
@@ -34,10 +34,18 @@ pub struct Wanted<'a> {
     pub ledger: &'a Ledger,
 }
 
-/// Opens and loads a model for `sequences` that do not share, the only one of this process.
+/// Opens and loads a model that writes text for `sequences` that do not share, the only one of this process.
 pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> anyhow::Result<Loaded> {
     let ledger = Ledger::new(1);
-    load_beside(name, args, &Wanted { sequences, fewer: false, rows: CHUNK, ledger: &ledger }, out)
+    let wanted = Wanted { sequences, fewer: false, rows: CHUNK, ledger: &ledger };
+    let loaded = load_beside(name, args, &wanted, out)?;
+    if loaded.model.is_encoder() {
+        return Err(hinted(
+            format!("{name} makes embeddings and no text"),
+            format!("`tessera embed {name} TEXT` prints its vectors"),
+        ));
+    }
+    Ok(loaded)
 }
 
 /// Opens and loads, telling what had to be guessed.

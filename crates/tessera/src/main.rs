@@ -14,6 +14,7 @@ mod machine;
 mod models;
 mod output;
 mod progress;
+mod stdin;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
@@ -59,6 +60,7 @@ fn dispatch(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
         Command::Rm(args) => commands::rm::run(args, out),
         Command::Logits(args) => commands::logits::run(args, out),
         Command::Perplexity(args) => commands::perplexity::run(args, out),
+        Command::Embed(args) => commands::embed::run(args, out),
         Command::Tokenize(args) => commands::tokenize::run(args, out),
         #[cfg(feature = "server")]
         Command::Serve(args) => commands::serve::run(args, out),

@@ -377,11 +377,7 @@ impl Worker<'_> {
             let until = Instant::now() + GRACE.max(took / GRACE_PART);
             masks.collect(asked, until).into_iter().for_each(|done| give_back(running, preempted, done));
         }
-        let rows = |(tokens, pick): &(Vec<u32>, Pick)| match pick {
-            Pick::None => 0,
-            Pick::First | Pick::Last => 1,
-            Pick::All => tokens.len(),
-        };
+        let rows = |(tokens, pick): &(Vec<u32>, Pick)| pick.rows(0..tokens.len()).len();
         let picked: usize = fed.iter().map(rows).sum();
         if let Err(failure) = &output
             && failure.kind == FailureKind::Files

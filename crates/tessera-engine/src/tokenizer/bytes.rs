@@ -7,6 +7,11 @@ pub(super) enum Spelling {
     ByteLevel,
     /// `▁` is a space, `<0xNN>` a byte.
     ByteFallback,
+    /// Words have a space before them, what goes on with a word has `##`. With `cleanup` punctuation has no space.
+    WordPiece {
+        /// As `cleanup` in the decoder of `tokenizer.json`.
+        cleanup: bool,
+    },
     /// As it is.
     Plain,
 }
@@ -25,10 +30,18 @@ impl Spelling {
                 Some(byte) => vec![byte],
                 None => text.replace('▁', " ").into_bytes(),
             },
+            Spelling::WordPiece { cleanup } => match text.strip_prefix("##") {
+                Some(rest) => rest.as_bytes().to_vec(),
+                None if cleanup && TIGHT.contains(&text) => text.as_bytes().to_vec(),
+                None => format!(" {text}").into_bytes(),
+            },
             Spelling::Plain => text.as_bytes().to_vec(),
         }
     }
 }
+
+/// Words that the clean-up of Hugging Face's WordPiece decoder puts against the word before.
+const TIGHT: [&str; 9] = [".", "?", "!", ",", "n't", "'m", "'s", "'ve", "'re"];
 
 /// The byte of `<0xNN>`.
 fn fallback_byte(text: &str) -> Option<u8> {
@@ -65,6 +78,16 @@ mod tests {
         assert_eq!(Spelling::ByteLevel.bytes("ĠHiĊ"), b" Hi\n");
         assert_eq!(Spelling::ByteLevel.bytes("Ã©"), "é".as_bytes());
         assert_eq!(Spelling::ByteLevel.bytes("<｜x｜>"), "<｜x｜>".as_bytes());
+    }
+
+    #[test]
+    fn pieces_of_words() {
+        let text = |cleanup, pieces: &[&str]| {
+            let bytes = pieces.iter().flat_map(|piece| Spelling::WordPiece { cleanup }.bytes(piece));
+            String::from_utf8(bytes.collect()).unwrap()
+        };
+        assert_eq!(text(true, &["em", "##bed", "##ding", "it", "."]), " embedding it.");
+        assert_eq!(text(false, &["em", "##bed", "."]), " embed .");
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Shape {
         let unsupported = all[..decoder_steps]
             .iter()
             .map(|step| kind(step))
-            .find(|k| ["WordPiece", "CTC", "BPEDecoder"].contains(&k.as_str()));
+            .find(|k| ["CTC", "BPEDecoder"].contains(&k.as_str()));
         if let Some(kind) = unsupported {
             return Err(TokenizerError::invalid(file, format!("the decoder {kind} is not supported")));
         }
@@ -58,7 +58,19 @@ impl Shape {
             "Metaspace" => step["prepend_scheme"] != "never" && step["add_prefix_space"] != false,
             _ => false,
         });
-        if any("ByteLevel") {
+        let word_piece = all[..decoder_steps].iter().find(|step| kind(step) == "WordPiece");
+        if let Some(decoder) = word_piece {
+            let prefix = &decoder["prefix"];
+            if decoder_steps > 1 || *prefix != "##" {
+                return Err(TokenizerError::invalid(
+                    file,
+                    format!(
+                        "a decoder WordPiece with prefix {prefix} among {decoder_steps} is not supported"
+                    ),
+                ));
+            }
+            Ok((Spelling::WordPiece { cleanup: decoder["cleanup"] != false }, true))
+        } else if any("ByteLevel") {
             Ok((Spelling::ByteLevel, strip))
         } else if replaces_space || any("ByteFallback") || any("Metaspace") {
             Ok((Spelling::ByteFallback, strip))

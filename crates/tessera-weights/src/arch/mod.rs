@@ -19,7 +19,7 @@ pub use parts::{DeltaSizes, ExpertSizes, Parts, RwkvSizes};
 pub use role::{Place, Role};
 pub use sizes::Sizes;
 
-use crate::dtype::DType;
+use crate::dtype::{DType, Encoding};
 use crate::scheme::{Layout, Scheme};
 use families::{Dim, Family, From, Row};
 
@@ -143,8 +143,10 @@ pub struct StoredTensor {
     pub name: String,
     /// The record's shape.
     pub shape: Vec<usize>,
-    /// The record's dtype; float32 is stored as bf16.
+    /// The record's dtype.
     pub dtype: DType,
+    /// How its values lie; MLC keeps the upper half of a float32.
+    pub encoding: Encoding,
 }
 
 impl StoredTensor {
@@ -155,7 +157,7 @@ impl StoredTensor {
 
     /// Bytes in the shard.
     pub fn stored_len(&self) -> usize {
-        self.numel() * crate::dtype::Encoding::F32ToBf16.stored(self.dtype).size()
+        self.numel() * self.encoding.stored(self.dtype).size()
     }
 }
 
@@ -191,6 +193,7 @@ impl Param {
     /// The tensors that a folder in `scheme` holds for this parameter: `X.q_weight` and `X.q_scale`, or
     /// the parameter under its own name.
     pub fn stored(&self, scheme: &Scheme) -> Vec<StoredTensor> {
+        let encoding = Encoding::F32ToBf16;
         if let (Some(layout), Some(format)) = (self.layout(scheme), scheme.group) {
             let base = self.name.strip_suffix(".weight").unwrap_or(&self.name);
             let lying = |inner: usize| match layout {
@@ -202,16 +205,18 @@ impl Param {
                     name: format!("{base}.q_weight"),
                     shape: lying(format.words(self.cols())),
                     dtype: DType::U32,
+                    encoding,
                 },
                 StoredTensor {
                     name: format!("{base}.q_scale"),
                     shape: lying(format.groups(self.cols())),
                     dtype: scheme.dtype,
+                    encoding,
                 },
             ];
         }
         let dtype = if self.kind == ParamKind::VectorF32 { DType::F32 } else { scheme.dtype };
-        vec![StoredTensor { name: self.name.clone(), shape: self.shape.clone(), dtype }]
+        vec![StoredTensor { name: self.name.clone(), shape: self.shape.clone(), dtype, encoding }]
     }
 
     /// The same parameter made from a tensor that already has its name and shape: a source that was

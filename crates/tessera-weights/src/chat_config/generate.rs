@@ -3,6 +3,7 @@
 use super::mixed;
 use super::{ChatConfig, ConvField, ConvTemplate, TokenizerInfo};
 use crate::config::flattened;
+use crate::embedding::{Embedding, Pooling};
 use serde_json::{Map, Number, Value, json};
 
 /// What a chat config is made from.
@@ -24,6 +25,8 @@ pub struct ChatConfigInputs<'a> {
     pub active_vocab_size: Option<usize>,
     /// The template of a chat.
     pub conv_template: ConvTemplate,
+    /// What the source's authors say of the vectors that it makes, if they do.
+    pub embedding: Option<Embedding>,
 }
 
 /// Where the value of a hyper-parameter comes from.
@@ -429,6 +432,10 @@ impl ChatConfig {
         let number = |key: &str, default: f64| -> Option<Number> {
             setting(key).and_then(Value::as_number).cloned().or_else(|| Number::from_f64(default))
         };
+        // MLC knows encoders for what they are and looks no further.
+        let encoder = inputs.model_type == "bert";
+        let first_token = Embedding { pooling: Pooling::Cls, normalize: true };
+        let vectors = inputs.embedding.or(encoder.then_some(first_token));
         let id = |key: &str, default: u32| Some(setting(key).cloned().unwrap_or(json!(default)));
         ChatConfig {
             version: Some("0.1.0".to_owned()),
@@ -458,8 +465,14 @@ impl ChatConfig {
             pad_token_id: id("pad_token_id", 0),
             bos_token_id: id("bos_token_id", 1),
             eos_token_id: id("eos_token_id", 2),
-            model_task: Some(if inputs.model_type == "bert" { "embedding" } else { "chat" }.to_owned()),
-            embedding_metadata: None,
+            model_task: Some(if vectors.is_some() { "embedding" } else { "chat" }.to_owned()),
+            embedding_metadata: vectors.map(|vectors| {
+                json!({
+                    "model_type": if encoder { "encoder" } else { "decoder" },
+                    "pooling_strategy": vectors.pooling.name(),
+                    "normalize": vectors.normalize,
+                })
+            }),
             model_config: model,
             legacy: Vec::new(),
             unknown: Vec::new(),

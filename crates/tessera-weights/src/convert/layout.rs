@@ -64,13 +64,14 @@ pub fn pack(tensors: impl IntoIterator<Item = StoredTensor>, cap: u64) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
+    use crate::dtype::{DType, Encoding};
 
     fn packed(sizes: &[usize], cap: u64) -> Vec<Vec<usize>> {
         let tensors = sizes.iter().enumerate().map(|(i, &n)| StoredTensor {
             name: i.to_string(),
             shape: vec![n],
             dtype: DType::U8,
+            encoding: Encoding::Raw,
         });
         let shards = pack(tensors, cap).unwrap();
         for shard in &shards {

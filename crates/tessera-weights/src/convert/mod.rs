@@ -100,6 +100,8 @@ pub struct ConvertOptions<'a> {
     /// Goes on although the checkpoint holds tensors that the architecture has no place for; they are
     /// listed in the report.
     pub allow_unused: bool,
+    /// Keeps unquantised float32 values whole; MLC stores their upper 16 bits. Both are what MLC's readers read.
+    pub whole_f32: bool,
     /// Told of progress.
     pub progress: Option<OnProgress<'a>>,
 }
@@ -111,6 +113,7 @@ impl Default for ConvertOptions<'_> {
             manifest_name: ManifestName::default(),
             names: SourceNames::default(),
             allow_unused: false,
+            whole_f32: false,
             progress: None,
         }
     }
@@ -127,6 +130,8 @@ pub struct ConvertReport {
     pub bytes: u64,
     /// Parameters that hold a NaN or an infinity after conversion.
     pub non_finite: Vec<String>,
+    /// Parameters whose float32 values were rounded to their upper 16 bits and are not what they were.
+    pub rounded: usize,
     /// Tensors of the checkpoint that no parameter is made from.
     pub unused: Vec<String>,
     /// Unfinished folders of killed conversions to the same place, which were removed.

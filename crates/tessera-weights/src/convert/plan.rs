@@ -6,7 +6,7 @@ use super::layout::{Shard, pack};
 use super::write::{self, Flavour, Metadata};
 use super::{ConvertError, ConvertOptions, SourceNames};
 use crate::arch::{self, Param, StoredTensor};
-use crate::dtype::DType;
+use crate::dtype::{DType, Encoding};
 use crate::scheme::Scheme;
 use crate::source::{SourceError, SourceTensor, TensorSource, Values};
 
@@ -17,6 +17,8 @@ pub(super) struct Step {
     pub param: Param,
     /// Positions in [`TensorSource::tensors`].
     pub sources: Vec<usize>,
+    /// What is written of it.
+    pub stored: Vec<StoredTensor>,
 }
 
 /// A conversion, decided but not run.
@@ -90,11 +92,15 @@ impl Plan {
         for at in files.walk() {
             for &i in &users[at] {
                 if !std::mem::replace(&mut emitted[i], true) {
-                    steps.push(Step { param: params[i].clone(), sources: needed[i].clone() });
+                    let mut stored = params[i].stored(scheme);
+                    if let ([values], true) = (&mut *stored, options.whole_f32) {
+                        values.encoding = Encoding::Raw;
+                    }
+                    steps.push(Step { param: params[i].clone(), sources: needed[i].clone(), stored });
                 }
             }
         }
-        let stored: Vec<StoredTensor> = steps.iter().flat_map(|s| s.param.stored(scheme)).collect();
+        let stored: Vec<StoredTensor> = steps.iter().flat_map(|s| s.stored.clone()).collect();
         let param_bytes: f64 = stored.iter().map(|t| t.numel() as f64 * t.dtype.size() as f64).sum();
         let elements = files.elements_loaded(tensors, &steps);
         let metadata = Metadata {
@@ -114,7 +120,10 @@ impl Plan {
 
     /// Whether a second manifest is due: some float32 tensor is stored as bfloat16.
     pub fn has_b16(&self) -> bool {
-        self.shards.iter().flat_map(|s| &s.records).any(|r| r.tensor.dtype == DType::F32)
+        self.shards
+            .iter()
+            .flat_map(|s| &s.records)
+            .any(|r| r.tensor.dtype == DType::F32 && r.tensor.encoding == Encoding::F32ToBf16)
     }
 
     /// A manifest's text; `md5` has one digest for each shard, `None` leaves the digests out.
@@ -127,7 +136,7 @@ impl Plan {
 pub fn plan_manifest(
     params: &[Param],
     scheme: &'static Scheme,
-    shard_cap: u64,
+    options: &ConvertOptions<'_>,
 ) -> Result<String, ConvertError> {
     let mut seen = BTreeSet::new();
     let tensors = params
@@ -136,8 +145,7 @@ pub fn plan_manifest(
         .filter(|s| seen.insert(s.name.as_str()))
         .map(|s| SourceTensor { name: s.name.clone(), dtype: DType::F32, shape: s.shape.clone() })
         .collect();
-    let options = ConvertOptions { shard_cap, ..ConvertOptions::default() };
-    Ok(Plan::new(&Listed(tensors), params, scheme, &options)?.manifest(None, Flavour::Plain))
+    Ok(Plan::new(&Listed(tensors), params, scheme, options)?.manifest(None, Flavour::Plain))
 }
 
 /// Names and shapes without values.

@@ -15,8 +15,9 @@ use super::staging::{Staging, io};
 use super::values::Rows;
 use super::write::{Flavour, shard_name};
 use super::{ConvertError, ConvertOptions, ConvertReport, Progress};
-use crate::arch::{Combine, Param};
+use crate::arch::{Combine, Param, StoredTensor};
 use crate::dtype::DType;
+use crate::embedding::POOLING;
 use crate::hf::is_plain_name;
 use crate::pack::transpose;
 use crate::quantize::{Arithmetic, encode_row, store};
@@ -61,7 +62,8 @@ pub fn convert(
         if !made.finite {
             report.non_finite.push(step.param.name.clone());
         }
-        for (tensor, bytes) in step.param.stored(plan.scheme).iter().zip(&made.tensors) {
+        report.rounded += usize::from(made.rounded);
+        for (tensor, bytes) in step.stored.iter().zip(&made.tensors) {
             shards.write(&tensor.name, bytes)?;
             done += bytes.len() as u64;
             report.tensors += 1;
@@ -124,13 +126,15 @@ fn differing(a: &Values, b: &Values) -> usize {
 struct Made {
     tensors: Vec<Vec<u8>>,
     finite: bool,
+    /// Whether float32 values lost something in their last 16 bits.
+    rounded: bool,
 }
 
 fn make(source: &dyn TensorSource, step: &Step, scheme: &Scheme) -> Result<Made, ConvertError> {
     let param = &step.param;
     match (param.layout(scheme), scheme.group) {
         (Some(layout), Some(format)) => make_quantised(source, step, scheme, layout, format),
-        _ => make_dense(source, step, param.stored(scheme)[0].dtype),
+        _ => make_dense(source, step, &step.stored[0]),
     }
 }
 
@@ -201,15 +205,16 @@ fn make_quantised(
     }
     let mut stored = Vec::with_capacity(scales.len() * 2);
     store(scheme.dtype, &scales, &mut stored);
-    Ok(Made { tensors: vec![little_endian(words), stored], finite })
+    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false })
 }
 
-fn make_dense(source: &dyn TensorSource, step: &Step, dtype: DType) -> Result<Made, ConvertError> {
+fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Result<Made, ConvertError> {
     let (rows, cols) = work_shape(&step.param);
-    // Every float is stored in two bytes: float32 becomes bf16.
-    let mut out = vec![0u8; rows * cols * 2];
+    let (dtype, lying) = (to.dtype, to.encoding.stored(to.dtype));
+    let size = lying.size();
+    let mut out = vec![0u8; rows * cols * size];
     let mut left = &mut out[..];
-    let finite = AtomicBool::new(true);
+    let (finite, rounded) = (AtomicBool::new(true), AtomicBool::new(false));
     for &at in &step.sources {
         let values = read(source, at)?;
         // A fused vector is parts of one row.
@@ -219,22 +224,28 @@ fn make_dense(source: &dyn TensorSource, step: &Step, dtype: DType) -> Result<Ma
             _ => values.len() / cols,
         };
         let part = Rows { rows: part_rows, values: &values, cols, combine: step.param.combine, dtype };
-        let (bytes, rest) = left.split_at_mut(part_rows * cols * 2);
+        let (bytes, rest) = left.split_at_mut(part_rows * cols * size);
         left = rest;
-        bytes.par_chunks_mut(cols * 2).enumerate().with_min_len(8).for_each_init(
-            || (vec![0.0; cols], Vec::with_capacity(cols * 2)),
+        bytes.par_chunks_mut(cols * size).enumerate().with_min_len(8).for_each_init(
+            || (vec![0.0; cols], Vec::with_capacity(cols * size)),
             |(row, stored), (r, bytes)| {
                 part.read(r, row);
                 stored.clear();
-                store(dtype, row, stored);
+                match lying {
+                    DType::F32 => stored.extend(row.iter().flat_map(|x| x.to_le_bytes())),
+                    _ => store(dtype, row, stored),
+                }
                 bytes.copy_from_slice(stored);
+                if lying != dtype && row.iter().any(|x| x.to_bits() & 0xffff != 0) {
+                    rounded.store(true, Ordering::Relaxed);
+                }
                 if !row.iter().all(|x| x.is_finite()) {
                     finite.store(false, Ordering::Relaxed);
                 }
             },
         );
     }
-    Ok(Made { tensors: vec![out], finite: finite.into_inner() })
+    Ok(Made { tensors: vec![out], finite: finite.into_inner(), rounded: rounded.into_inner() })
 }
 
 fn little_endian(words: Vec<u32>) -> Vec<u8> {
@@ -308,7 +319,8 @@ pub(super) fn check_extra_names(files: &[(String, Vec<u8>)]) -> Result<(), Conve
     for (i, (name, _)) in files.iter().enumerate() {
         let ours = name.starts_with("params_shard_")
             || ["ndarray-cache", "tensor-cache"].iter().any(|m| name.starts_with(m));
-        if ours || !is_plain_name(name) || files[..i].iter().any(|(other, _)| other == name) {
+        let plain = is_plain_name(name) || name == POOLING;
+        if ours || !plain || files[..i].iter().any(|(other, _)| other == name) {
             return Err(ConvertError::BadExtraName { name: name.clone() });
         }
     }

@@ -58,7 +58,12 @@ impl Staging {
 
     /// Writes a whole file, durably.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ConvertError> {
-        write_whole(&self.path.join(name), bytes)
+        let path = self.path.join(name);
+        // The pooling of a sentence-transformers model is in a folder of its own.
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|e| io(folder, e))?;
+        }
+        write_whole(&path, bytes)
     }
 
     /// Gives the folder its final name.

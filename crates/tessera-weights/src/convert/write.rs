@@ -20,7 +20,7 @@ pub struct Metadata {
 /// Which dtypes the manifest states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// float32 tensors as float32, stored `f32-to-bf16`.
+    /// float32 tensors as float32, stored as their encoding says.
     Plain,
     /// The `-b16` manifest: float32 tensors as the bfloat16 that their bytes are.
     B16,
@@ -44,8 +44,10 @@ pub fn manifest(metadata: &Metadata, shards: &[Shard], md5: Option<&[String]>, f
         out.open(Some("records"), '[');
         for record in &shard.records {
             let (dtype, encoding) = match (flavour, record.tensor.dtype) {
-                (Flavour::B16, DType::F32) => (DType::BF16, Encoding::Raw),
-                (_, dtype) => (dtype, Encoding::F32ToBf16),
+                (Flavour::B16, DType::F32) if record.tensor.encoding == Encoding::F32ToBf16 => {
+                    (DType::BF16, Encoding::Raw)
+                }
+                (_, dtype) => (dtype, record.tensor.encoding),
             };
             out.open(None, '{');
             out.field("name", quoted(&record.tensor.name));

@@ -22,6 +22,7 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
             Manifest::TensorCache => ManifestName::TensorCache,
         },
         conv_template: args.conv_template.clone(),
+        whole_f32: args.whole_f32,
     };
     let src = match args.src.to_str() {
         Some(name) if !args.src.exists() => models::locate(name)?,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use tessera_weights::arch::Semantics;
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::ModelConfig;
 use tessera_weights::folder::infer_scheme;
@@ -116,6 +117,9 @@ fn of_mlc(mlc: &MlcFolder, tensors: bool, facts: &mut Facts) {
         Some(config) => of_config(config, facts),
         None => facts.put("architecture", found.model_type.clone()),
     }
+    if let Some(embedding) = found.embeddings.get(Semantics::Authors) {
+        facts.put("embedding", embedding.to_string());
+    }
     let named = found.chat.as_ref().and_then(|c| c.quantization.clone());
     if let (Some(_), Err(error)) = (&named, infer_scheme(folder)) {
         facts.notes.push(error.to_string());
@@ -168,8 +172,10 @@ fn of_config(config: &ModelConfig, facts: &mut Facts) {
     facts.put("vocab_size", config.vocab_size);
     facts.put("context", config.context_window_size);
     facts.put("tied_embeddings", config.tie_word_embeddings);
-    facts.put("rope_theta", config.rope_theta);
-    facts.put("rope_scaling", format!("{:?}", config.rope_scaling));
+    if !config.block(Semantics::Authors).ropes.is_empty() {
+        facts.put("rope_theta", config.rope_theta);
+        facts.put("rope_scaling", format!("{:?}", config.rope_scaling));
+    }
     // Keys and values, two bytes each.
     let per_token =
         2 * 2 * config.num_hidden_layers as u64 * config.num_key_value_heads as u64 * config.head_dim as u64;

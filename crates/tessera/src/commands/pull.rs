@@ -95,7 +95,9 @@ fn convert_fetched(
     if let Model::Checkpoint(checkpoint) = &mut model {
         checkpoint.recommend(&fetch.generation);
     }
-    let settings = Settings { quant: Some(quant.to_owned()), ..Settings::default() };
+    // Whoever takes this scheme wants nothing lost.
+    let whole_f32 = quant == "q0f32";
+    let settings = Settings { quant: Some(quant.to_owned()), whole_f32, ..Settings::default() };
     out.note(format_args!("converting to {quant}"));
     use_threads(None, out)?;
     let summary = conversion::to_mlc(&model, &settings, &target, out)?;

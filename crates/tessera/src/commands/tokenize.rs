@@ -4,16 +4,13 @@ use super::run::render_options;
 use crate::checkpoint;
 use crate::cli::TokenizeArgs;
 use crate::models;
-use crate::output::{Output, hinted};
+use crate::output::Output;
+use crate::stdin;
 use serde::Serialize;
-use std::io::Read;
 use std::process::ExitCode;
 use tessera_engine::template::{ChatTemplates, Message, TemplateChoice};
 use tessera_engine::tokenizer::Tokenizer;
 use tessera_weights::chat_config::ChatConfig;
-
-/// Longest text that is read from stdin.
-const MAX_TEXT: u64 = 64 << 20;
 
 #[derive(Serialize)]
 struct Tokens {
@@ -45,7 +42,7 @@ pub fn run(args: TokenizeArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(&path) };
     let text = match args.text {
         Some(text) => text,
-        None => from_stdin()?,
+        None => stdin::text()?,
     };
     let tokenizer = Tokenizer::from_folder(folder)?;
     let tokens = |ids: Vec<u32>| {
@@ -92,18 +89,4 @@ fn print(tokens: &Tokens, out: &Output) -> anyhow::Result<()> {
         out.line(format_args!("{id:>7}  {piece:?}"))?;
     }
     Ok(())
-}
-
-fn from_stdin() -> anyhow::Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_TEXT {
-        return Err(hinted(format!("stdin: more than {MAX_TEXT} bytes"), "give a shorter text"));
-    }
-    String::from_utf8(bytes).map_err(|e| {
-        hinted(
-            format!("stdin: not UTF-8 at byte {}", e.utf8_error().valid_up_to()),
-            "convert the text to UTF-8",
-        )
-    })
 }

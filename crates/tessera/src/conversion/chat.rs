@@ -48,7 +48,18 @@ pub fn chat_config(
     let active_vocab_size =
         tokenizer.as_ref().filter(|_| tokenizer_json.is_some()).map(Tokenizer::active_vocab_size);
     let jinja = JinjaTemplate::from_files(lookup)?;
-    let conv = conversation(settings, jinja.as_ref(), tokenizer.as_ref(), summary, out)?;
+    let embedding = tessera_weights::embedding::of_modules(|name| checkpoint.file(name).map(<[u8]>::to_vec))
+        .map_err(|(name, what)| anyhow::anyhow!("{name}: {what}"))?;
+    if let Some(embedding) = embedding {
+        summary.note(out, format!("an embedding model: {embedding}"));
+    }
+    let conv = match jinja {
+        // Nobody chats with it.
+        None if embedding.is_some() && settings.conv_template.is_none() => {
+            Some(ConvTemplate::builtin(PLAIN)?)
+        }
+        jinja => conversation(settings, jinja.as_ref(), tokenizer.as_ref(), summary, out)?,
+    };
     let mut config = ChatConfig::generate(ChatConfigInputs {
         model_type,
         quantization: scheme.name,
@@ -58,6 +69,7 @@ pub fn chat_config(
         tokenizer_info,
         active_vocab_size,
         conv_template: conv.clone().map_or_else(|| ConvTemplate::builtin(PLAIN), Ok)?,
+        embedding,
     });
     summary.conv_template = conv.as_ref().and_then(|c| c.name.clone());
     if conv.is_none() {

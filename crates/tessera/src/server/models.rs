@@ -37,6 +37,8 @@ pub struct Served {
     pub hidden_size: usize,
     /// What becomes of the hidden states of a text.
     pub embedding: Embedding,
+    /// Whether vectors are all that it makes.
+    pub encoder: bool,
     /// Rows of its head.
     pub vocab_size: usize,
     /// How it writes calls of tools.
@@ -156,7 +158,7 @@ impl Slot {
             tracing::warn!(model = self.name, "{note}");
         }
         let (hidden_size, vocab_size) = (model.config.hidden_size, model.config.vocab_size);
-        let embedding = model.embedding;
+        let (embedding, encoder) = (model.embedding, model.is_encoder());
         let (context, memory) = (model.context(), model.claim().plan.to_string());
         let jinja = text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
         let knows_reasoning =
@@ -171,6 +173,7 @@ impl Slot {
             text,
             hidden_size,
             embedding,
+            encoder,
             vocab_size,
             tool_support,
             knows_reasoning,

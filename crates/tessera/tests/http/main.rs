@@ -17,3 +17,4 @@ mod responses;
 mod running;
 mod server;
 mod structured;
+mod vectors;

@@ -128,5 +128,6 @@ fn chat_config(model: &gguf::GgufModel, quantization: &str) -> ChatConfig {
         tokenizer_info: TokenizerInfo::detect(&tokenizer),
         active_vocab_size: None,
         conv_template: detected.template,
+        embedding: None,
     })
 }

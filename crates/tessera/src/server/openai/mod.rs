@@ -38,12 +38,12 @@ pub async fn warm_up(served: &Served) -> ApiResult<()> {
     let seen = Arc::new(AtomicBool::new(false));
     let sink = Box::new(move |event| {
         let outcome = match event {
-            EngineEvent::Token { .. } => {
+            EngineEvent::Token { .. } | EngineEvent::Embedding(_) => {
                 seen.store(true, Ordering::Relaxed);
                 return;
             }
             EngineEvent::Done { .. } if seen.load(Ordering::Relaxed) => Ok(()),
-            EngineEvent::Done { .. } => Err("the model made no token".to_owned()),
+            EngineEvent::Done { .. } => Err("the model made nothing".to_owned()),
             EngineEvent::Failed { error, .. } => Err(error),
             _ => return,
         };
@@ -53,7 +53,13 @@ pub async fn warm_up(served: &Served) -> ApiResult<()> {
     });
     let prompt = vec![served.text.tokenizer.bos().unwrap_or(0)];
     let sampling = SamplingParams { temperature: 0.0, ..SamplingParams::default() };
-    let request = EngineRequest { prompt, sampling, max_tokens: Some(1), ..EngineRequest::default() };
+    let request = EngineRequest {
+        prompt,
+        sampling,
+        max_tokens: Some(1),
+        embed: served.encoder,
+        ..EngineRequest::default()
+    };
     let failed = |why: String| ApiError::unavailable("model_not_loaded", format!("{}: {why}", served.name));
     let ticket = served.engine.submit(request, sink).map_err(|e| failed(e.to_string()))?;
     let outcome = receiver.await.unwrap_or_else(|_| Err("the engine ended".to_owned()));
