@@ -184,8 +184,13 @@ fn defects_are_errors() {
     json["model"]["vocab"]["!"] = json!(4_000_000_000u32);
     assert!(open("tokenizer.json", json.to_string().as_bytes()).contains("4000000000"));
     json = serde_json::from_slice(TINY).unwrap();
-    json["decoder"] = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
-    assert!(open("tokenizer.json", json.to_string().as_bytes()).contains("WordPiece"));
+    for (decoder, named) in [
+        (json!({"type": "BPEDecoder", "suffix": "</w>"}), "BPEDecoder"),
+        (json!({"type": "WordPiece", "prefix": "@@", "cleanup": true}), "WordPiece"),
+    ] {
+        json["decoder"] = decoder;
+        assert!(open("tokenizer.json", json.to_string().as_bytes()).contains(named));
+    }
 }
 
 /// Before: a table of 900 MB with a place for each id.
