@@ -48,6 +48,11 @@ pub fn activate(activation: Activation, x: f32) -> f32 {
     }
 }
 
+/// The weights of part `part` of a row that is normed in parts of `each` columns: all have the same, or each its own.
+pub fn norm_part(weights: &[f32], each: usize, part: usize) -> &[f32] {
+    if weights.len() == each { weights } else { &weights[part * each..][..each] }
+}
+
 /// One part of a row, normed.
 pub fn norm(
     kind: NormKind,

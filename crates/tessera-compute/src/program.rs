@@ -7,7 +7,7 @@ use crate::rope::Rope;
 use std::ops::Range;
 use tessera_weights::tensor::Matrix;
 
-pub use op::{Attend, DeltaHeads, Function, Ids, Io, Op};
+pub use op::{Attend, DeltaHeads, Factor, Function, Ids, Io, Op, WkvHeads};
 pub use tessera_weights::arch::{Mask, NormKind};
 
 /// Which rows of a batch a slot holds.
@@ -260,7 +260,12 @@ impl Program {
             checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
         }
         for state in 0..self.states.len() {
-            let of = |op: &&Op| matches!(op, Op::Conv { state: s, .. } | Op::Delta { state: s, .. } if *s == state);
+            let of = |op: &&Op| match op {
+                Op::Conv { state: s, .. } | Op::Delta { state: s, .. } | Op::Wkv { state: s, .. } => {
+                    *s == state
+                }
+                _ => false,
+            };
             let users = self.ops.iter().filter(of).count();
             if users != 1 {
                 return head(format!("state {state} is that of {users} operations"));

@@ -1,5 +1,5 @@
 //! Recurrences in plain f32: what a row does to a sequence's state. Formulas: HF transformers, `modeling_qwen3_next.py`
-//! (`torch_recurrent_gated_delta_rule`, `causal_conv1d_update`).
+//! (`torch_recurrent_gated_delta_rule`, `causal_conv1d_update`); "Eagle and Finch" (Peng et al. 2024), section 4, for RWKV 6.
 
 /// What a state is multiplied by, and how much of a new value it takes: `exp(-exp(a_log) softplus(a + dt_bias))` and
 /// `sigmoid(b)`.
@@ -34,6 +34,25 @@ pub fn delta_row(
     }
     let scale = 1.0 / (k.len() as f32).sqrt();
     out.iter_mut().for_each(|o| *o *= scale);
+}
+
+/// One row of one head of RWKV 6: `out = Σ_j r[j] (bonus[j] k[j] v + S[j])`, then `S[j] = k[j] v + exp(-exp(decay[j])) S[j]`,
+/// with `S [key, value]`.
+pub fn wkv_row(
+    state: &mut [f32],
+    (r, k, v): (&[f32], &[f32], &[f32]),
+    (decay, bonus): (&[f32], &[f32]),
+    out: &mut [f32],
+) {
+    out.fill(0.0);
+    for (j, row) in state.chunks_exact_mut(v.len()).enumerate() {
+        let (r, k, bonus, keep) = (r[j], k[j], bonus[j], (-decay[j].exp()).exp());
+        for ((s, v), o) in row.iter_mut().zip(v).zip(out.iter_mut()) {
+            let new = k * v;
+            *o += r * (bonus * new + *s);
+            *s = new + keep * *s;
+        }
+    }
 }
 
 /// `Σ_j weight[j] * seen[j]`, `j` ascending: one column of one row of a causal convolution.

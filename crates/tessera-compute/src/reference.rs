@@ -3,9 +3,11 @@
 
 use crate::backend::{Backend, Executor, LoadError, Pools};
 use crate::batch::{Batch, BatchError, Output, PAGE, Span, StateUse, Want};
-use crate::functions::{activate, apply, argmax, norm};
+use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Act, Attend, DeltaHeads, Heads, Ids, Kv, MatrixId, Op, Program, Rows, VectorId};
+use crate::program::{
+    Act, Attend, DeltaHeads, Factor, Heads, Ids, Kv, MatrixId, Op, Program, Rows, VectorId,
+};
 use crate::recurrent;
 use crate::rope::Rope;
 use crate::route::route;
@@ -142,10 +144,30 @@ impl Interpreter {
                 for column in 0..width {
                     let rows = seen[t * width..].chunks_exact(width).map(|row| row[column]);
                     let sum = recurrent::conv(&weight[column * kernel..][..kernel], rows);
-                    o[(span.start + t) * width + column] = activate(activation, sum);
+                    o[(span.start + t) * width + column] = activation.map_or(sum, |f| activate(f, sum));
                 }
             }
             state.copy_from_slice(&seen[span.len * width..]);
+        }
+    }
+
+    /// [`Op::Wkv`].
+    fn wkv(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
+        let Op::Wkv { r, k, v, decay, bonus, heads, state, .. } = *op else { return };
+        let dim = heads.dim;
+        let [r, k, v, decay] = [r, k, v, decay].map(|act| self.read(act));
+        let bonus = self.program.vectors[bonus.0].clone();
+        for span in batch.spans {
+            let state = self.state(span, state);
+            for t in span.start..span.start + span.len {
+                for (h, state) in state.chunks_exact_mut(dim * dim).enumerate() {
+                    let at = (t * heads.count + h) * dim..(t * heads.count + h + 1) * dim;
+                    let (rows, at_bonus) =
+                        ((&r[at.clone()], &k[at.clone()], &v[at.clone()]), h * dim..(h + 1) * dim);
+                    let gates = (&decay[at.clone()], &bonus[at_bonus]);
+                    recurrent::wkv_row(state, rows, gates, &mut o[at]);
+                }
+            }
         }
     }
 
@@ -190,8 +212,13 @@ impl Interpreter {
             }
             Op::Norm { kind, x, each, weight, bias, eps, .. } => {
                 let (weight, bias) = (self.vector(weight), self.vector(bias));
-                for (o, x) in o.chunks_exact_mut(each).zip(self.read(x).chunks_exact(each)) {
-                    norm(kind, x, weight, bias, eps, o);
+                let values = self.read(x);
+                let parts = o.chunks_exact_mut(each).zip(values.chunks_exact(each));
+                for (i, (o, part)) in parts.enumerate() {
+                    let i = i % (x.width / each);
+                    let weight = weight.map(|w| norm_part(w, each, i));
+                    let bias = bias.map(|b| norm_part(b, each, i));
+                    norm(kind, part, weight, bias, eps, o);
                 }
             }
             Op::Linear { x, weight, bias, accumulate, .. } => {
@@ -227,6 +254,15 @@ impl Interpreter {
             }
             Op::Conv { .. } => self.conv(op, batch, &mut o),
             Op::Delta { .. } => self.delta(op, batch, &mut o),
+            Op::Wkv { .. } => self.wkv(op, batch, &mut o),
+            Op::Blend { x, towards, factor, .. } => {
+                let factor = match factor {
+                    Factor::Columns(id) => self.program.vectors[id.0].clone(),
+                    Factor::Each(act) => self.read(act),
+                };
+                let rows = self.read(x).into_iter().zip(self.read(towards)).zip(factor.iter().cycle());
+                o.iter_mut().zip(rows).for_each(|(o, ((x, towards), factor))| *o = x + factor * towards);
+            }
             Op::Columns { x, from, each, count, to, out } => {
                 for (o, x) in o.chunks_exact_mut(out.width).zip(self.read(x).chunks_exact(x.width)) {
                     for i in 0..count {

@@ -4,6 +4,7 @@
 mod delta;
 mod latent;
 mod mixture;
+mod rwkv;
 mod weights;
 
 use std::collections::HashMap;
@@ -16,20 +17,12 @@ use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::scheme::Scheme;
 use weights::{Linear, Weights};
 
-/// Families that can be run, by MLC's `model_type`.
-pub fn families() -> Vec<&'static str> {
-    arch::runnable()
-}
-
 /// A folder that cannot be made a program.
 #[derive(Debug, thiserror::Error)]
 pub enum DecoderError {
-    /// A family whose blocks are not here.
-    #[error("model_type {0:?} can be opened and converted but not run; runnable are {known}", known = families().join(", "))]
-    Family(String),
-    /// Sizes that a family cannot have.
+    /// A family that is not known, or sizes that a family cannot have.
     #[error(transparent)]
-    Sizes(ArchError),
+    Sizes(#[from] ArchError),
     /// A tensor is missing or has another shape.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -61,15 +54,6 @@ pub enum DecoderError {
     },
 }
 
-impl From<ArchError> for DecoderError {
-    fn from(e: ArchError) -> DecoderError {
-        match e {
-            ArchError::Unknown { model_type } => DecoderError::Family(model_type),
-            e => DecoderError::Sizes(e),
-        }
-    }
-}
-
 /// Reads the weights of `folder` into a program that computes what `semantics` says. Matrices stay where they are in
 /// the mapped shards; norms and biases are widened to f32.
 pub fn program(
@@ -78,9 +62,6 @@ pub fn program(
     scheme: &Scheme,
     semantics: Semantics,
 ) -> Result<Program, DecoderError> {
-    if !families().contains(&&*config.model_type) {
-        return Err(DecoderError::Family(config.model_type.clone()));
-    }
     let block = config.block(semantics);
     let vocab = config.vocab_size;
     let mut p = if block.is_encoder() { Program::without_logits(vocab) } else { Program::new(vocab) };
@@ -153,6 +134,17 @@ enum Work {
     LatentHeads,
     Latent,
     LatentKv,
+    /// Of a layer of RWKV: the row before, what is made of both, how much of it, and what the recurrence reads.
+    Shift,
+    Shifted,
+    Shares,
+    Share,
+    NarrowDecay,
+    Decay,
+    Key,
+    Value,
+    Receptance,
+    RwkvGate,
 }
 
 /// What attention reads.
@@ -205,6 +197,14 @@ impl Builder<'_> {
     }
 
     fn layer(&mut self, layer: usize) -> Result<(), DecoderError> {
+        if let Some(rwkv) = self.block.rwkv {
+            self.rwkv(layer, rwkv)?;
+            // The row before the last is part of the state, in the MLP too.
+            if layer + 1 == self.config.num_hidden_layers {
+                self.pick();
+            }
+            return Ok(());
+        }
         let hidden = self.config.hidden_size;
         let normed = self.slot(Work::Normed, hidden);
         let attended = self.norm(Some(layer), Place::PreAttention, self.x, normed)?;

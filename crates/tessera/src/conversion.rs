@@ -150,8 +150,8 @@ fn scheme_of(settings: &Settings) -> anyhow::Result<&'static Scheme> {
 
 /// Whether a checkpoint's config and tokenizer can be converted; the weights are not looked at.
 pub fn check(checkpoint: &Checkpoint) -> anyhow::Result<()> {
-    let (model_type, _) = params_of(&checkpoint.config)?;
-    settings::refuse_config(checkpoint, &model_type)?;
+    params_of(&checkpoint.config)?;
+    settings::refuse_config(checkpoint)?;
     chat::tokenizer(checkpoint)?;
     Ok(())
 }
@@ -212,7 +212,6 @@ fn from_checkpoint(
     settings::check(checkpoint, &model_type, &mut summary, out)?;
     let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
     settings::read_back(checkpoint, &model_type, &chat)?;
-    settings::dropped(checkpoint, &model_type, &chat, &mut summary, out)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
     run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;

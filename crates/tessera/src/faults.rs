@@ -10,7 +10,6 @@ use tessera_engine::template::TemplateChoice;
 use tessera_engine::text::{Text, TextError};
 use tessera_weights::chat_config::ChatConfig;
 use tessera_weights::config::ConfigError;
-use tessera_weights::convert::MlcSource;
 use tessera_weights::folder::Folder;
 use tessera_weights::manifest::MANIFEST_NAMES;
 use tessera_weights::model::{CHAT_CONFIG, Description, FolderModelError};
@@ -54,12 +53,7 @@ impl Faults {
     pub fn of_description(&mut self, description: &Description) {
         self.notes.extend(description.notes.iter().cloned());
         description.errors.iter().for_each(|error| self.of_model(error));
-        if let Some(error) = &description.not_runnable {
-            match description.model_type.as_deref().is_none_or(runs) {
-                true => self.of_model(error),
-                false => self.notes.push(format!("it can be converted but not run: {error}")),
-            }
-        }
+        description.not_runnable.iter().for_each(|error| self.of_model(error));
     }
 
     fn of_model(&mut self, error: &FolderModelError) {
@@ -113,13 +107,10 @@ impl Faults {
     /// Whatever else `run` would refuse: tokenizer, template files, defaults, tensors that are not the config's.
     pub fn of_use(&mut self, folder: &Folder) {
         let description = Description::of_folder(folder);
-        let Some(model) = &description.model else { return };
-        let words = [CHAT_CONFIG, "model_config", "a model of these tensors", "another"];
-        if !runs(&model.model_type)
-            && let Err(error) = MlcSource::new(folder, model)
-        {
-            self.push(words, &error);
+        if description.model.is_none() {
+            return;
         }
+        let words = [CHAT_CONFIG, "model_config", "a model of these tensors", "another"];
         // What is wrong with the description has been told.
         let Ok(files) = ModelFiles::of(folder.clone(), description) else { return };
         if !TOKENIZERS.iter().any(|name| folder.path().join(name).exists()) {
@@ -128,17 +119,10 @@ impl Faults {
             let file = if matches!(error, TextError::Defaults(_)) { CHAT_CONFIG } else { "tokenizer" };
             self.push([file, "file", "one that can be used", "another"], &error);
         }
-        if runs(&files.config.model_type)
-            && let Err(error) = decoder::program(&files.folder, &files.config, files.scheme, files.semantics)
-        {
+        if let Err(error) = decoder::program(&files.folder, &files.config, files.scheme, files.semantics) {
             self.push(words, &error);
         }
     }
-}
-
-/// Whether a family is one that runs; the others can be converted.
-pub fn runs(model_type: &str) -> bool {
-    decoder::families().contains(&model_type)
 }
 
 /// Whether an error may only say that a shard or the manifest is damaged, which a verification tells better.

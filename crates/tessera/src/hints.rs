@@ -103,9 +103,6 @@ fn of_chat_config(error: &ChatConfigError) -> Option<&'static str> {
 fn of_model(error: &ModelError) -> Option<&'static str> {
     Some(match error {
         ModelError::Decoder(DecoderError::Folder(e)) => return of_folder(e),
-        ModelError::Decoder(DecoderError::Family(_)) => {
-            "`tessera inspect`, `verify` and `convert` work with this folder"
-        }
         ModelError::Decoder(DecoderError::Sizes(_)) => "correct the config, or fetch it again",
         ModelError::Decoder(DecoderError::Part { .. } | DecoderError::Together { .. }) => return None,
         ModelError::Decoder(DecoderError::Unused { .. }) => {

@@ -11,6 +11,7 @@ use super::q8::{TILE, grow};
 use super::simd::LANES;
 use super::stage::{Linear, Normed};
 use super::step::{Pointers, Prepared, Run, Scratch};
+use crate::program::VectorId;
 use std::ops::Range;
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::{Matrix, MatrixData};
@@ -191,7 +192,8 @@ impl Run<'_> {
             }
             Some(Normed { kind, weight, bias, eps }) => {
                 row.resize(input.len(), 0.0);
-                self.norm(kind, input, (weight, bias), eps, row);
+                let vector = |id: Option<VectorId>| id.map(|id| &*self.model.program.vectors[id.0]);
+                self.norm(kind, input, (vector(weight), vector(bias)), eps, row);
                 row
             }
         };

@@ -4,8 +4,8 @@ use super::pool::Worker;
 use super::step::Run;
 use crate::batch::Span;
 use crate::functions::activate;
-use crate::program::{DeltaHeads, Op};
-use crate::recurrent::{conv, delta_gates};
+use crate::program::{DeltaHeads, Op, WkvHeads};
+use crate::recurrent::{conv, delta_gates, wkv_row};
 
 /// Columns of a convolution in one claim.
 const COLUMNS: usize = 256;
@@ -69,11 +69,32 @@ impl Run<'_> {
                         let sum = conv(&weight[c * kernel..][..kernel], seen[t..].iter().copied());
                         // SAFETY: as above.
                         let out = unsafe { self.part_mut(out, span.start + t, c, 1) };
-                        out[0] = activate(activation, sum);
+                        out[0] = activation.map_or(sum, |f| activate(f, sum));
                     }
                     for (i, seen) in seen[span.len..].iter().enumerate() {
                         tail(i)[0] = *seen;
                     }
+                }
+            }
+        }
+    }
+
+    /// [`Op::Wkv`].
+    pub(super) fn wkv(&self, op: &Op, counter: usize, worker: &Worker<'_>) {
+        let Op::Wkv { r, k, v, decay, bonus, heads: WkvHeads { count, dim }, state, out } = *op else {
+            return;
+        };
+        let bonus = &self.model.program.vectors[bonus.0];
+        while let Some(claim) = worker.claim(counter, 1, count * self.batch.spans.len()) {
+            for item in claim {
+                let (span, h) = (&self.batch.spans[item / count], item % count);
+                // SAFETY: this head of this span was claimed by this thread alone.
+                let state = unsafe { self.state(span, state, h * dim * dim, dim * dim) };
+                for t in span.start..span.start + span.len {
+                    let [r, k, v, decay] = [r, k, v, decay].map(|act| &self.row(act, t)[h * dim..][..dim]);
+                    // SAFETY: as above.
+                    let out = unsafe { self.part_mut(out, t, h * dim, dim) };
+                    wkv_row(state, (r, k, v), (decay, &bonus[h * dim..][..dim]), out);
                 }
             }
         }

@@ -11,9 +11,9 @@ use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
 use crate::backend::{Executor, Pools};
 use crate::batch::{Batch, BatchError, Output, Want};
-use crate::functions::{activate, apply, argmax, norm};
+use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Act, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
+use crate::program::{Act, Factor, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::rope::Frequencies;
 use crate::route::route;
 use std::cell::UnsafeCell;
@@ -402,8 +402,10 @@ impl Run<'_> {
                 self.each_row(out, counter, worker, |t, o| {
                     row.clear();
                     row.extend_from_slice(self.row(x, t));
-                    for (x, o) in row.chunks_exact(each).zip(o.chunks_exact_mut(each)) {
-                        self.norm(kind, x, (weight, bias), eps, o);
+                    for (i, (x, o)) in row.chunks_exact(each).zip(o.chunks_exact_mut(each)).enumerate() {
+                        let part =
+                            |id: Option<VectorId>| id.map(|id| norm_part(&program.vectors[id.0], each, i));
+                        self.norm(kind, x, (part(weight), part(bias)), eps, o);
                     }
                 });
             }
@@ -417,6 +419,16 @@ impl Run<'_> {
             Op::Map { x, f, out } => self.each_value(out, counter, worker, |t, from, o| {
                 o.copy_from_slice(&self.row(x, t)[from..][..o.len()]);
                 self.map(f, o);
+            }),
+            Op::Blend { x, towards, factor, out } => self.each_value(out, counter, worker, |t, from, o| {
+                let part = |act: Act| &self.row(act, t)[from..][..o.len()];
+                let (x, towards) = (part(x), part(towards));
+                let factor = match factor {
+                    Factor::Columns(id) => &program.vectors[id.0][from..][..o.len()],
+                    Factor::Each(act) => part(act),
+                };
+                let rows = x.iter().zip(towards).zip(factor);
+                o.iter_mut().zip(rows).for_each(|(o, ((x, towards), factor))| *o = x + factor * towards);
             }),
             Op::Gate { gate, up, activation, out } => self.each_value(out, counter, worker, |t, from, o| {
                 let part = |act: Act| &self.row(act, t)[from..][..o.len()];
@@ -436,6 +448,7 @@ impl Run<'_> {
             }),
             Op::Conv { .. } => self.conv(op, counter, worker),
             Op::Delta { .. } => self.delta(op, counter, worker),
+            Op::Wkv { .. } => self.wkv(op, counter, worker),
             Op::Columns { x, from, each, count, to, out } => self.each_row(out, counter, worker, |t, o| {
                 let x = self.row(x, t);
                 for i in 0..count {
@@ -485,12 +498,11 @@ impl Run<'_> {
         &self,
         kind: NormKind,
         x: &[f32],
-        (weight, bias): (Option<VectorId>, Option<VectorId>),
+        (weight, bias): (Option<&[f32]>, Option<&[f32]>),
         eps: f32,
         out: &mut [f32],
     ) {
-        let vector = |id: Option<VectorId>| id.map(|id| &*self.model.program.vectors[id.0]);
-        match (kind, vector(weight), vector(bias)) {
+        match (kind, weight, bias) {
             (NormKind::Rms, Some(weight), None) => self.model.kernels.rms_norm(x, weight, eps, out),
             (_, weight, bias) => norm(kind, x, weight, bias, eps, out),
         }

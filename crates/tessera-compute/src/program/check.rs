@@ -2,7 +2,9 @@
 
 use tessera_weights::arch::Experts;
 
-use super::{Attend, DeltaHeads, Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId};
+use super::{
+    Attend, DeltaHeads, Factor, Heads, Ids, Mask, MatrixId, Op, Program, Rows, SlotShape, VectorId, WkvHeads,
+};
 
 /// What does not fit, with both values.
 pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
@@ -32,8 +34,10 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             if each == 0 || !a.width.is_multiple_of(each) {
                 return Err(format!("{} columns are no whole parts of {each}", a.width));
             }
-            vector(weight, each)?;
-            vector(bias, each)
+            let one =
+                |v: Option<VectorId>| vector(v, each).or_else(|what| vector(v, a.width).map_err(|_| what));
+            one(weight)?;
+            one(bias)
         }
         Op::Linear { x, weight, bias, out, .. } => {
             let (a, m, o) = (p.shape(x)?, matrix(weight)?, p.shape(out)?);
@@ -82,6 +86,27 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             }
             vector(Some(weight), a.width * kernel)?;
             state_of(p, state, (kernel - 1) * a.width)
+        }
+        Op::Blend { x, towards, factor, out } => {
+            let a = alike(p, x, out)?;
+            alike(p, towards, out)?;
+            match factor {
+                Factor::Columns(factor) => vector(Some(factor), a.width),
+                Factor::Each(factor) => alike(p, factor, out).map(|_| ()),
+            }
+        }
+        Op::Wkv { r, k, v, decay, bonus, heads, state, out } => {
+            let WkvHeads { count, dim } = heads;
+            if count == 0 || dim == 0 {
+                return Err(format!("{count} heads of {dim}"));
+            }
+            for act in [r, k, v, decay, out] {
+                let shape = p.shape(act)?;
+                same("width of the heads", shape.width, count * dim)?;
+                rows(shape, Rows::All)?;
+            }
+            vector(Some(bonus), count * dim)?;
+            state_of(p, state, count * dim * dim)
         }
         Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, out } => {
             let DeltaHeads { keys, values, key, value } = heads;

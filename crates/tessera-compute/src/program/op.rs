@@ -41,6 +41,24 @@ pub struct DeltaHeads {
     pub value: usize,
 }
 
+/// Heads of [`Op::Wkv`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WkvHeads {
+    /// How many.
+    pub count: usize,
+    /// Width of a head's keys, and of its values.
+    pub dim: usize,
+}
+
+/// What an [`Op::Blend`] multiplies by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Factor {
+    /// One value for each column.
+    Columns(VectorId),
+    /// One for each row and column.
+    Each(Act),
+}
+
 /// See [`Op::Attend`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attend {
@@ -84,7 +102,7 @@ pub enum Op {
         /// `[All, width]`.
         out: Act,
     },
-    /// Each `each` columns on their own, with one weight and bias for all of these parts:
+    /// Each `each` columns on their own, with one weight and bias for all of these parts, or with those of each column:
     /// `out = x / sqrt(mean(x²) + eps) * weight + bias`, or `(x - mean) / sqrt(variance + eps) * weight + bias`.
     Norm {
         /// Which of the two.
@@ -93,9 +111,9 @@ pub enum Op {
         x: Act,
         /// Columns of a part; divides the width.
         each: usize,
-        /// `[each]`; ones where there is none.
+        /// `[each]`, or one value for each column of `x`; ones where there is none.
         weight: Option<VectorId>,
-        /// `[each]`; zeros where there is none.
+        /// As `weight`; zeros where there is none.
         bias: Option<VectorId>,
         /// Added to the mean of squares, or to the variance.
         eps: f32,
@@ -168,8 +186,39 @@ pub enum Op {
         kernel: usize,
         /// Index into [`super::Program::states`]: `[kernel - 1, columns]`.
         state: usize,
-        /// Of the sum.
-        activation: Activation,
+        /// Of the sum; `None`: the sum itself.
+        activation: Option<Activation>,
+        /// Same shape.
+        out: Act,
+    },
+    /// `out = x + factor * towards`.
+    Blend {
+        /// Input.
+        x: Act,
+        /// Same shape.
+        towards: Act,
+        /// Of as many columns.
+        factor: Factor,
+        /// Same shape.
+        out: Act,
+    },
+    /// The recurrence of RWKV 6. For each head with its state `S [key, value]`, row after row, `w = exp(-exp(decay))`:
+    /// `out = Σ_j r[j] (bonus[j] k[j] v + S[j])`, then `S[j] = k[j] v + w[j] S[j]`.
+    Wkv {
+        /// `[All, heads.count * heads.dim]`.
+        r: Act,
+        /// Same shape.
+        k: Act,
+        /// Same shape.
+        v: Act,
+        /// Same shape.
+        decay: Act,
+        /// `[heads.count * heads.dim]`.
+        bonus: VectorId,
+        /// Sizes.
+        heads: WkvHeads,
+        /// Index into [`super::Program::states`]: `[head, key, value]`.
+        state: usize,
         /// Same shape.
         out: Act,
     },
@@ -318,6 +367,16 @@ impl Op {
             Op::Delta { q, k, v, a, b, out, .. } => {
                 Io { inputs: [Some(q), Some(k), Some(v), Some(a), Some(b)], ..Io::of(q, out) }
             }
+            Op::Blend { x, towards, factor, out } => {
+                let factor = match factor {
+                    Factor::Columns(_) => None,
+                    Factor::Each(act) => Some(act),
+                };
+                Io { inputs: [Some(x), Some(towards), factor, None, None], ..Io::of(x, out) }
+            }
+            Op::Wkv { r, k, v, decay, out, .. } => {
+                Io { inputs: [Some(r), Some(k), Some(v), Some(decay), None], ..Io::of(r, out) }
+            }
             Op::Route { logits, out, .. } => Io::of(logits, out),
             Op::Experts { x, weights, work, out, .. } => Io {
                 inputs: [Some(x), Some(weights), None, None, None],
@@ -341,6 +400,8 @@ impl Op {
             Op::Attend(_) => "attend",
             Op::ByPosition { .. } => "by position",
             Op::Conv { .. } => "conv",
+            Op::Blend { .. } => "blend",
+            Op::Wkv { .. } => "wkv",
             Op::Delta { .. } => "delta",
             Op::Columns { .. } => "columns",
             Op::Route { .. } => "route",

@@ -28,7 +28,7 @@ impl Builder<'_> {
         self.p.states.extend([(kernel - 1) * channels, values * key_dim * value_dim]);
         let weight = self.weights.values(&mut self.p, at, own("conv1d"), channels * kernel)?;
         let activation = Activation::Silu;
-        self.push(Op::Conv { x: input, weight, kernel, state, activation, out: past });
+        self.push(Op::Conv { x: input, weight, kernel, state, activation: Some(activation), out: past });
 
         // Query and key heads of length 1: x / sqrt(sum of squares + EPS).
         let both = past.part(0, 2 * narrow);

@@ -4,9 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use tessera_compute::program::{MatrixId, Program, VectorId};
 use tessera_weights::arch::{self, Param, ParamKind, Role, Sizes};
+use tessera_weights::bytes::Bytes;
 use tessera_weights::config::ModelConfig;
+use tessera_weights::dtype::DType;
 use tessera_weights::folder::{Folder, FolderError};
 use tessera_weights::scheme::{Layout, Scheme};
+use tessera_weights::tensor::{Matrix, MatrixData};
 
 use super::DecoderError;
 
@@ -125,6 +128,26 @@ impl<'a> Weights<'a> {
         let values = self.folder.floats(&param.name, &param.shape)?;
         self.used.insert(param.name);
         Ok(p.vector(values))
+    }
+
+    /// Matrix `part` of a parameter `[.., inputs, outputs]` that no scheme quantises, as one `[outputs, inputs]`.
+    pub fn transposed(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+        part: usize,
+    ) -> Result<MatrixId, DecoderError> {
+        let param = self.param(layer, role)?.clone();
+        let &[.., inputs, outputs] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
+        let values = self.folder.floats(&param.name, &param.shape)?;
+        let values = values.chunks_exact(inputs * outputs).nth(part);
+        let values = values.ok_or(DecoderError::Part { role, layer })?;
+        let column = |out: usize| values.iter().skip(out).step_by(outputs);
+        let bytes: Vec<u8> = (0..outputs).flat_map(column).flat_map(|x| x.to_le_bytes()).collect();
+        self.used.insert(param.name);
+        let data = MatrixData::Dense { dtype: DType::F32, bytes: Bytes::from_vec(bytes) };
+        Ok(p.matrix(Matrix { rows: outputs, cols: inputs, data }))
     }
 
     /// Knows a parameter that is not read; the folder may lack it.

@@ -33,6 +33,7 @@ pub fn files(context: usize) -> ModelFiles {
     let mut config = ModelConfig::from_hf(&config).unwrap();
     config.context_window_size = context;
     ModelFiles {
+        embeddings: Default::default(),
         folder: Folder::open(root.join("q4f32_1")).unwrap(),
         config,
         scheme: Scheme::find("q4f32_1").unwrap(),

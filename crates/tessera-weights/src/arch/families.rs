@@ -46,8 +46,6 @@ pub(super) struct Family {
     pub learned_positions: bool,
     /// Tensors of a folder, by how their names begin, that are no part of the language model.
     pub left_out: &'static [&'static str],
-    /// Whether the decoder has everything that its blocks compute.
-    pub runs: bool,
     /// What its blocks compute.
     pub block: Arithmetic,
 }
@@ -65,7 +63,6 @@ const BASE: Family = Family {
     mlp_is_four_hidden: false,
     learned_positions: false,
     left_out: &[],
-    runs: true,
     block: GATED,
 };
 

@@ -264,11 +264,6 @@ pub fn known() -> Vec<&'static str> {
     families::all().flat_map(|f| f.model_types.iter().copied()).collect()
 }
 
-/// The model types of these whose blocks need nothing that the decoder lacks.
-pub fn runnable() -> Vec<&'static str> {
-    families::all().filter(|f| f.runs).flat_map(|f| f.model_types.iter().copied()).collect()
-}
-
 /// How names begin, in a folder of this model type, of tensors that are no part of the language model: they are known,
 /// and nothing here reads them.
 pub fn left_out(model_type: &str) -> &'static [&'static str] {

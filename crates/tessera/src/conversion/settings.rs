@@ -3,12 +3,11 @@
 
 use super::Summary;
 use crate::checkpoint::Checkpoint;
-use crate::faults::runs;
 use crate::output::{Output, hinted};
 use serde_json::Value;
 use tessera_engine::text::sampling_defaults;
 use tessera_weights::chat_config::ChatConfig;
-use tessera_weights::config::known::{self, Contradiction};
+use tessera_weights::config::known;
 use tessera_weights::config::{ConfigError, ModelConfig};
 
 /// Sampling settings that a chat config has a place for.
@@ -44,59 +43,6 @@ const OLD_SAMPLING: [(&str, f64); 7] = [
     ("no_repeat_ngram_size", 0.0),
 ];
 
-/// Settings that MLC's config has a place for in some families, and the name of that place.
-const PLACES: [(&str, &str); 5] = [
-    ("rope_scaling", "rope_scaling"),
-    ("rope_parameters", "rope_scaling"),
-    ("sliding_window", "sliding_window_size"),
-    ("rotary_dim", "rotary_dim"),
-    ("scale_attn_by_inverse_layer_idx", "scale_attn_by_inverse_layer_idx"),
-];
-
-/// What a field of [`PLACES`] asks for is nothing.
-fn asks_nothing(config: &Value, key: &str, value: &Value) -> bool {
-    let context = config.get("max_position_embeddings").and_then(Value::as_u64);
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Object(map) => {
-            map.keys().all(|k| k == "rope_theta")
-                || ["rope_type", "type"].iter().any(|k| map.get(*k).is_some_and(|kind| kind == "default"))
-        }
-        Value::Number(window) if key == "sliding_window" => {
-            config.get("use_sliding_window") == Some(&Value::Bool(false))
-                || window.as_u64().zip(context).is_some_and(|(window, context)| window >= context)
-        }
-        _ => false,
-    }
-}
-
-/// A family that does not run yet: settings that its config has no place for.
-pub fn dropped(
-    checkpoint: &Checkpoint,
-    model_type: &str,
-    text: &str,
-    summary: &mut Summary,
-    out: &Output,
-) -> anyhow::Result<()> {
-    if runs(model_type) {
-        // Compared as a whole by `read_back`.
-        return Ok(());
-    }
-    let chat = ChatConfig::parse(text.as_bytes())?;
-    for (key, place) in PLACES {
-        let Some(value) = checkpoint.config.get(key) else { continue };
-        let kept = chat.model_config.get(place).is_some_and(|v| !v.is_null() && v.as_i64() != Some(-1));
-        if !kept && !asks_nothing(&checkpoint.config, key, value) {
-            let found = short(value);
-            summary.note(
-                out,
-                format!("config.json: {key} is {found}; MLC's {model_type} config has no place for it, and it is left out"),
-            );
-        }
-    }
-    Ok(())
-}
-
 fn refuse(error: &ConfigError) -> anyhow::Error {
     hinted(
         format!("config.json: {error}"),
@@ -104,11 +50,9 @@ fn refuse(error: &ConfigError) -> anyhow::Error {
     )
 }
 
-/// What a config says that a family that runs cannot compute.
-pub fn refuse_config(checkpoint: &Checkpoint, model_type: &str) -> anyhow::Result<()> {
-    if runs(model_type) {
-        ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
-    }
+/// What a config says that cannot be computed.
+pub fn refuse_config(checkpoint: &Checkpoint) -> anyhow::Result<()> {
+    ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
     Ok(())
 }
 
@@ -120,14 +64,7 @@ pub fn check(
     out: &Output,
 ) -> anyhow::Result<()> {
     let findings = known::findings(model_type, &checkpoint.config);
-    refuse_config(checkpoint, model_type)?;
-    // Families that are converted only: what MLC makes of them is MLC's.
-    for Contradiction { field, found, supported } in findings.contradictions {
-        summary.note(
-            out,
-            format!("config.json: {field} is {found}; MLC's {model_type} has no place for it and computes {supported}"),
-        );
-    }
+    refuse_config(checkpoint)?;
     if let Some(note) = known::unknown_note("config.json", &findings.unknown) {
         summary.note(out, note);
     }
@@ -199,9 +136,6 @@ pub fn read_back(checkpoint: &Checkpoint, model_type: &str, text: &str) -> anyho
     };
     let chat = ChatConfig::parse(text.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     sampling_defaults(Some(&chat)).map_err(|e| wrong(e.to_string()))?;
-    if !runs(model_type) {
-        return Ok(());
-    }
     let written = ModelConfig::from_mlc(&serde_json::from_str(text)?).map_err(|e| wrong(e.to_string()))?;
     let meant = ModelConfig::from_hf(&checkpoint.config).map_err(|e| refuse(&e))?;
     // Biases are seen in the tensors, and what was guessed is guessed again.

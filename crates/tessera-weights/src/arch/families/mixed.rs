@@ -216,7 +216,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
     Family {
         model_types: &["mixtral"],
         layer: &[QKV_PROJ, O_PROJ, MIXTRAL, INPUT_NORM, POST_ATTN_NORM],
-        runs: true,
         block: Arithmetic { mlc: &[Departure::NoWindow], ..GATED },
         ..BASE
     },
@@ -224,14 +223,12 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         model_types: &["qwen3_moe"],
         layer: &[C_ATTN, C_ATTN_BIAS_IF, O_PROJ, O_PROJ_BIAS, QK_NORM, EXPERTS, INPUT_NORM, POST_ATTN_NORM],
         bias_key: Some(("attention_bias", false)),
-        runs: true,
         block: Arithmetic { mlc: &[Departure::NoWindow, Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
     Family {
         model_types: &["qwen2_moe"],
         layer: &[C_ATTN, C_ATTN_BIAS, O_PROJ, EXPERTS, QWEN2_SHARED, INPUT_NORM, POST_ATTN_NORM],
-        runs: true,
         block: Arithmetic { mlc: &[Departure::NoWindow, Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
@@ -239,7 +236,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         model_types: &["deepseek"],
         layer: &[WQKV_PACK, O_PROJ, O_PROJ_BIAS, DEEPSEEK_MLP, INPUT_NORM, POST_ATTN_NORM],
         bias_key: Some(("attention_bias", false)),
-        runs: true,
         block: Arithmetic { mlc: &[Departure::NoRopeScaling], ..GATED },
         ..BASE
     },
@@ -247,7 +243,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         model_types: &["deepseek_v2", "deepseek_v3"],
         layer: &[LATENT, O_PROJ_BIAS, DEEPSEEK_MLP, INPUT_NORM, POST_ATTN_NORM],
         bias_key: Some(("attention_bias", false)),
-        runs: true,
         block: DEEPSEEK_YARN,
         ..BASE
     },
@@ -256,7 +251,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         sourced: ("", "language_model."),
         layer: &[LLAMA4_LAYER, O_PROJ, O_PROJ_BIAS, INPUT_NORM, POST_ATTN_NORM],
         bias_key: Some(("attention_bias", false)),
-        runs: true,
         block: Arithmetic { rotation: Rotation::Interleaved, ..GATED },
         ..BASE
     },
@@ -265,7 +259,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         sourced: ("model.", "model.language_model."),
         layer: &[QWEN3_5_LAYER, GATE_UP, DOWN],
         last: &[QWEN3_5_FINAL_NORM, LM_HEAD],
-        runs: true,
         block: Arithmetic { gated: true, ..GATED },
         ..BASE
     },
@@ -276,7 +269,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[
         last: &[],
         tie: Tie::Always,
         learned_positions: true,
-        runs: true,
         block: Arithmetic {
             norm: NormKind::Layer,
             mlp: Mlp::Plain,

@@ -63,7 +63,6 @@ pub(in crate::arch) const FAMILIES: &[Family] = &[Family {
     ]],
     tie: Tie::Never,
     mlp_is_four_hidden: true,
-    runs: false,
     block: Arithmetic {
         norm: NormKind::Layer,
         mlp: Mlp::Plain,
