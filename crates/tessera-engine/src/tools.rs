@@ -22,6 +22,7 @@ mod choice;
 mod grammar;
 mod json;
 mod literal;
+mod marks;
 mod members;
 mod parser;
 mod pythonic;

@@ -1,6 +1,6 @@
 //! What makes a model write calls that fit: for each format the grammar around the schemas of the tools.
 
-use super::parser::{DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_SEPARATOR, MISTRAL_ARGUMENTS, MISTRAL_ID};
+use super::marks::{DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_SEPARATOR, MISTRAL_ARGUMENTS, MISTRAL_ID};
 use super::{Tool, ToolChoice, ToolFormat, members};
 use crate::grammar::{CallForm, CallParts, GrammarConstraint, GrammarEnv, GrammarError, ToolGrammar};
 use crate::tokenizer::Tokenizer;
