@@ -11,7 +11,8 @@ use tessera_compute::cpu::panel::{PANEL, Panel};
 use tessera_compute::cpu::q8::{self, TILE};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::program::{
-    Act, Attend, DeltaHeads, Function, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId,
+    Act, Attend, DeltaHeads, Factor, Function, Heads, Ids, Kv, Mask, NormKind, Op, Program, Rows, VectorId,
+    WkvHeads,
 };
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::{Pairs, Rope};
@@ -436,7 +437,14 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
         let weight = p.vector(weight);
         p.states.extend([(kernel - 1) * wide.width, heads.values * heads.key * heads.value]);
         let state = p.states.len() - 2;
-        p.ops.push(Op::Conv { x: wide, weight, kernel, state, activation: Activation::Silu, out: past });
+        p.ops.push(Op::Conv {
+            x: wide,
+            weight,
+            kernel,
+            state,
+            activation: Some(Activation::Silu),
+            out: past,
+        });
         let (q, k, v) = (past.part(0, keys), past.part(keys, keys), past.part(2 * keys, values));
         let (kind, weight, bias, eps) = (NormKind::Rms, None, None, 1e-6);
         let both = past.part(0, 2 * keys);
@@ -448,6 +456,29 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
         p.ops.push(Op::Columns { x: mixed, from: 20, each: 10, count: 4, to: 10, out: half });
         let weight = matrix(&mut p, &mut r, s.hidden, half.width);
         p.ops.push(Op::Linear { x: half, weight, bias: None, accumulate: true, out: x });
+        // RWKV's: the difference to the row before, blends, the recurrence, a norm with weights of its own for each part.
+        let heads = WkvHeads { count: 3, dim: 12 };
+        let width = heads.count * heads.dim;
+        let slots = [0; 8].map(|_| p.slot(Rows::All, width));
+        let [y, towards, share, r_, k, v, decay, mixed] = slots;
+        for out in [y, share, k, v, decay] {
+            let weight = matrix(&mut p, &mut r, width, s.hidden);
+            p.ops.push(Op::Linear { x: normed, weight, bias: None, accumulate: false, out });
+        }
+        let weight = p.vector([1.0, -1.0].repeat(width));
+        p.states.extend([width, width * heads.dim]);
+        let state = p.states.len() - 2;
+        p.ops.push(Op::Conv { x: y, weight, kernel: 2, state, activation: None, out: towards });
+        let [columns, bonus, weight, bias] = [0; 4].map(|_| r.normals(width)).map(|v| p.vector(v));
+        p.ops.push(Op::Blend { x: y, towards, factor: Factor::Each(share), out: r_ });
+        p.ops.push(Op::Wkv { r: r_, k, v, decay, bonus, heads, state: state + 1, out: mixed });
+        let (kind, weight, bias) = (NormKind::Layer, Some(weight), Some(bias));
+        p.ops.push(Op::Norm { kind, x: mixed, each: heads.dim, weight, bias, eps: 1.0, out: mixed });
+        p.ops.push(Op::Blend { x: mixed, towards: y, factor: Factor::Columns(columns), out: share });
+        // A product of three rows has three times their errors.
+        p.ops.push(Op::Map { x: share, f: Function::Scale(0.2), out: share });
+        let weight = matrix(&mut p, &mut r, s.hidden, width);
+        p.ops.push(Op::Linear { x: share, weight, bias: None, accumulate: true, out: x });
     }
     p.ops.push(Op::Pick { x, out: last });
     let weight = ones(&mut r, s.hidden);

@@ -8,7 +8,7 @@ use crate::cpu::pool::Pool;
 use crate::cpu::step::{Scratch, Step, counters};
 use crate::cpu::{Activations, Cpu, page_len};
 use crate::memory::Zeroed;
-use crate::program::{Attend, Function, Slot};
+use crate::program::{Attend, Factor, Function, Slot};
 use crate::program::{Heads, Ids, Kv, Mask, NormKind, Rows};
 use crate::reference::Reference;
 use crate::rope::{Pairs, Rope};
@@ -90,7 +90,7 @@ impl Builder {
 
     /// The operation, if there is one like it that is legal here.
     fn op(&mut self, (kind, from, to, extra): Choice) -> Option<Op> {
-        Some(match kind % 11 {
+        Some(match kind % 12 {
             0 => {
                 let out = self.any(to, |s| self.shape(s) == (Rows::All, WIDTH))?;
                 let table = self.matrix(VOCAB, WIDTH);
@@ -148,6 +148,17 @@ impl Builder {
                 let weight = (extra & 4 != 0).then(|| self.vector(each, 1.0));
                 let bias = (extra & 8 != 0).then(|| self.vector(each, 0.0));
                 Op::Norm { kind, x, each, weight, bias, eps: 1e-5, out: x }
+            }
+            10 => {
+                let x = self.input(from, |_| true)?;
+                let towards =
+                    self.any(extra, |s| self.shape(s) == self.shape(x) && self.written.contains(&s))?;
+                let out = self.any(to, |s| s != x && s != towards && self.shape(s) == self.shape(x))?;
+                let factor = match extra & 1 {
+                    0 => Factor::Columns(self.vector(x.width, 0.5)),
+                    _ => Factor::Each(x),
+                };
+                Op::Blend { x, towards, factor, out }
             }
             _ => {
                 let x = self.input(from, |s| self.shape(s).0 == Rows::All)?;
