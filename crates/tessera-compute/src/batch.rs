@@ -196,6 +196,12 @@ impl Batch<'_> {
         span.position + (row - span.start)
     }
 
+    /// Whether a row is a call of its own: see [`Span::call`].
+    pub fn is_single(&self, row: usize) -> bool {
+        let after = self.spans.partition_point(|span| span.start <= row);
+        self.spans[after.saturating_sub(1)].call.is_none()
+    }
+
     /// Whether the span has the state that it should have, and writes one that no other span uses.
     fn fits(&self, span: usize, states: Option<usize>) -> bool {
         let s = &self.spans[span];

@@ -256,7 +256,7 @@ impl Program {
             if i == self.head {
                 self.check_hidden(&written).or_else(head)?;
             }
-            let checked = check::op(self, op).and_then(|()| check_order(op, &mut written));
+            let checked = check::op(self, op).and_then(|()| check_order(op, &self.matrices, &mut written));
             checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
         }
         for state in 0..self.states.len() {
@@ -316,12 +316,17 @@ fn was_written(act: Act, written: &[Vec<bool>]) -> Result<(), String> {
 }
 
 /// Whether the operation reads only what was written, and not what it writes. Its shapes were checked.
-fn check_order(op: &Op, written: &mut [Vec<bool>]) -> Result<(), String> {
+fn check_order(op: &Op, matrices: &[Matrix], written: &mut [Vec<bool>]) -> Result<(), String> {
     let io = op.io();
     if io.races() {
         return Err(format!("slot {} is both input and output", io.output.slot.0));
     }
-    if let Op::Columns { x, each, count, to, out, .. } = *op {
+    let columns = match *op {
+        Op::Columns { x, each, count, to, out, .. } => Some((x, each, count, to, out)),
+        Op::PerHead { x, weight, count, to, out, .. } => Some((x, matrices[weight.0].rows, count, to, out)),
+        _ => None,
+    };
+    if let Some((x, each, count, to, out)) = columns {
         was_written(x, written)?;
         for i in 0..count {
             written[out.slot.0][out.part(i * to, each).columns()].fill(true);

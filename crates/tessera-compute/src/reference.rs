@@ -255,6 +255,29 @@ impl Interpreter {
             Op::Conv { .. } => self.conv(op, batch, &mut o),
             Op::Delta { .. } => self.delta(op, batch, &mut o),
             Op::Wkv { .. } => self.wkv(op, batch, &mut o),
+            Op::PerHead { x, from, weight, count, to, out } => {
+                let values = self.read(x);
+                for i in 0..count {
+                    let matrix = &self.program.matrices[weight.0 + i];
+                    let mut row = vec![0.0; matrix.cols];
+                    for j in 0..matrix.rows {
+                        decode_row(matrix, j, &mut row);
+                        for (x, o) in values.chunks_exact(x.width).zip(o.chunks_exact_mut(out.width)) {
+                            let x = &x[i * from..][..matrix.cols];
+                            o[i * to + j] = row.iter().zip(x).map(|(w, x)| w * x).sum();
+                        }
+                    }
+                }
+            }
+            Op::ByCall { x, single, out } => {
+                let (x, single) = (self.read(x), self.read(single));
+                let picked = self.program.rows(out) == Rows::Picked;
+                for (t, o) in o.chunks_exact_mut(out.width).enumerate() {
+                    let row = if picked { batch.picked[t] as usize } else { t };
+                    let from = if batch.is_single(row) { &single } else { &x };
+                    o.copy_from_slice(&from[t * out.width..][..out.width]);
+                }
+            }
             Op::Blend { x, towards, factor, .. } => {
                 let factor = match factor {
                     Factor::Columns(id) => self.program.vectors[id.0].clone(),

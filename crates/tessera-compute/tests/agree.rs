@@ -477,6 +477,18 @@ fn decoder(kind: Kind, s: &Shape) -> Program {
         p.ops.push(Op::Blend { x: mixed, towards: y, factor: Factor::Columns(columns), out: share });
         // A product of three rows has three times their errors.
         p.ops.push(Op::Map { x: share, f: Function::Scale(0.2), out: share });
+        // Each head through a matrix of its own; single tokens through others.
+        let [both, single] = [0; 2].map(|_| p.slot(Rows::All, width));
+        for out in [both, single] {
+            let weight = matrix(&mut p, &mut r, heads.dim, 2);
+            for _ in 1..heads.count {
+                matrix(&mut p, &mut r, heads.dim, 2);
+            }
+            let (from, count, to) = (heads.dim, heads.count, heads.dim);
+            p.ops.push(Op::PerHead { x: share, from, weight, count, to, out });
+        }
+        p.ops.push(Op::ByCall { x: both, single, out: y });
+        p.ops.push(Op::Add { x: y, scale: 0.2, out: share });
         let weight = matrix(&mut p, &mut r, s.hidden, width);
         p.ops.push(Op::Linear { x: share, weight, bias: None, accumulate: true, out: x });
     }

@@ -134,6 +134,10 @@ enum Work {
     LatentHeads,
     Latent,
     LatentKv,
+    LatentValues,
+    /// The same as it is for single tokens, and what was taken of both.
+    LatentSingle,
+    LatentChosen,
     /// Of a layer of RWKV: the row before, what is made of both, how much of it, and what the recurrence reads.
     Shift,
     Shifted,
@@ -218,8 +222,14 @@ impl Builder<'_> {
             self.branch(layer, Role::Out, mixed, Place::PostAttention)?;
             return self.feed_forward(layer, None);
         }
+        let mut heads = self.heads();
+        let mut latent = None;
         let Attended { q, k, v, gate } = match self.block.latent {
-            Some(latent) => self.latent(layer, attended, latent)?,
+            Some(sizes) => {
+                let (attended, rows, through) = self.latent(layer, attended, sizes)?;
+                (heads, latent) = (rows, Some((sizes, through)));
+                attended
+            }
             None => self.qkv(layer, attended)?,
         };
         let mut shared = attended;
@@ -239,9 +249,9 @@ impl Builder<'_> {
             true => Some(shared),
             false => None,
         };
-        let mut mixed = self.attend(layer, [q, k, v]);
-        if let Some(latent) = self.block.latent {
-            mixed = self.latent_values(mixed, latent);
+        let mut mixed = self.attend(layer, heads, [q, k, v]);
+        if let Some((latent, through)) = latent {
+            mixed = self.latent_values(mixed, latent, through);
         }
         if let Some(gate) = gate {
             let gate = if last { self.picked(Work::QueryGate, gate) } else { gate };
@@ -346,8 +356,7 @@ impl Builder<'_> {
         Ok(Attended { q, k, v, gate })
     }
 
-    fn attend(&mut self, layer: usize, [q, k, v]: [Act; 3]) -> Act {
-        let heads = self.heads();
+    fn attend(&mut self, layer: usize, heads: Heads, [q, k, v]: [Act; 3]) -> Act {
         let out = self.slot(Work::Mixed, heads.q * heads.dim);
         let Attention { rope, mask, scale, .. } = self.block.attention[layer];
         let cap = self.block.attention_cap;

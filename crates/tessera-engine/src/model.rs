@@ -50,8 +50,8 @@ pub struct Model {
     context: usize,
     /// Whether longrope's factors go by what is fed, and not by how long the sequence is.
     rope_by_call: bool,
-    /// Whether a prompt's tokens see more than generated ones at their places would.
-    window_by_call: bool,
+    /// Whether a prompt's tokens become something else than generated ones at their places would.
+    seen_by_call: bool,
     output: Output,
     /// What the weights lie in, to be asked after each step whether it changed.
     shards: Vec<Bytes>,
@@ -171,13 +171,6 @@ impl Model {
                 ),
             });
         }
-        if block.absorbed && files.scheme.group.is_some() {
-            notes.push(
-                "MLC's single tokens read w_uk and w_uv, which are not quantised; here all read kv_b_proj, which is: \
-                 the logits differ a little from MLC's"
-                    .to_owned(),
-            );
-        }
         let states = if program.states.is_empty() { 0 } else { room.sequences };
         let of_states = states.saturating_mul(program.state_len()).saturating_mul(size_of::<f32>());
         let needs = Needs {
@@ -196,7 +189,8 @@ impl Model {
         let kv = if states > 0 { Kv::with_states(pages, states) } else { Kv::new(pages) };
         let executor = backend.load(program, Pools { pages, states })?;
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
-        let window_by_call = block.attention.iter().any(|a| matches!(a.mask, Mask::CallWindow(_)));
+        let windows = block.attention.iter().any(|a| matches!(a.mask, Mask::CallWindow(_)));
+        let seen_by_call = windows || block.absorbed && files.scheme.group.is_some();
         let (config, shards) = (files.config.clone(), files.folder.shards());
         let mean = Embedding { pooling: Pooling::Mean, normalize: true };
         let embedding = files.embeddings.get(files.semantics).unwrap_or(mean);
@@ -211,7 +205,7 @@ impl Model {
             kv,
             context,
             rope_by_call,
-            window_by_call,
+            seen_by_call,
             output,
             shards,
             claim,
@@ -317,7 +311,7 @@ impl Model {
         match (class, prompt) {
             (0, _) => n,
             (_, true) => n.min(prompt_len - position),
-            _ if self.rope_by_call || self.window_by_call => n,
+            _ if self.rope_by_call || self.seen_by_call => n,
             _ => (0..n).take_while(|i| self.class(position + 1 + i, false) == class).count(),
         }
     }
@@ -329,7 +323,7 @@ impl Model {
 
     /// Sequences of the same class of length have the same RoPE frequencies; 0 if all have.
     fn class(&self, len: usize, prompt: bool) -> u32 {
-        if self.window_by_call {
+        if self.seen_by_call {
             return if prompt { 1 } else { 2 };
         }
         match &self.config.rope_scaling {

@@ -60,21 +60,12 @@ fn cases() -> Vec<Case> {
                 steps.retain(|step| step.tokens.len() <= 16);
                 assert!(!steps.is_empty());
             }
-            if files_absorb(&dir) && of == "q4f32_1" {
-                // MLC's single tokens read w_uk and w_uv, which are not quantised as kv_b_proj is.
-                steps.truncate(1);
-            }
             let name = format!("{}/{kind}", dir.file_name().unwrap().to_str().unwrap());
             out.push(Case { name, folder: dir.join(scheme), semantics, steps });
         }
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
     out
-}
-
-/// Whether MLC has a second form of the attention for single tokens.
-fn files_absorb(dir: &Path) -> bool {
-    dir.file_name().is_some_and(|name| name == "deepseek_v2" || name == "deepseek_v3")
 }
 
 fn step(step: &Value) -> Step {

@@ -1,13 +1,32 @@
-//! Experts: each with the rows that go through it, one after another, so that a row's sum has one order.
+//! Products of many matrices one after another: experts, each with the rows that go through it, so that a row's sum has
+//! one order, and heads.
 
 use super::linear::{Chosen, Which};
 use super::pool::Worker;
+use super::q8::TILE;
 use super::stage::Linear;
 use super::step::{Run, Scratch};
 use crate::program::{MatrixId, Op};
 use tessera_weights::config::Activation;
 
 impl Run<'_> {
+    /// [`Op::PerHead`]. Two counters are used for each head, from `counter` on.
+    pub(super) fn per_head(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
+        let Op::PerHead { x, from, weight, count, to, out } = *op else { return };
+        let rows = self.rows(x.slot);
+        for i in 0..count {
+            let weight = MatrixId(weight.0 + i);
+            let matrix = &self.model.program.matrices[weight.0];
+            let (x, out) = (x.part(i * from, matrix.cols), out.part(i * to, matrix.rows));
+            let linear = Linear { norm: None, x, weight, bias: None, accumulate: false, gate: None, out };
+            self.linear(&linear, Which::All(rows), counter + 2 * i, worker, scratch);
+            // The next head's input takes the place of this one's, where threads share it.
+            if rows > TILE && i + 1 < count {
+                worker.barrier();
+            }
+        }
+    }
+
     /// [`Op::Experts`]. Four counters are used for each expert, from `counter` on.
     pub(super) fn experts(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
         let Op::Experts { x, weights, gate_up, down, count, activation, on_input, work, out } = *op else {

@@ -231,6 +231,7 @@ pub(super) fn counters(stages: &Stages) -> Vec<usize> {
         *end += match stage {
             // Two products of each expert.
             Stage::One(Op::Experts { count, .. }) => 4 * count,
+            Stage::One(Op::PerHead { count, .. }) => 2 * count,
             _ => 2,
         };
         Some(*end)
@@ -419,6 +420,14 @@ impl Run<'_> {
             Op::Map { x, f, out } => self.each_value(out, counter, worker, |t, from, o| {
                 o.copy_from_slice(&self.row(x, t)[from..][..o.len()]);
                 self.map(f, o);
+            }),
+            Op::PerHead { .. } => self.per_head(op, counter, worker, scratch),
+            Op::ByCall { x, single, out } => self.each_row(out, counter, worker, |t, o| {
+                let row = match program.rows(out) {
+                    Rows::All => t,
+                    Rows::Picked => self.batch.picked[t] as usize,
+                };
+                o.copy_from_slice(self.row(if self.batch.is_single(row) { single } else { x }, t));
             }),
             Op::Blend { x, towards, factor, out } => self.each_value(out, counter, worker, |t, from, o| {
                 let part = |act: Act| &self.row(act, t)[from..][..o.len()];

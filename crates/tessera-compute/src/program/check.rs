@@ -139,6 +139,29 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             }
             rows(a, o.rows)
         }
+        Op::PerHead { x, from, weight, count, to, out } => {
+            let (a, o) = (p.shape(x)?, p.shape(out)?);
+            for i in 0..count {
+                let one = matrix(weight.0.checked_add(i).map(MatrixId).ok_or("no such matrix")?)?;
+                let end = |step: usize, each: usize| i.saturating_mul(step).saturating_add(each);
+                if one.rows > to || end(from, one.cols) > a.width || end(to, one.rows) > o.width {
+                    let (rows, cols, a, o) = (one.rows, one.cols, a.width, o.width);
+                    return Err(format!(
+                        "head {i}: {cols} of {a} columns, every {from}, to {rows} of {o}, every {to}"
+                    ));
+                }
+                // One size for all: what is written is told by the first.
+                same("outputs of a head", one.rows, matrix(weight)?.rows)?;
+            }
+            if count == 0 || x.slot == out.slot {
+                return Err(format!("{count} heads from slot {} to slot {}", x.slot.0, out.slot.0));
+            }
+            rows(a, o.rows)
+        }
+        Op::ByCall { x, single, out } => {
+            alike(p, x, out)?;
+            alike(p, single, out).map(|_| ())
+        }
         Op::Route { logits, experts, correction, out } => {
             let a = alike(p, logits, out)?;
             same("number of experts", a.width, experts.count)?;

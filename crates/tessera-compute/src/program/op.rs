@@ -262,6 +262,31 @@ pub enum Op {
         /// Output, of as many rows.
         out: Act,
     },
+    /// For `i` in `0..count`: the columns of `out` from `i * to` on become `weight[i]` times those of `x` from `i * from`
+    /// on. The other columns of `out` stay as they are, written or not.
+    PerHead {
+        /// Input; not in the slot of `out`.
+        x: Act,
+        /// From one head of it to the next.
+        from: usize,
+        /// `[outputs, inputs]` of head 0; those of the others follow.
+        weight: MatrixId,
+        /// Number of heads.
+        count: usize,
+        /// From one head of the output to the next, at least `outputs`.
+        to: usize,
+        /// Output, of as many rows.
+        out: Act,
+    },
+    /// `out = x`, or `single` for rows that each are a call of their own: see [`crate::batch::Span::call`].
+    ByCall {
+        /// `[All, width]`.
+        x: Act,
+        /// Same shape.
+        single: Act,
+        /// Same shape, or `[Picked, width]` if the others are.
+        out: Act,
+    },
     /// For each row the weights of all experts, 0 for those that it does not go through: see [`crate::route`].
     Route {
         /// The router's logits `[rows, count]`.
@@ -363,7 +388,10 @@ impl Op {
                 Io { inputs: [Some(q), Some(k), Some(v), None, None], ..Io::of(q, out) }
             }
             Op::Conv { x, out, .. } => Io::of(x, out),
-            Op::Columns { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
+            Op::Columns { x, out, .. } | Op::PerHead { x, out, .. } => Io { keeps: true, ..Io::of(x, out) },
+            Op::ByCall { x, single, out } => {
+                Io { inputs: [Some(x), Some(single), None, None, None], ..Io::of(x, out) }
+            }
             Op::Delta { q, k, v, a, b, out, .. } => {
                 Io { inputs: [Some(q), Some(k), Some(v), Some(a), Some(b)], ..Io::of(q, out) }
             }
@@ -404,6 +432,8 @@ impl Op {
             Op::Wkv { .. } => "wkv",
             Op::Delta { .. } => "delta",
             Op::Columns { .. } => "columns",
+            Op::PerHead { .. } => "per head",
+            Op::ByCall { .. } => "by call",
             Op::Route { .. } => "route",
             Op::Experts { .. } => "experts",
             Op::Pick { .. } => "pick",

@@ -8,6 +8,7 @@ use tessera_weights::bytes::Bytes;
 use tessera_weights::config::ModelConfig;
 use tessera_weights::dtype::DType;
 use tessera_weights::folder::{Folder, FolderError};
+use tessera_weights::quantize::decode_row;
 use tessera_weights::scheme::{Layout, Scheme};
 use tessera_weights::tensor::{Matrix, MatrixData};
 
@@ -150,9 +151,72 @@ impl<'a> Weights<'a> {
         Ok(p.matrix(Matrix { rows: outputs, cols: inputs, data }))
     }
 
+    /// The matrices `[heads, outputs, inputs]` of a parameter that no scheme quantises, one after another: the first of
+    /// them. `None` where the folder lacks it.
+    pub fn planes(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+    ) -> Result<Option<MatrixId>, DecoderError> {
+        let param = self.param(layer, role)?.clone();
+        let &[count, rows, cols] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
+        if self.folder.tensor(&param.name).is_none() {
+            return Ok(None);
+        }
+        let matrices = self.folder.planes(&param.name, count, rows, cols)?;
+        self.used.insert(param.name);
+        Ok(in_a_row(p, matrices))
+    }
+
+    /// Both halves of each head of a matrix `[heads * (first + second), inputs]`: the first turned over,
+    /// `[heads, inputs, first]`, the second as it is, `[heads, second, inputs]`; what is quantised is decoded.
+    pub fn halves(
+        &mut self,
+        p: &mut Program,
+        layer: Option<usize>,
+        role: Role,
+        (heads, first): (usize, usize),
+    ) -> Result<[MatrixId; 2], DecoderError> {
+        let Linear { weight, .. } = self.linear(p, layer, role)?;
+        // It is not read as it is.
+        let Some(all) = p.matrices.pop() else { return Err(DecoderError::Part { role, layer }) };
+        debug_assert_eq!(weight, MatrixId(p.matrices.len()));
+        let (each, inputs) = (all.rows / heads, all.cols);
+        let row = |at: usize| {
+            let mut row = vec![0.0; inputs];
+            decode_row(&all, at, &mut row);
+            row
+        };
+        let dense = |rows: usize, cols: usize, values: Vec<f32>| {
+            let bytes = Bytes::from_vec(values.iter().flat_map(|x| x.to_le_bytes()).collect());
+            Matrix { rows, cols, data: MatrixData::Dense { dtype: DType::F32, bytes } }
+        };
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for head in 0..heads {
+            let rows: Vec<Vec<f32>> = (0..each).map(|i| row(head * each + i)).collect();
+            let (before, after) = rows.split_at(first);
+            let turned = (0..inputs).flat_map(|i| before.iter().map(move |row| row[i])).collect();
+            keys.push(dense(inputs, first, turned));
+            values.push(dense(each - first, inputs, after.concat()));
+        }
+        let ids = [keys, values].map(|list| in_a_row(p, list));
+        match ids {
+            [Some(keys), Some(values)] => Ok([keys, values]),
+            _ => Err(DecoderError::Part { role, layer }),
+        }
+    }
+
+    /// Whether a matrix is quantised in this folder.
+    pub fn is_quantised(&self, layer: Option<usize>, role: Role) -> Result<bool, DecoderError> {
+        let name = format!("{}.q_weight", base(&self.param(layer, role)?.name));
+        Ok(self.folder.tensor(&name).is_some())
+    }
+
     /// Knows a parameter that is not read; the folder may lack it.
     pub fn leave(&mut self, layer: Option<usize>, role: Role) -> Result<(), DecoderError> {
         let name = self.param(layer, role)?.name.clone();
+        self.used.extend(["q_weight", "q_scale"].map(|end| format!("{}.{end}", base(&name))));
         self.used.insert(name);
         Ok(())
     }
@@ -172,8 +236,7 @@ impl<'a> Weights<'a> {
         };
         self.used.insert(param.name.clone());
         self.used.extend(["q_weight", "q_scale"].map(|end| format!("{}.{end}", base(&param.name))));
-        let ids: Vec<MatrixId> = matrices.into_iter().map(|m| p.matrix(m)).collect();
-        ids.first().copied().ok_or(DecoderError::Part { role, layer })
+        in_a_row(p, matrices).ok_or(DecoderError::Part { role, layer })
     }
 
     /// How many tensors nobody asked for, and the first of them.
@@ -218,6 +281,12 @@ impl<'a> Weights<'a> {
         self.used.insert(name);
         Ok(Some(p.vector(bias)))
     }
+}
+
+/// Adds matrices that are named by the first of them.
+fn in_a_row(p: &mut Program, matrices: Vec<Matrix>) -> Option<MatrixId> {
+    let ids: Vec<MatrixId> = matrices.into_iter().map(|m| p.matrix(m)).collect();
+    ids.first().copied()
 }
 
 fn base(name: &str) -> &str {

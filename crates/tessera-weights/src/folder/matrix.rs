@@ -46,11 +46,22 @@ impl Folder {
         rows: usize,
         cols: usize,
     ) -> Result<Vec<Matrix>, FolderError> {
-        let all = self.form(base, group, Layout::Nk, Shape { stack: Some(count), rows, cols })?;
-        let part = |e: usize| all.part(e * rows, rows);
-        let what = format!("its bytes do not make {count} matrices of {rows} by {cols}");
-        let parts: Option<Vec<Matrix>> = (0..count).map(part).collect();
-        parts.ok_or_else(|| FolderError::WrongForm { base: base.to_owned(), what })
+        let shape = Shape { stack: Some(count), rows, cols };
+        self.form(base, group, Layout::Nk, shape).and_then(|all| shape.parts(base, &all))
+    }
+
+    /// The matrices of a tensor `[count, rows, cols]` that no scheme quantises, one after another.
+    pub fn planes(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Matrix>, FolderError> {
+        let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
+        let shape = Shape { stack: Some(count), rows, cols };
+        let all = dense_matrix(self.tensor(name).ok_or_else(missing)?, shape)?;
+        shape.parts(name, &all)
     }
 
     /// The same of a tensor `[count, cols, rows]` that is not quantised: each matrix is turned over, which takes its
@@ -151,6 +162,15 @@ impl Shape {
             Layout::Kn => [across, self.rows],
         };
         self.stack.into_iter().chain(plane).collect()
+    }
+
+    /// Each of them.
+    fn parts(self, base: &str, all: &Matrix) -> Result<Vec<Matrix>, FolderError> {
+        let Shape { stack, rows, cols } = self;
+        let count = stack.unwrap_or(1);
+        let parts: Option<Vec<Matrix>> = (0..count).map(|i| all.part(i * rows, rows)).collect();
+        let what = format!("its bytes do not make {count} matrices of {rows} by {cols}");
+        parts.ok_or_else(|| FolderError::WrongForm { base: base.to_owned(), what })
     }
 
     /// All of them, as one matrix.
