@@ -9,10 +9,13 @@
 
 mod formats;
 mod lark;
+mod members;
 mod pattern;
 mod schema;
 mod vocabulary;
 mod watch;
+
+pub(crate) use members::{Member, Text, Way};
 
 use crate::constraint::{Constraint, ConstraintError};
 use crate::tokenizer::Tokenizer;
@@ -119,12 +122,33 @@ impl JsonSpacing {
 pub(crate) struct ToolGrammar<'a> {
     /// Name, schema of the arguments and its JSON pointer in the request, for each tool.
     pub calls: &'a [(&'a str, Value, String)],
-    /// The member that holds the arguments.
-    pub arguments_key: &'static str,
+    /// How a call is written.
+    pub form: CallForm,
     /// Whether there may be more than one call.
     pub many: bool,
     /// Whether the answer is calls and nothing else.
     pub forced: bool,
+}
+
+/// How calls of tools are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallForm {
+    /// An object with the name, and a member of this name that holds the arguments.
+    Object(&'static str),
+    /// The arguments are an object that stands for itself.
+    Arguments,
+    /// Each argument stands for itself.
+    Members,
+}
+
+/// What the grammar around calls is written with. Schemas are what follows `%json`.
+pub(crate) enum CallParts {
+    /// One schema, of the object of any call.
+    Object(String),
+    /// The schema of each tool's arguments.
+    Arguments(Vec<String>),
+    /// The ways in which each tool's arguments can be.
+    Members(Vec<Vec<Way>>),
 }
 
 /// What all grammars of a model share: its vocabulary as a tree of bytes. Built once.
@@ -219,11 +243,11 @@ impl GrammarEnv {
         deep(|| self.start(TopLevelGrammar::from_lark(lark::checked(grammar)?), row, refused))
     }
 
-    /// Calls of tools; `around` writes the grammar around the JSON of one call.
+    /// Calls of tools; `around` writes the grammar around the parts.
     pub(crate) fn tool_calls(
         &self,
         grammar: &ToolGrammar<'_>,
-        around: impl FnOnce(&str) -> String + Send,
+        around: impl FnOnce(&CallParts) -> Result<String, GrammarError> + Send,
     ) -> Result<GrammarConstraint, GrammarError> {
         deep(|| self.calls(grammar, around))
     }
@@ -231,33 +255,52 @@ impl GrammarEnv {
     fn calls(
         &self,
         grammar: &ToolGrammar<'_>,
-        around: impl FnOnce(&str) -> String,
+        around: impl FnOnce(&CallParts) -> Result<String, GrammarError>,
     ) -> Result<GrammarConstraint, GrammarError> {
-        // Around calls that are not forced there is text that looks like anything.
-        let mode = schema::Mode { closed: true, watched: grammar.forced };
-        let mut normalizer = schema::Normalizer::new(mode);
-        let mut objects = Vec::with_capacity(grammar.calls.len());
+        // Around calls that are not forced, and around single arguments, there is text that looks like anything.
+        let watched = grammar.forced && grammar.form != CallForm::Members;
+        let mut normalizer = schema::Normalizer::new(schema::Mode { closed: true, watched });
+        let (mut objects, mut ids) = (Vec::new(), Vec::with_capacity(grammar.calls.len()));
         let mut calls = Shape::default();
         for (name, parameters, pointer) in grammar.calls {
             let id = normalizer.add(parameters, pointer, true)?;
-            let key = grammar.arguments_key.to_owned();
-            let named = HashMap::from([("name".to_owned(), None), (key, Some(id))]);
-            calls.objects.push(Members { named, ..Members::default() });
-            objects.push(json!({
-                "type": "object",
-                "properties": { "name": { "const": name }, grammar.arguments_key: schema::reference(id) },
-                "required": ["name", grammar.arguments_key],
-                "additionalProperties": false,
-            }));
+            ids.push(id);
+            if let CallForm::Object(key) = grammar.form {
+                let named = HashMap::from([("name".to_owned(), None), (key.to_owned(), Some(id))]);
+                calls.objects.push(Members { named, ..Members::default() });
+                objects.push(json!({
+                    "type": "object",
+                    "properties": { "name": { "const": name }, key: schema::reference(id) },
+                    "required": ["name", key],
+                    "additionalProperties": false,
+                }));
+            }
         }
-        let objects = Map::from_iter([("anyOf".to_owned(), Value::Array(objects))]);
+        let root = match grammar.form {
+            CallForm::Object(_) => Map::from_iter([("anyOf".to_owned(), Value::Array(objects))]),
+            _ => Map::new(),
+        };
         let schema::Written { schema, places, mut shapes } =
-            lark::embedded(normalizer, objects, JsonSpacing::Spaced)?;
-        let lark = around(&format!(" {schema} "));
+            lark::embedded(normalizer, root, JsonSpacing::Spaced)?;
+        let parts = match grammar.form {
+            CallForm::Object(_) => CallParts::Object(schema.to_string()),
+            CallForm::Arguments => CallParts::Arguments(
+                ids.iter().map(|id| members::pruned(&schema, schema::reference(*id))).collect(),
+            ),
+            CallForm::Members => {
+                let of_tool = grammar.calls.iter().zip(&ids);
+                let ways = of_tool.map(|((_, _, pointer), id)| members::ways(&schema, *id, pointer));
+                CallParts::Members(ways.collect::<Result<_, _>>()?)
+            }
+        };
+        let lark = around(&parts)?;
         let constraint =
             self.start(TopLevelGrammar::from_lark(lark), ROW_OF_SCHEMA, |message| places.explain(&message))?;
-        if !grammar.forced {
+        if !watched {
             return Ok(constraint);
+        }
+        if grammar.form == CallForm::Arguments {
+            ids.iter().filter_map(|id| shapes.get(*id)).for_each(|shape| calls.join(shape.clone()));
         }
         let root = shapes.len();
         shapes.push(calls);

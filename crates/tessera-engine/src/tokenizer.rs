@@ -98,6 +98,8 @@ pub struct Tokenizer {
     settings: Settings,
     bos: Option<u32>,
     eos: Option<u32>,
+    /// What is put around a text, where that is not for `tokenizer.json` to say.
+    around: Option<(Option<u32>, Option<u32>)>,
     strip_space_in_decode: bool,
     /// What a text may lose before it is cut, where that is known, and bytes of the longest token.
     shrink: Option<Shrink>,
@@ -182,6 +184,11 @@ impl Tokenizer {
         let find = |text: &Option<String>| text.as_ref().and_then(|t| ids.get(t.as_str()).copied());
         let bos = find(&settings.bos_token).or(opened.bos);
         let eos = find(&settings.eos_token).or(opened.eos);
+        // A token that the class would have to add and that is not there leaves it to the file.
+        let around = settings.added_by_class().and_then(|(first, last)| {
+            let wanted = |add: bool, id: Option<u32>| if add { id.map(Some) } else { Some(None) };
+            Some((wanted(first, find(&settings.bos_token))?, wanted(last, find(&settings.eos_token))?))
+        });
         let mut notes = opened.notes;
         for (id, added) in &settings.added {
             if ids.get(&added.content) != Some(id) {
@@ -201,6 +208,7 @@ impl Tokenizer {
             settings,
             bos,
             eos,
+            around,
             strip_space_in_decode: opened.strip_space_in_decode,
             notes,
         })
@@ -211,7 +219,15 @@ impl Tokenizer {
     /// prompts that come from a chat template bring their own.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
         match &self.backend {
-            Backend::Hf(hf) => hf.encode(text, add_special),
+            Backend::Hf(hf) => match self.around.filter(|_| add_special) {
+                None => hf.encode(text, add_special),
+                Some((first, last)) => {
+                    let mut ids = Vec::from_iter(first);
+                    ids.extend(hf.encode(text, false)?);
+                    ids.extend(last);
+                    Ok(ids)
+                }
+            },
             Backend::SentencePiece(sp) => {
                 let mut ids = Vec::new();
                 if add_special && self.settings.add_bos_token.unwrap_or(true) {

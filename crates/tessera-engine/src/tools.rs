@@ -4,23 +4,36 @@
 //! | format | a call in the text |
 //! | --- | --- |
 //! | Hermes, Qwen | `<tool_call>` newline `{"name": ..., "arguments": ...}` newline `</tool_call>` |
+//! | tagged: Qwen3-Coder, Qwen3.5 | `<tool_call>`, `<function=name>`, `<parameter=key>`, value, and what closes them, a line each |
 //! | Llama 3.x | `{"name": ..., "parameters": ...}` from the beginning, perhaps after `<\|python_tag\|>` |
-//! | Mistral | `[TOOL_CALLS][{"name": ..., "arguments": ...}]`, or `[TOOL_CALLS]name[ARGS]{...}` |
+//! | Llama 4 | the same, perhaps between `<\|python_start\|>` and `<\|python_end\|>` |
+//! | pythonic | `[name(key=value), ...]` from the beginning, perhaps between the same |
+//! | Mistral | `[TOOL_CALLS][{"name": ..., "arguments": ...}]` |
+//! | Mistral from version 11 of its tokenizers, Ministral 3 | `[TOOL_CALLS]name[ARGS]{...}` |
+//! | Phi-4-mini | `<\|tool_call\|>[{"name": ..., "arguments": ...}]<\|/tool_call\|>` |
+//! | DeepSeek V3, R1 | `<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>name`, the arguments in a fence of Markdown, `<｜tool▁call▁end｜><｜tool▁calls▁end｜>` |
+//! | DeepSeek V3.1 | the same with `name<｜tool▁sep｜>{...}` inside |
 //! | generic | `{"name": ..., "arguments": ...}` from the beginning, one on a line |
 //!
-//! Where the template does not know tools, the generic format is used, or Hermes' if the tokenizer has its
-//! marks, and the prompt gets the text of [`conversation`].
+//! Where the template does not know tools, the generic format is used, or that whose marks the tokenizer has,
+//! and the prompt gets the text of [`conversation`].
 
 mod choice;
+mod grammar;
 mod json;
+mod literal;
+mod marks;
+mod members;
 mod parser;
+mod pythonic;
 mod render;
+mod tagged;
+mod types;
 
 pub use choice::{Tool, ToolChoice, ToolError};
 pub use parser::{ToolEvent, ToolParser};
 pub use render::conversation;
 
-use crate::grammar::{GrammarConstraint, GrammarEnv, GrammarError, ToolGrammar};
 use crate::tokenizer::Tokenizer;
 
 /// How calls are written.
@@ -28,10 +41,24 @@ use crate::tokenizer::Tokenizer;
 pub enum ToolFormat {
     /// Hermes and Qwen.
     Hermes,
+    /// Tags for the function and for each argument: Qwen3-Coder, Qwen3.5.
+    Tagged,
     /// Llama 3.1 and later.
     Llama3,
-    /// Mistral.
+    /// Llama 4.
+    Llama4,
+    /// A list of Python's calls.
+    Pythonic,
+    /// Mistral, as a list.
     Mistral,
+    /// Mistral, the name before the arguments.
+    MistralNamed,
+    /// Phi-4-mini.
+    Phi4,
+    /// DeepSeek V3 and R1.
+    DeepSeekV3,
+    /// DeepSeek V3.1.
+    DeepSeekV31,
     /// For models that were not trained on tools.
     Generic,
 }
@@ -41,149 +68,75 @@ pub enum ToolFormat {
 pub struct ToolSupport {
     /// How calls are written.
     pub format: ToolFormat,
-    /// Whether the template takes `tools`. If not, [`conversation`] writes them.
+    /// Whether the template has a place for calls and results. If not, [`conversation`] writes them.
     pub template_knows: bool,
+    /// Who writes the tools.
+    pub listing: ToolListing,
+}
+
+/// How the tools come into a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolListing {
+    /// The template takes `tools`.
+    Variable,
+    /// The template takes them from the system message: its member `tools`, as text.
+    SystemMember,
+    /// [`conversation`] writes them into the system message.
+    Text,
 }
 
 impl ToolSupport {
     /// Tells the format by the template's text (a Jinja template; `None` for others), or else by the tokens
     /// that there are.
     pub fn detect(template: Option<&str>, tokenizer: &Tokenizer) -> ToolSupport {
-        let known = template.filter(|text| text.contains("tools")).and_then(|text| {
-            [
-                (ToolFormat::Hermes, text.contains("<tool_call>")),
-                (ToolFormat::Mistral, text.contains("[TOOL_CALLS]")),
-                (ToolFormat::Llama3, text.contains("<|python_tag|>") || text.contains("\"parameters\": ")),
-            ]
-            .into_iter()
-            .find_map(|(format, is)| is.then_some(format))
-        });
-        match known {
-            Some(format) => ToolSupport { format, template_knows: true },
-            None => {
-                let hermes = tokenizer.id_of("<tool_call>").is_some();
-                let format = if hermes { ToolFormat::Hermes } else { ToolFormat::Generic };
-                ToolSupport { format, template_knows: false }
-            }
+        use ToolFormat::{DeepSeekV3, DeepSeekV31, Generic, Hermes, Phi4};
+        let text = template.unwrap_or_default();
+        let has = |mark: &str| text.contains(mark);
+        let takes_tools = has("tools");
+        // These write calls and results, but not always the tools.
+        if has("tool▁calls▁begin") {
+            let format = if has("```json") { DeepSeekV3 } else { DeepSeekV31 };
+            let listing = if takes_tools { ToolListing::Variable } else { ToolListing::Text };
+            return ToolSupport { format, template_knows: true, listing };
         }
+        if has("<|tool|>") {
+            let from_system = has("['tools']") || has("[\"tools\"]") || has("message.tools");
+            let listing = if from_system { ToolListing::SystemMember } else { ToolListing::Variable };
+            return ToolSupport { format: Phi4, template_knows: true, listing };
+        }
+        if let Some(format) = ToolFormat::of_template(text).filter(|_| takes_tools) {
+            return ToolSupport { format, template_knows: true, listing: ToolListing::Variable };
+        }
+        let format = [Hermes, DeepSeekV3].into_iter().find(|f| tokenizer.id_of(f.mark()).is_some());
+        ToolSupport { format: format.unwrap_or(Generic), template_knows: false, listing: ToolListing::Text }
     }
 
     /// Whether the marks around calls are special tokens, which the answer's text has to keep.
     pub fn keeps_special(&self, tokenizer: &Tokenizer) -> bool {
-        [self.format.mark(), self.format.end_mark(), "[ARGS]", "[CALL_ID]"]
-            .iter()
+        let marks = self.format.marks().iter().copied().chain(self.format.inner_marks().iter().copied());
+        marks
+            .chain([self.format.end_mark()])
             .any(|mark| tokenizer.id_of(mark).is_some_and(|id| tokenizer.is_special(id)))
     }
 }
 
 impl ToolFormat {
-    /// The member that holds the arguments.
-    fn arguments_key(self) -> &'static str {
-        if self == ToolFormat::Llama3 { "parameters" } else { "arguments" }
+    /// The format that a template with tools shows; `None` if it is none of these.
+    fn of_template(text: &str) -> Option<ToolFormat> {
+        let has = |mark: &str| text.contains(mark);
+        let json = !has("<arg_key>") && !has("tool_name");
+        [
+            (ToolFormat::Tagged, has("<tool_call>") && has(tagged::FUNCTION) && has(tagged::PARAMETER)),
+            (ToolFormat::Hermes, has("<tool_call>") && json),
+            (ToolFormat::MistralNamed, has("[TOOL_CALLS]") && has("[ARGS]")),
+            (ToolFormat::Mistral, has("[TOOL_CALLS]")),
+            (ToolFormat::Pythonic, has("func_name1(")),
+            (ToolFormat::Llama4, has("<|python_start|>")),
+            (ToolFormat::Llama3, (has("<|python_tag|>") || has("\"parameters\": ")) && json),
+        ]
+        .into_iter()
+        .find_map(|(format, is)| is.then_some(format))
     }
-
-    /// What has to hold for an answer: `required` and named choices force calls by the schemas of the
-    /// tools; `auto` holds calls of `strict` tools to their schemas, and calls to one at most if they may not
-    /// be parallel. `None` where anything goes. A schema that cannot be enforced is an error wherever it would
-    /// have to be; its pointer begins with `/tools`.
-    pub fn constraint(
-        self,
-        env: &GrammarEnv,
-        tools: &[Tool],
-        choice: &ToolChoice,
-        parallel: bool,
-    ) -> Result<Option<GrammarConstraint>, GrammarError> {
-        let forced = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
-        let free = parallel && !tools.iter().any(|tool| tool.strict);
-        if tools.is_empty() || *choice == ToolChoice::None || (!forced && free) {
-            return Ok(None);
-        }
-        let mut calls = Vec::new();
-        for (i, tool) in tools.iter().enumerate() {
-            if matches!(choice, ToolChoice::Named(name) if *name != tool.name) {
-                continue;
-            }
-            // Without `strict`, a free choice promises an object and no more.
-            let schema = if forced || tool.strict {
-                tool.schema()
-            } else {
-                serde_json::json!({ "additionalProperties": true })
-            };
-            calls.push((tool.name.as_str(), schema, format!("/tools/{i}/function/parameters")));
-        }
-        let grammar = ToolGrammar {
-            calls: &calls,
-            arguments_key: self.arguments_key(),
-            // A named choice is one call.
-            many: parallel && !matches!(choice, ToolChoice::Named(_)),
-            forced,
-        };
-        env.tool_calls(&grammar, |object| self.lark(env.tokenizer(), object, grammar.many, forced)).map(Some)
-    }
-
-    /// The grammar around the JSON of calls.
-    fn lark(self, tokenizer: &Tokenizer, object: &str, many: bool, forced: bool) -> String {
-        let literal = |text: &str| serde_json::Value::from(text).to_string();
-        let special = |mark: &str| tokenizer.id_of(mark).filter(|id| tokenizer.is_special(*id));
-        let mark = |mark: &str| special(mark).map_or_else(|| literal(mark), |id| format!("<[{id}]>"));
-        let more = |separator: &str| {
-            if many { format!("({} call)*", literal(separator)) } else { String::new() }
-        };
-        let (open, end) = (self.mark(), self.end_mark());
-        let (calls, call) = match self {
-            ToolFormat::Hermes => {
-                let call = format!("{} \"\\n\" object \"\\n\" {}", mark(open), mark(end));
-                (format!("call {}", more("\n")), call)
-            }
-            ToolFormat::Mistral => {
-                (format!("{} \"[\" call {} \"]\"", mark(open), more(", ")), "object".to_owned())
-            }
-            ToolFormat::Llama3 => (format!("call {}", more("; ")), "object".to_owned()),
-            ToolFormat::Generic => (format!("call {}", more("\n")), "object".to_owned()),
-        };
-        let rules = format!("calls: {calls}\ncall: {call}\nobject: %json {object}\n");
-        if forced {
-            return format!("start: calls\n{rules}");
-        }
-        let unmarked = |regex: &str| format!("{regex} & ~/(?s:.*){}(?s:.*)/", literal_regex(open));
-        match self {
-            ToolFormat::Hermes | ToolFormat::Mistral if special(open).is_some() => {
-                format!("start: TEXT (calls)?\nTEXT: {}\n{rules}", unmarked("/(?s:.*)/"))
-            }
-            // Text up to the mark is one lexeme with it: what ends a lexeme is that nothing longer matches.
-            ToolFormat::Hermes | ToolFormat::Mistral => {
-                let (inner, again) = match self {
-                    ToolFormat::Hermes => {
-                        (format!("\"\\n\" object \"\\n\" {}", mark(end)), if many { "*" } else { "?" })
-                    }
-                    _ => (format!("\"[\" object {} \"]\"", more(", ").replace("call", "object")), "?"),
-                };
-                format!(
-                    "start: (upto inner){again} REST\nupto[lazy]: /(?s:.*){}/\ninner: {inner}\n\
-                     object: %json {object}\nREST: {}\n",
-                    literal_regex(open),
-                    unmarked("/(?s:.*)/")
-                )
-            }
-            // Without a mark, an answer that begins with a brace is a call.
-            ToolFormat::Llama3 | ToolFormat::Generic => {
-                format!("start: calls | TEXT\nTEXT: /([^{{\\s](?s:.*))?/\n{rules}")
-            }
-        }
-    }
-}
-
-/// A text as a regular expression in Lark.
-fn literal_regex(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c.to_string()
-            } else {
-                format!("\\x{{{:X}}}", c as u32)
-            }
-        })
-        .collect()
 }
 
 /// Ids of calls: `call_` and 24 letters and digits.

@@ -10,6 +10,7 @@ shapes that the named families use. Other people's templates are compared by `sc
 and not kept.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -90,6 +91,109 @@ CONVERSATIONS = {
 }
 
 
+# Of other people's templates: reasoning and tools in the history, in each way that clients send them.
+WEATHER = {"name": "get_weather", "arguments": {"city": "Köln", "days": [1, 2.0], "units": None, "brief": True}}
+MORE_CONVERSATIONS = {
+    "reasoning content": [
+        {"role": "system", "content": "Be brief."},
+        U,
+        {"role": "assistant", "content": "Yes.", "reasoning_content": "It is asked\nwhether."},
+        {"role": "user", "content": "Why?"},
+    ],
+    "reasoning before a call": [
+        U,
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning_content": "I look it up.",
+            "thinking": "I look it up.",
+            "tool_calls": [{"id": "abcdefghi", "type": "function", "function": WEATHER}],
+        },
+        {"role": "tool", "tool_call_id": "abcdefghi", "content": '{"temperature": 3}'},
+    ],
+    "a call after a text": [
+        U,
+        {
+            "role": "assistant",
+            "content": "<think>\nhm\n</think>\n\nI look.",
+            "tool_calls": [
+                {"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "abcdefghi", "name": "get_weather", "content": "rain"},
+        {"role": "assistant", "content": "It rains.", "reasoning_content": "Rain it is."},
+        {"role": "user", "content": "And tomorrow?"},
+    ],
+    "two calls with the arguments as text": [
+        U,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'}},
+                {"id": "jklmnopqr", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "abcdefghi", "content": "rain"},
+        {"role": "tool", "tool_call_id": "jklmnopqr", "content": "sun"},
+    ],
+    "two calls": [
+        {"role": "developer", "content": "Be brief."},
+        U,
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "abcdefghi", "type": "function", "function": WEATHER},
+                {"id": "jklmnopqr", "type": "function", "function": {"name": "get_weather", "arguments": {}}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "abcdefghi", "content": "rain"},
+        {"role": "tool", "tool_call_id": "jklmnopqr", "content": "sun"},
+        {"role": "user", "content": "Thanks"},
+    ],
+    "nothing": [],
+}
+MORE_TOOLS = TOOLS + [
+    {
+        "type": "function",
+        "function": {
+            "name": "search",
+            "description": "Finds\npages",
+            "strict": True,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "query": {"type": ["string", "null"], "description": "Words", "default": "a"},
+                    "where": {"enum": ["web", "mail"], "type": "string"},
+                    "limits": {"type": "array", "items": {"type": "number"}},
+                    "from": {"anyOf": [{"type": "integer"}, {"type": "string"}], "nullable": True},
+                    "with": {"type": "object", "properties": {"deep": {"type": "boolean"}}, "required": ["deep"]},
+                },
+            },
+        },
+    },
+    {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}},
+]
+# What a template may ask for besides, if it does.
+SWITCHES = [
+    {"enable_thinking": True},
+    {"enable_thinking": False},
+    {"thinking": True},
+    {"thinking": False},
+    {"reasoning_effort": "low"},
+    {"reasoning_effort": "high"},
+    {"thinking_budget": 512},
+    {"thinking_budget": 0},
+    {"preserve_thinking": True},
+    {"clear_thinking": False},
+    {"builtin_tools": ["browser", "python"], "model_identity": "You are a test."},
+    {"date_string": "1 Jan 2026"},
+    {"tools_in_user_message": False},
+    {"add_vision_id": True},
+]
+
+
 class Raised(TemplateError):
     """An error that the template itself raises."""
 
@@ -147,11 +251,18 @@ def environment():
     return env
 
 
+compiled = functools.cache(lambda source: environment().from_string(source))
+
+
 def outcome(source, **variables):
     try:
-        return {"text": environment().from_string(source).render(**variables)}
+        return {"text": compiled(source).render(**variables)}
     except Raised as error:
         return {"raised": str(error)}
+    except TypeError as error:
+        # A loop over `none`, which is over nothing here, and `map(...) | tojson`, which is a list here.
+        known = ("'NoneType' object is not iterable", "Object of type generator is not JSON serializable")
+        return {"failed": True, **({"rendered_here": True} if str(error) in known else {})}
     except Exception:
         return {"failed": True}
 
@@ -180,13 +291,37 @@ def golden(templates, tokens, with_tools=lambda name: True):
 
 def write(name, value):
     path = pathlib.Path(__file__).parent / "data" / name
+    for case in value["cases"]:
+        case.pop("rendered_here", None)
     path.write_text(json.dumps(value, ensure_ascii=True, indent=1) + "\n")
 
 
+def switched(templates, tokens):
+    """Every template with more conversations and tools, and with each switch that it asks for."""
+    for name, source in templates.items():
+        for what, messages in {**CONVERSATIONS, **MORE_CONVERSATIONS}.items():
+            for variables in [{}] + [s for s in SWITCHES if any(key in source for key in s)]:
+                for tools in (None, MORE_TOOLS):
+                    result = outcome(
+                        source,
+                        messages=messages,
+                        tools=tools,
+                        documents=None,
+                        add_generation_prompt=True,
+                        **{**tokens(name), **variables},
+                    )
+                    case = {"template": name, "conversation": what, "tools": tools is not None, "generate": True}
+                    yield {**case, "variables": variables, **result}
+
+
 def folders(paths):
-    """The templates of folders with a tokenizer_config.json, and their special tokens."""
+    """The templates of folders with a tokenizer_config.json, and their special tokens; and of single files."""
     templates, tokens = {}, {}
     for path in map(pathlib.Path, paths):
+        if path.suffix == ".jinja":
+            templates[path.stem] = path.read_text(encoding="utf-8")
+            tokens[path.stem] = {"bos_token": "<s>", "eos_token": "</s>"}
+            continue
         config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
         template = config.get("chat_template")
         if isinstance(template, list):
@@ -197,7 +332,10 @@ def folders(paths):
         templates[name] = template
         texts = {k: config.get(k) for k in ("bos", "eos", "unk", "sep", "pad", "cls", "mask") for k in [k + "_token"]}
         tokens[name] = {k: v["content"] if isinstance(v, dict) else v for k, v in texts.items() if v is not None}
-    return {**golden(templates, tokens.__getitem__), "tokens": tokens}
+    of_each = golden(templates, tokens.__getitem__)
+    more = {**of_each, "conversations": {**CONVERSATIONS, **MORE_CONVERSATIONS}, "tools": MORE_TOOLS}
+    more["cases"] = list(switched(templates, tokens.__getitem__))
+    return [{**part, "tokens": tokens} for part in (of_each, more)]
 
 
 def main():

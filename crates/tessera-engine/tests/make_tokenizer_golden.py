@@ -70,4 +70,5 @@ def main():
         write("chinese-llama-2.golden.json", [[s, sp.encode(s), sp.decode(sp.encode(s))] for s in strings])
 
 
-main()
+if __name__ == "__main__":
+    main()

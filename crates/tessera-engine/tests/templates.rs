@@ -41,11 +41,13 @@ fn differing(golden: &Value, tokens: impl Fn(&str) -> Value) -> Vec<String> {
             add_generation_prompt: case["generate"] == true,
             tools: (case["tools"] == true).then(|| golden["tools"].clone()),
             now: golden["now"].as_i64(),
-            ..RenderOptions::default()
+            variables: case["variables"].as_object().cloned().unwrap_or_default(),
         };
         let found = outcome(template.render(&messages, &options));
-        if found != expected(case) {
-            wrong.push(format!("{name}, {}:\n  {found}\n  {}", case["conversation"], expected(case)));
+        let known = case["rendered_here"] == true || ESCAPES.contains(&name);
+        if found != expected(case) && !(known && found.get("text").is_some()) {
+            let with = format!("{} {} {}", case["conversation"], case["tools"], case["variables"]);
+            wrong.push(format!("{name}, {with}:\n  {found}\n  {}", expected(case)));
         }
     }
     wrong
@@ -63,13 +65,19 @@ fn templates_of_known_families_agree_with_python() {
 #[ignore = "needs other people's templates: scripts/compare-templates fetches them and runs this"]
 fn templates_of_packages_agree_with_python() {
     let path = std::env::var("TESSERA_TEMPLATES").expect("TESSERA_TEMPLATES names a golden file");
-    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let wrong = differing(&golden, |name| golden["tokens"][name].clone());
-    println!(
-        "{} templates, {} cases",
-        golden["templates"].as_object().unwrap().len(),
-        golden["cases"].as_array().unwrap().len()
-    );
+    let parts: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    for golden in &parts {
+        wrong.extend(differing(golden, |name| golden["tokens"][name].clone()));
+        let rendered = |case: &&Value| case.get("text").is_some();
+        let cases = golden["cases"].as_array().unwrap();
+        println!(
+            "{} templates, {} cases, {} of them with a text",
+            golden["templates"].as_object().unwrap().len(),
+            cases.len(),
+            cases.iter().filter(rendered).count()
+        );
+    }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -277,6 +285,9 @@ fn every_special_token_has_its_place() {
     assert_eq!(render(&decoder, &map, json!({})), "<s>|<pad>||<img>|<a>,<b>");
     assert_eq!(render(&config, &map, json!({"pad_token": "P"})), "<s>|P|<unk>|<img>|<a>,<b>");
 }
+
+/// Templates that add texts to one that is marked `safe`, which makes Python escape them for HTML.
+const ESCAPES: &[&str] = &["meetkai-functionary-medium-v3.1"];
 
 /// What Python takes and this refuses with an error that names it.
 const REFUSED: &[&str] = &[

@@ -184,8 +184,13 @@ fn defects_are_errors() {
     json["model"]["vocab"]["!"] = json!(4_000_000_000u32);
     assert!(open("tokenizer.json", json.to_string().as_bytes()).contains("4000000000"));
     json = serde_json::from_slice(TINY).unwrap();
-    json["decoder"] = json!({"type": "WordPiece", "prefix": "##", "cleanup": true});
-    assert!(open("tokenizer.json", json.to_string().as_bytes()).contains("WordPiece"));
+    for (decoder, named) in [
+        (json!({"type": "BPEDecoder", "suffix": "</w>"}), "BPEDecoder"),
+        (json!({"type": "WordPiece", "prefix": "@@", "cleanup": true}), "WordPiece"),
+    ] {
+        json["decoder"] = decoder;
+        assert!(open("tokenizer.json", json.to_string().as_bytes()).contains(named));
+    }
 }
 
 /// Before: a table of 900 MB with a place for each id.
@@ -229,6 +234,39 @@ fn a_saved_length_limit_does_not_cut_prompts() {
     let tokenizer =
         Tokenizer::from_files(|n| (n == "tokenizer.json").then(|| text.as_bytes().to_vec())).unwrap();
     assert_eq!(tokenizer.encode("abcdef", true).unwrap().len(), 6);
+}
+
+/// As transformers 4 has it: some classes make the post-processor anew, all others leave it to the file.
+#[test]
+fn a_class_that_adds_the_first_token_overrides_the_file() {
+    let mut json: Value = serde_json::from_slice(TINY).unwrap();
+    let template = json!({
+        "type": "TemplateProcessing", "pair": [],
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    });
+    for (class, add, in_file, around) in [
+        ("LlamaTokenizerFast", json!({}), false, (true, false)),
+        ("LlamaTokenizerFast", json!({"add_bos_token": false}), true, (false, false)),
+        ("GemmaTokenizer", json!({"add_bos_token": true, "add_eos_token": true}), false, (true, true)),
+        ("GPTNeoXTokenizerFast", json!({}), true, (false, false)),
+        ("LlamaTokenizerFast", json!({"bos_token": null, "add_bos_token": true}), false, (false, false)),
+        ("PreTrainedTokenizerFast", json!({"add_bos_token": true}), false, (false, false)),
+        ("PreTrainedTokenizerFast", json!({"add_bos_token": false}), true, (true, false)),
+    ] {
+        json["post_processor"] = if in_file { template.clone() } else { Value::Null };
+        let mut config = json!({"tokenizer_class": class, "bos_token": "<s>", "eos_token": "</s>"});
+        config.as_object_mut().unwrap().extend(add.as_object().unwrap().clone());
+        let lookup = |name: &str| match name {
+            "tokenizer.json" => Some(json.to_string().into_bytes()),
+            "tokenizer_config.json" => Some(config.to_string().into_bytes()),
+            _ => None,
+        };
+        let tokenizer = Tokenizer::from_files(lookup).unwrap();
+        let plain = tokenizer.encode("a", false).unwrap();
+        let expected = [&[1][..usize::from(around.0)], &plain, &[2][..usize::from(around.1)]].concat();
+        assert_eq!(tokenizer.encode("a", true).unwrap(), expected, "{config} {in_file}");
+    }
 }
 
 #[test]

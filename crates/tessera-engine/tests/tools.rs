@@ -1,65 +1,16 @@
 //! Tools: requests read, conversations rendered, calls found in streams, calls forced by grammars.
 
 mod grammar_support;
+mod tool_support;
 
 use grammar_support::{BYTES, accepts};
 use serde_json::{Value, json};
 use tessera_engine::grammar::GrammarError;
 use tessera_engine::template::{JinjaTemplate, Message, RenderOptions};
 use tessera_engine::tools::{
-    CallIds, Tool, ToolChoice, ToolEvent, ToolFormat, ToolParser, ToolSupport, conversation,
+    CallIds, Tool, ToolChoice, ToolEvent, ToolFormat, ToolListing, ToolParser, ToolSupport, conversation,
 };
-
-fn tools() -> Vec<Tool> {
-    Tool::parse_list(&json!([
-        {"type": "function", "function": {"name": "weather", "description": "The weather", "strict": true, "parameters": {
-            "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": false}}},
-        {"type": "function", "function": {"name": "now"}},
-    ]))
-    .unwrap()
-}
-
-fn run(format: ToolFormat, pieces: &[&str]) -> Vec<ToolEvent> {
-    let names = vec!["weather".to_owned(), "now".to_owned()];
-    let mut parser = ToolParser::new(format, names, CallIds::new(1));
-    let mut events: Vec<ToolEvent> = pieces.iter().flat_map(|p| parser.push(p)).collect();
-    events.extend(parser.finish());
-    // Pieces of one thing are one.
-    let mut out: Vec<ToolEvent> = Vec::new();
-    for event in events {
-        match (out.last_mut(), &event) {
-            (Some(ToolEvent::Text { text, malformed: a }), ToolEvent::Text { text: more, malformed: b })
-                if a == b =>
-            {
-                text.push_str(more)
-            }
-            (Some(ToolEvent::Arguments { text, .. }), ToolEvent::Arguments { text: more, .. }) => {
-                text.push_str(more)
-            }
-            _ => out.push(event),
-        }
-    }
-    out
-}
-
-/// Events as text: `T` text, `M` malformed text, `C` a call, `I` one that is incomplete.
-fn summary(events: &[ToolEvent]) -> String {
-    let mut out = Vec::new();
-    for event in events {
-        match event {
-            ToolEvent::Text { text, malformed } => {
-                out.push(format!("{}{text:?}", if *malformed { "M" } else { "T" }))
-            }
-            ToolEvent::Start { index, id, name } => {
-                assert!(id.starts_with("call_") && id.len() == 29, "{id}");
-                out.push(format!("C{index}:{name}"));
-            }
-            ToolEvent::Arguments { text, .. } => out.push(text.clone()),
-            ToolEvent::End { complete, .. } => out.push(if *complete { "." } else { "I" }.to_owned()),
-        }
-    }
-    out.join(" ")
-}
+use tool_support::{FORMATS, run, summary, tools, written};
 
 const CALL: &str = r#"{"name": "weather", "arguments": {"city": "Köln"}}"#;
 
@@ -120,7 +71,7 @@ fn calls_are_found_whatever_the_cut() {
 
 #[test]
 fn arguments_are_handed_on_while_they_are_written() {
-    let mut parser = ToolParser::new(ToolFormat::Hermes, vec!["weather".into()], CallIds::new(3));
+    let mut parser = ToolParser::new(ToolFormat::Hermes, tools(), CallIds::new(3));
     assert_eq!(parser.push("<tool_call>{\"name\": \"weather\", \"arguments\": "), []);
     let events = parser.push("{\"ci");
     assert!(
@@ -135,25 +86,16 @@ fn arguments_are_handed_on_while_they_are_written() {
 
 #[test]
 fn forced_calls_follow_the_schemas() {
-    use ToolFormat::{Generic, Hermes, Llama3, Mistral};
-    let one = r#"{"name": "weather", "arguments": {"city": "a"}}"#;
-    let none = r#"{"name": "now", "arguments": {}}"#;
-    let wrap = |format: ToolFormat, calls: &[&str]| match format {
-        Hermes => {
-            calls.iter().map(|c| format!("<tool_call>\n{c}\n</tool_call>")).collect::<Vec<_>>().join("\n")
-        }
-        Mistral => format!("[TOOL_CALLS][{}]", calls.join(", ")),
-        Llama3 => calls.join("; ").replace("arguments", "parameters"),
-        Generic => calls.join("\n"),
-    };
-    for format in [Hermes, Llama3, Mistral, Generic] {
+    let one = || ("weather", json!({"city": "a"}));
+    let none = || ("now", json!({}));
+    let wrap = written;
+    for format in FORMATS {
         let make = |choice: &ToolChoice, parallel: bool| {
             format.constraint(&BYTES, &tools(), choice, parallel).unwrap().unwrap()
         };
         let required = make(&ToolChoice::Required, true);
-        let good = [&[one][..], &[none], &[none, one, one]];
-        for calls in good {
-            let text = wrap(format, calls);
+        for calls in [vec![one()], vec![none()], vec![none(), one(), one()]] {
+            let text = wrap(format, &calls);
             assert!(accepts(&required, &text), "{format:?} {text}");
             // What the grammar lets through, the parser reads.
             let found = run(format, &[&text]);
@@ -161,33 +103,40 @@ fn forced_calls_follow_the_schemas() {
                 found.iter().filter(|e| matches!(e, ToolEvent::End { complete: true, .. })).count();
             assert_eq!(complete, calls.len(), "{found:?}");
             assert!(!found.iter().any(|e| matches!(e, ToolEvent::Text { .. })), "{found:?}");
+            // No beginning of it is a whole one.
+            for end in (0..text.len()).filter(|end| text.is_char_boundary(*end) && calls.len() == 1) {
+                assert!(!accepts(&required, &text[..end]), "{format:?} {}", &text[..end]);
+            }
         }
-        for call in [
-            r#"{"name": "weather", "arguments": {}}"#,
-            r#"{"name": "weather", "arguments": {"city": 1}}"#,
-            r#"{"name": "weather"}"#,
-            r#"{"name": "other", "arguments": {}}"#,
-            r#"{"name": "now", "arguments": {"a": 1}}"#,
+        for (name, arguments) in [
+            ("weather", json!({})),
+            ("weather", json!({"city": 1})),
+            ("weather", json!({"city": "a", "b": "c"})),
+            ("weather", json!({"town": "a"})),
+            ("other", json!({})),
+            ("now", json!({"a": 1})),
         ] {
-            assert!(!accepts(&required, &wrap(format, &[call])), "{format:?} {call}");
+            // Between tags every value is a text.
+            if format == ToolFormat::Tagged && arguments["city"] == 1 {
+                continue;
+            }
+            let text = wrap(format, &[(name, arguments)]);
+            assert!(!accepts(&required, &text), "{format:?} {text}");
         }
         assert!(!accepts(&required, "Hello") && !accepts(&required, ""));
-        assert!(!accepts(&make(&ToolChoice::Required, false), &wrap(format, &[one, one])));
+        assert!(!accepts(&make(&ToolChoice::Required, false), &wrap(format, &[one(), one()])));
         let named = make(&ToolChoice::Named("now".into()), true);
-        assert!(accepts(&named, &wrap(format, &[none])) && !accepts(&named, &wrap(format, &[one])));
+        assert!(accepts(&named, &wrap(format, &[none()])) && !accepts(&named, &wrap(format, &[one()])));
         // `weather` is strict, so calls of it hold to the schema, and text is still free.
         let auto = make(&ToolChoice::Auto, true);
-        for text in ["Hello <there> [x]", "", &wrap(format, &[one]), &wrap(format, &[none, one])] {
+        for text in ["Hello <there> [x]", "", &wrap(format, &[one()]), &wrap(format, &[none(), one()])] {
             assert!(accepts(&auto, text), "{format:?} {text:?}");
         }
-        assert!(accepts(&auto, &wrap(format, &[r#"{"name": "now", "arguments": {"a": 1}}"#])));
-        assert!(
-            !accepts(&auto, &wrap(format, &[r#"{"name": "weather", "arguments": {"town": "a"}}"#])),
-            "{format:?}"
-        );
+        assert!(accepts(&auto, &wrap(format, &[("now", json!({"a": 1}))])));
+        assert!(!accepts(&auto, &wrap(format, &[("weather", json!({"town": "a"}))])), "{format:?}");
         let single = make(&ToolChoice::Auto, false);
         assert!(
-            accepts(&single, &wrap(format, &[one])) && !accepts(&single, &wrap(format, &[one, one])),
+            accepts(&single, &wrap(format, &[one()])) && !accepts(&single, &wrap(format, &[one(), one()])),
             "{format:?}"
         );
         assert!(format.constraint(&BYTES, &tools(), &ToolChoice::None, true).unwrap().is_none());
@@ -254,6 +203,14 @@ fn requests_are_read_strictly() {
     );
 }
 
+fn knowing(format: ToolFormat) -> ToolSupport {
+    ToolSupport { format, template_knows: true, listing: ToolListing::Variable }
+}
+
+fn unknowing(format: ToolFormat) -> ToolSupport {
+    ToolSupport { format, template_knows: false, listing: ToolListing::Text }
+}
+
 fn dialogue() -> Vec<Message> {
     serde_json::from_value(json!([
         {"role": "system", "content": "Be brief."},
@@ -273,7 +230,7 @@ fn templates_that_know_tools_get_objects() {
         {% for c in m.tool_calls or [] %}<tool_call>{{ c.function.arguments | tojson }} {{ c.id }}</tool_call>{% endfor %}{{ m.content or '' }}{% endfor %}";
     let template = JinjaTemplate::new(source, "", "").unwrap();
     let support = ToolSupport::detect(Some(source), BYTES.tokenizer());
-    assert_eq!(support, ToolSupport { format: ToolFormat::Hermes, template_knows: true });
+    assert_eq!(support, knowing(ToolFormat::Hermes));
     let (messages, value) = conversation(support, &dialogue(), &tools()).unwrap();
     let options = RenderOptions { tools: value, ..RenderOptions::answer() };
     let text = template.render(&messages, &options).unwrap();
@@ -282,7 +239,9 @@ fn templates_that_know_tools_get_objects() {
         text.contains("<tool_call>{\"city\": \"Köln\"} call_1</tool_call><tool_call>{} call_2</tool_call>"),
         "{text}"
     );
-    let mistral = ToolSupport { format: ToolFormat::Mistral, template_knows: true };
+    // Many templates fail on a null.
+    assert_eq!(messages[2].content.as_deref(), Some(""));
+    let mistral = knowing(ToolFormat::Mistral);
     let (messages, _) = conversation(mistral, &dialogue(), &[]).unwrap();
     let id = messages[2].extra["tool_calls"][0]["id"].as_str().unwrap();
     assert_eq!((id.len(), messages[3].extra["tool_call_id"].as_str()), (9, Some(id)));
@@ -298,7 +257,7 @@ fn templates_that_know_tools_get_objects() {
 
 #[test]
 fn templates_that_do_not_know_tools_get_text() {
-    let generic = ToolSupport { format: ToolFormat::Generic, template_knows: false };
+    let generic = unknowing(ToolFormat::Generic);
     let (messages, value) = conversation(generic, &dialogue(), &tools()).unwrap();
     assert_eq!(value, None);
     let roles: Vec<&str> = messages.iter().map(|m| m.role.as_str()).collect();
@@ -319,7 +278,7 @@ fn templates_that_do_not_know_tools_get_text() {
         summary(&run(ToolFormat::Generic, &[content(2)])),
         r#"C0:weather {"city": "Köln"} . C1:now {} ."#
     );
-    let hermes = ToolSupport { format: ToolFormat::Hermes, template_knows: false };
+    let hermes = unknowing(ToolFormat::Hermes);
     let (messages, _) = conversation(hermes, &dialogue()[1..], &tools()).unwrap();
     assert!(
         messages[0].role == "system"
@@ -335,7 +294,7 @@ fn templates_that_do_not_know_tools_get_text() {
 
 #[test]
 fn broken_loops_are_refused() {
-    let generic = ToolSupport { format: ToolFormat::Generic, template_knows: false };
+    let generic = unknowing(ToolFormat::Generic);
     let check = |messages: Value, pointer: &str| {
         let messages: Vec<Message> = serde_json::from_value(messages).unwrap();
         assert_eq!(conversation(generic, &messages, &[]).unwrap_err().pointer, pointer);

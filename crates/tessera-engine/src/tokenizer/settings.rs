@@ -25,7 +25,25 @@ pub(super) struct Settings {
     pub added: BTreeMap<u32, Added>,
 }
 
+/// Classes of transformers that put the first and the last token around a text themselves, whatever the
+/// post-processor of `tokenizer.json` says, and whether they add the first where no setting says so.
+const CLASSES_THAT_ADD: [(&str, bool); 5] = [
+    ("LlamaTokenizer", true),
+    ("CodeLlamaTokenizer", true),
+    ("GemmaTokenizer", true),
+    ("CohereTokenizer", true),
+    ("GPTNeoXTokenizer", false),
+];
+
 impl Settings {
+    /// Whether the first and the last token are added to a text, where the class decides it.
+    pub fn added_by_class(&self) -> Option<(bool, bool)> {
+        let class = self.class.as_deref()?;
+        let class = class.strip_suffix("Fast").unwrap_or(class);
+        let (_, first) = CLASSES_THAT_ADD.iter().find(|(name, _)| *name == class)?;
+        Some((self.add_bos_token.unwrap_or(*first), self.add_eos_token.unwrap_or(false)))
+    }
+
     pub fn read(
         read: &impl Fn(&str) -> Result<Option<Vec<u8>>, TokenizerError>,
     ) -> Result<Settings, TokenizerError> {

@@ -5,7 +5,12 @@
 //! like a call and is none comes out as the text that it is, with a flag.
 
 use super::json::{CallReader, Found};
-use super::{CallIds, ToolFormat};
+use super::marks::{
+    DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_END, DEEPSEEK_SEPARATOR, MISTRAL_ARGUMENTS, MISTRAL_ID,
+};
+use super::pythonic::Pythonic;
+use super::tagged::Tagged;
+use super::{CallIds, Tool, ToolFormat};
 
 /// What a stream of text contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +47,7 @@ pub enum ToolEvent {
     },
 }
 
-const HERMES: &str = "<tool_call>";
-const HERMES_END: &str = "</tool_call>";
-const LLAMA: &str = "<|python_tag|>";
-const MISTRAL: &str = "[TOOL_CALLS]";
-const MISTRAL_ARGUMENTS: &str = "[ARGS]";
-const MISTRAL_ID: &str = "[CALL_ID]";
+const FENCE: &str = "```";
 /// Longest name, with what stands around it, in `name[ARGS]{...}`.
 const MAX_NAME: usize = 300;
 
@@ -70,7 +70,7 @@ enum Mode {
     Start,
     /// White space before a call.
     Before(Form),
-    /// `name[ARGS]` of newer Mistral models, up to the brace.
+    /// `name[ARGS]` of newer Mistral models, or what DeepSeek's have around the name, up to the brace.
     Named,
     /// Inside of a call's JSON.
     Call(Box<CallReader>, Form),
@@ -78,38 +78,95 @@ enum Mode {
     After(Form),
 }
 
+/// The calls of an answer so far.
+#[derive(Clone, Debug)]
+pub(super) struct Calls {
+    tools: Vec<Tool>,
+    ids: CallIds,
+    begun: usize,
+    /// Whether the newest has not ended.
+    open: bool,
+}
+
+impl Calls {
+    /// The tool of a name.
+    pub fn tool(&self, name: &str) -> Option<&Tool> {
+        self.tools.iter().find(|tool| tool.name == name)
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether none was begun.
+    pub fn none(&self) -> bool {
+        self.begun == 0
+    }
+
+    pub fn start(&mut self, name: &str, out: &mut Vec<ToolEvent>) {
+        let (index, id) = (self.begun, self.ids.next_id());
+        out.push(ToolEvent::Start { index, id, name: name.to_owned() });
+        self.begun += 1;
+        self.open = true;
+    }
+
+    pub fn argument(&self, piece: &str, out: &mut Vec<ToolEvent>) {
+        match out.last_mut() {
+            Some(ToolEvent::Arguments { text, .. }) => text.push_str(piece),
+            _ => {
+                out.push(ToolEvent::Arguments { index: self.begun.saturating_sub(1), text: piece.to_owned() })
+            }
+        }
+    }
+
+    /// Ends the call that is open.
+    pub fn end(&mut self, complete: bool, out: &mut Vec<ToolEvent>) {
+        if std::mem::take(&mut self.open) {
+            out.push(ToolEvent::End { index: self.begun.saturating_sub(1), complete });
+        }
+    }
+}
+
 /// Finds the tool calls in an answer.
 #[derive(Clone, Debug)]
 pub struct ToolParser {
-    format: ToolFormat,
-    names: Vec<String>,
-    ids: CallIds,
-    mode: Mode,
-    /// Text that may still turn out to be something else.
-    held: String,
-    /// Calls begun so far.
-    calls: usize,
-    /// Whether the call that is read was announced.
-    started: bool,
+    calls: Calls,
+    form: Reader,
+}
+
+/// How calls are spelled.
+#[derive(Clone, Debug)]
+enum Reader {
+    Json(Json),
+    Tagged(Tagged),
+    Pythonic(Pythonic),
 }
 
 impl ToolParser {
-    /// For an answer. `names` are the tools that there are: a call of another one is malformed.
-    pub fn new(format: ToolFormat, names: Vec<String>, ids: CallIds) -> ToolParser {
-        let mode = if format.has_marks() { Mode::Text } else { Mode::Start };
-        ToolParser { format, names, ids, mode, held: String::new(), calls: 0, started: false }
+    /// For an answer. A call of another tool than `tools` is malformed.
+    pub fn new(format: ToolFormat, tools: Vec<Tool>, ids: CallIds) -> ToolParser {
+        let form = match format {
+            ToolFormat::Tagged => Reader::Tagged(Tagged::default()),
+            ToolFormat::Pythonic => Reader::Pythonic(Pythonic::default()),
+            _ => Reader::Json(Json::new(format)),
+        };
+        ToolParser { calls: Calls { tools, ids, begun: 0, open: false }, form }
     }
 
     /// Calls begun so far.
     pub fn calls(&self) -> usize {
-        self.calls
+        self.calls.begun
     }
 
     /// Takes text and gives what has become certain.
     pub fn push(&mut self, text: &str) -> Vec<ToolEvent> {
         let mut out = Vec::new();
         for c in text.chars() {
-            self.take(c, &mut out);
+            match &mut self.form {
+                Reader::Json(reader) => reader.take(c, &mut self.calls, &mut out),
+                Reader::Tagged(reader) => reader.take(c, &mut self.calls, &mut out),
+                Reader::Pythonic(reader) => reader.take(c, &mut self.calls, &mut out),
+            }
         }
         out
     }
@@ -117,49 +174,71 @@ impl ToolParser {
     /// Ends the answer: what was still held back.
     pub fn finish(&mut self) -> Vec<ToolEvent> {
         let mut out = Vec::new();
+        match &mut self.form {
+            Reader::Json(reader) => reader.finish(&mut self.calls, &mut out),
+            Reader::Tagged(reader) => reader.finish(&mut self.calls, &mut out),
+            Reader::Pythonic(reader) => reader.finish(&mut self.calls, &mut out),
+        }
+        out
+    }
+}
+
+/// Reads calls whose arguments are JSON.
+#[derive(Clone, Debug)]
+struct Json {
+    format: ToolFormat,
+    mode: Mode,
+    /// Text that may still turn out to be something else.
+    held: String,
+}
+
+impl Json {
+    fn new(format: ToolFormat) -> Json {
+        let mode = if format.has_marks() { Mode::Text } else { Mode::Start };
+        Json { format, mode, held: String::new() }
+    }
+
+    fn finish(&mut self, calls: &mut Calls, out: &mut Vec<ToolEvent>) {
         let held = std::mem::take(&mut self.held);
         // White space around calls is no text of the answer, and models often stop before the mark that
         // closes a call.
         let seen = held.trim();
-        let known = seen.is_empty() || (self.format == ToolFormat::Hermes && HERMES_END.starts_with(seen));
+        let known = self.is_closing(seen) == Closing::Begun;
         match std::mem::replace(&mut self.mode, Mode::Text) {
-            Mode::Call(..) if self.started => {
-                self.started = false;
-                out.push(ToolEvent::End { index: self.calls - 1, complete: false });
-            }
-            Mode::Text | Mode::Start if self.calls > 0 && seen.is_empty() => {}
-            Mode::After(_) if known => {}
-            Mode::Text | Mode::Start => text(&mut out, &held, false),
-            Mode::Call(..) | Mode::Before(_) | Mode::Named | Mode::After(_) => text(&mut out, &held, true),
+            Mode::Call(..) if calls.is_open() => calls.end(false, out),
+            Mode::Text | Mode::Start if !calls.none() && seen.is_empty() => {}
+            Mode::After(_) if seen.is_empty() || known => {}
+            Mode::Text | Mode::Start => text(out, &held, false),
+            Mode::Call(..) | Mode::Before(_) | Mode::Named | Mode::After(_) => text(out, &held, true),
         }
-        out
     }
 
-    fn take(&mut self, c: char, out: &mut Vec<ToolEvent>) {
-        if !self.started {
+    fn take(&mut self, c: char, calls: &mut Calls, out: &mut Vec<ToolEvent>) {
+        if !calls.is_open() {
             self.held.push(c);
         }
         match &mut self.mode {
             Mode::Call(reader, _) => match reader.push(c) {
-                Ok(found) => self.found(found, c, out),
-                Err(_) => self.broken(c, out),
+                Ok(found) => self.found(found, c, calls, out),
+                Err(_) => self.broken(c, calls, out),
             },
             Mode::Text => self.search(out),
             Mode::Start => self.start_of_answer(out),
             Mode::Before(form) => {
-                let (form, mistral) = (*form, self.format == ToolFormat::Mistral);
+                let form = *form;
+                let outside = form == Form::Object;
                 match c {
                     ' ' | '\t' | '\n' | '\r' => {}
-                    '[' if mistral && form == Form::Object => self.mode = Mode::Before(Form::InList),
+                    '[' if outside && self.format.may_list() => self.mode = Mode::Before(Form::InList),
                     '{' => self.call(CallReader::new(), form),
-                    _ if mistral && form == Form::Object && !c.is_control() => self.mode = Mode::Named,
-                    _ => self.give_up(out),
+                    _ if outside && self.format.may_name() && !c.is_control() => self.mode = Mode::Named,
+                    _ => self.give_up(calls, out),
                 }
             }
-            Mode::Named => self.named(c, out),
+            Mode::Named => self.named(c, calls, out),
             Mode::After(form) => {
                 let form = *form;
-                self.after(form, out);
+                self.after(form, calls, out);
             }
         }
     }
@@ -184,144 +263,140 @@ impl ToolParser {
         }
     }
 
-    fn found(&mut self, found: Found, c: char, out: &mut Vec<ToolEvent>) {
+    fn found(&mut self, found: Found, c: char, calls: &mut Calls, out: &mut Vec<ToolEvent>) {
         let Mode::Call(reader, form) = &self.mode else { return };
         let form = *form;
         match found {
             Found::Nothing => {}
-            Found::Name if !self.names.iter().any(|n| Some(n.as_str()) == reader.name()) => {
-                self.broken(c, out)
+            Found::Name if reader.name().is_none_or(|name| calls.tool(name).is_none()) => {
+                self.broken(c, calls, out)
             }
-            Found::Name | Found::Argument | Found::LastArgument if self.started => {
-                self.argument(c.encode_utf8(&mut [0; 4]), out);
+            Found::Name | Found::Argument | Found::LastArgument if calls.is_open() => {
+                calls.argument(c.encode_utf8(&mut [0; 4]), out);
                 if found == Found::LastArgument && form == Form::Bare {
-                    self.end(form, out);
+                    self.end(form, calls, out);
                 }
             }
             Found::Name | Found::Argument | Found::LastArgument => {
                 // Handed on from where both are known.
                 if let (Some(name), Some(arguments)) = (reader.name(), reader.arguments()) {
-                    let (name, arguments) = (name.to_owned(), arguments.to_owned());
-                    self.start(name, out);
-                    self.argument(&arguments, out);
+                    calls.start(name, out);
+                    calls.argument(arguments, out);
+                    self.held.clear();
                 }
             }
             Found::End => {
                 match reader.name() {
-                    None => return self.broken(c, out),
-                    Some(name) if !self.started => {
-                        let name = name.to_owned();
-                        self.start(name, out);
-                        self.argument("{}", out);
+                    None => return self.broken(c, calls, out),
+                    Some(name) if !calls.is_open() => {
+                        calls.start(name, out);
+                        calls.argument("{}", out);
+                        self.held.clear();
                     }
                     Some(_) => {}
                 }
-                self.end(form, out);
+                self.end(form, calls, out);
             }
         }
     }
 
-    fn start(&mut self, name: String, out: &mut Vec<ToolEvent>) {
-        self.held.clear();
-        self.started = true;
-        out.push(ToolEvent::Start { index: self.calls, id: self.ids.next_id(), name });
-        self.calls += 1;
-    }
-
-    fn argument(&mut self, piece: &str, out: &mut Vec<ToolEvent>) {
-        match out.last_mut() {
-            Some(ToolEvent::Arguments { text, .. }) => text.push_str(piece),
-            _ => out.push(ToolEvent::Arguments { index: self.calls - 1, text: piece.to_owned() }),
-        }
-    }
-
-    fn end(&mut self, form: Form, out: &mut Vec<ToolEvent>) {
-        self.started = false;
-        out.push(ToolEvent::End { index: self.calls - 1, complete: true });
+    fn end(&mut self, form: Form, calls: &mut Calls, out: &mut Vec<ToolEvent>) {
+        calls.end(true, out);
         self.mode = Mode::After(form);
     }
 
     /// The call cannot go on with this character.
-    fn broken(&mut self, c: char, out: &mut Vec<ToolEvent>) {
-        if self.started {
-            self.started = false;
-            out.push(ToolEvent::End { index: self.calls - 1, complete: false });
+    fn broken(&mut self, c: char, calls: &mut Calls, out: &mut Vec<ToolEvent>) {
+        if calls.is_open() {
+            calls.end(false, out);
             self.held = c.to_string();
         }
-        self.give_up(out);
+        self.give_up(calls, out);
     }
 
     /// What is held is no call.
-    fn give_up(&mut self, out: &mut Vec<ToolEvent>) {
+    fn give_up(&mut self, calls: &Calls, out: &mut Vec<ToolEvent>) {
         let held = std::mem::take(&mut self.held);
         // An answer may be JSON of its own. With a mark, with a name, or after a call it was meant as one.
-        let plain = self.calls == 0
+        let plain = calls.none()
             && held.trim_start().starts_with('{')
             && !matches!(&self.mode, Mode::Call(reader, _) if reader.name().is_some());
         self.mode = Mode::Text;
         text(out, &held, !plain);
     }
 
-    /// Lets go of held text until its rest may be a mark; white space goes with what comes after it.
     fn search(&mut self, out: &mut Vec<ToolEvent>) {
-        let mark = self.format.mark();
-        while !self.held.is_empty() {
-            let seen = self.held.trim_start();
-            if !mark.is_empty() && mark.starts_with(seen) {
-                if seen == mark {
-                    self.mode = Mode::Before(Form::Object);
-                }
-                return;
-            }
-            let len = self.held.chars().next().map_or(0, char::len_utf8);
-            let first: String = self.held.drain(..len).collect();
-            text(out, &first, false);
+        if let Some(mark) = search(&mut self.held, self.format.marks(), out) {
+            self.mode = if mark == DEEPSEEK_CALL { Mode::Named } else { Mode::Before(Form::Object) };
         }
     }
 
-    /// Newer Mistral models: the name, perhaps an id, then the arguments alone.
-    fn named(&mut self, c: char, out: &mut Vec<ToolEvent>) {
-        let rest = self.held.trim_start().strip_prefix(MISTRAL).unwrap_or_default().trim_start();
+    /// The name, perhaps an id or a type, then the arguments alone.
+    fn named(&mut self, c: char, calls: &mut Calls, out: &mut Vec<ToolEvent>) {
+        let fenced = self.format.is_deepseek();
+        let rest = self.held.trim_start();
+        let rest = rest.strip_prefix(self.format.mark()).unwrap_or(rest).trim_start();
         let Some(before) = rest.strip_suffix('{') else {
-            if c == '\n' || rest.len() > MAX_NAME {
-                self.give_up(out);
+            if c == '\n' && !fenced || rest.len() > MAX_NAME {
+                self.give_up(calls, out);
             }
             return;
         };
         let before = before.trim_end();
-        let before = before.strip_suffix(MISTRAL_ARGUMENTS).unwrap_or(before);
-        let name = before.split(MISTRAL_ID).next().unwrap_or_default().trim().to_owned();
-        if !self.names.contains(&name) {
-            return self.give_up(out);
-        }
-        self.call(CallReader::named(&name), Form::Bare);
-        self.start(name, out);
-        self.argument("{", out);
+        let name = if fenced {
+            // `function`, separator, name and a fence, or name and separator.
+            let before = before.strip_suffix("```json").unwrap_or(before);
+            let before = before.strip_prefix(DEEPSEEK_CALL).unwrap_or(before);
+            before.split(DEEPSEEK_SEPARATOR).map(str::trim).filter(|part| !part.is_empty()).last()
+        } else {
+            let before = before.strip_suffix(MISTRAL_ARGUMENTS).unwrap_or(before);
+            before.split(MISTRAL_ID).next().map(str::trim)
+        };
+        let Some(name) = name.filter(|name| calls.tool(name).is_some()) else {
+            return self.give_up(calls, out);
+        };
+        let reader = CallReader::named(name);
+        calls.start(name, out);
+        calls.argument("{", out);
+        self.held.clear();
+        self.call(reader, Form::Bare);
     }
 
     /// What may stand after a call.
-    fn after(&mut self, form: Form, out: &mut Vec<ToolEvent>) {
+    fn after(&mut self, form: Form, calls: &Calls, out: &mut Vec<ToolEvent>) {
         let seen = self.held.trim_start();
         let further = seen.trim_start_matches([';', ',']).trim_start();
         if seen.is_empty() {
             return;
         }
         match (self.format, form) {
-            (ToolFormat::Hermes, _) if seen == HERMES_END => self.next(Mode::Text),
-            (ToolFormat::Hermes, _) if HERMES_END.starts_with(seen) => {}
-            (ToolFormat::Mistral, Form::InList) if seen == "," => self.next(Mode::Before(Form::InList)),
-            (ToolFormat::Mistral, Form::InList) if seen == "]" => self.next(Mode::Text),
-            (ToolFormat::Mistral, Form::Object | Form::Bare) => {
+            (_, Form::InList) if seen == "," => self.next(Mode::Before(Form::InList)),
+            (ToolFormat::Phi4, Form::InList) if seen == "]" => self.next(Mode::After(Form::Object)),
+            (_, Form::InList) if seen == "]" => self.next(Mode::Text),
+            (ToolFormat::Mistral | ToolFormat::MistralNamed, Form::Object | Form::Bare) => {
                 self.mode = Mode::Text;
                 self.search(out);
             }
-            (ToolFormat::Llama3 | ToolFormat::Generic, _) if further.is_empty() => {}
-            (ToolFormat::Llama3 | ToolFormat::Generic, _) if further == "{" => {
+            (_, Form::InList) => self.give_up(calls, out),
+            _ if self.is_closing(seen) == Closing::Whole => match seen {
+                // What closes one call of several.
+                FENCE | DEEPSEEK_CALL_END => self.held.clear(),
+                _ => self.next(Mode::Text),
+            },
+            _ if self.is_closing(seen) == Closing::Begun => {}
+            (ToolFormat::DeepSeekV3 | ToolFormat::DeepSeekV31, _) if seen == DEEPSEEK_CALL => {
+                self.mode = Mode::Named;
+            }
+            (ToolFormat::DeepSeekV3 | ToolFormat::DeepSeekV31, _) if DEEPSEEK_CALL.starts_with(seen) => {}
+            (ToolFormat::Llama3 | ToolFormat::Llama4 | ToolFormat::Generic, _) if further.is_empty() => {}
+            (ToolFormat::Llama3 | ToolFormat::Llama4 | ToolFormat::Generic, _) if further == "{" => {
                 self.call(CallReader::new(), Form::Object);
             }
-            (ToolFormat::Llama3, _) if further == LLAMA => self.mode = Mode::Before(Form::Object),
-            (ToolFormat::Llama3, _) if LLAMA.starts_with(further) => {}
-            _ => self.give_up(out),
+            (ToolFormat::Llama3 | ToolFormat::Llama4, _) if further == self.format.mark() => {
+                self.mode = Mode::Before(Form::Object);
+            }
+            (ToolFormat::Llama3 | ToolFormat::Llama4, _) if self.format.mark().starts_with(further) => {}
+            _ => self.give_up(calls, out),
         }
     }
 
@@ -329,31 +404,50 @@ impl ToolParser {
         self.held.clear();
         self.mode = mode;
     }
-}
 
-impl ToolFormat {
-    /// What stands before a call; nothing for the generic format.
-    pub(super) fn mark(self) -> &'static str {
-        match self {
-            ToolFormat::Hermes => HERMES,
-            ToolFormat::Llama3 => LLAMA,
-            ToolFormat::Mistral => MISTRAL,
-            ToolFormat::Generic => "",
+    /// Whether a text is a mark that may stand after a call.
+    fn is_closing(&self, seen: &str) -> Closing {
+        let ends: &[&str] = match self.format {
+            ToolFormat::DeepSeekV3 | ToolFormat::DeepSeekV31 => &[FENCE, DEEPSEEK_CALL_END, DEEPSEEK_END],
+            _ => &[self.format.end_mark()],
+        };
+        match seen {
+            "" => Closing::Not,
+            seen if ends.contains(&seen) => Closing::Whole,
+            seen if ends.iter().any(|end| end.starts_with(seen)) => Closing::Begun,
+            _ => Closing::Not,
         }
     }
-
-    /// What stands after a call.
-    pub(super) fn end_mark(self) -> &'static str {
-        if self == ToolFormat::Hermes { HERMES_END } else { "" }
-    }
-
-    /// Whether the mark has to be there, so that calls may follow text.
-    fn has_marks(self) -> bool {
-        matches!(self, ToolFormat::Hermes | ToolFormat::Mistral)
-    }
 }
 
-fn text(out: &mut Vec<ToolEvent>, piece: &str, flag: bool) {
+/// How far a closing mark is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Not,
+    Begun,
+    Whole,
+}
+
+/// Lets go of held text until its rest may be a mark, which is given when it is whole; white space goes with
+/// what comes after it.
+pub(super) fn search(
+    held: &mut String,
+    marks: &[&'static str],
+    out: &mut Vec<ToolEvent>,
+) -> Option<&'static str> {
+    while !held.is_empty() {
+        let seen = held.trim_start();
+        if marks.iter().any(|mark| mark.starts_with(seen)) {
+            return marks.iter().find(|mark| **mark == seen).copied();
+        }
+        let len = held.chars().next().map_or(0, char::len_utf8);
+        let first: String = held.drain(..len).collect();
+        text(out, &first, false);
+    }
+    None
+}
+
+pub(super) fn text(out: &mut Vec<ToolEvent>, piece: &str, flag: bool) {
     if piece.is_empty() {
         return;
     }

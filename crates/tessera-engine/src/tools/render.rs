@@ -1,6 +1,6 @@
 //! Tools, calls and results in a conversation, as the template at hand can take them.
 
-use super::{Tool, ToolError, ToolFormat, ToolSupport, mix, push_letters};
+use super::{Tool, ToolError, ToolFormat, ToolListing, ToolSupport, mix, push_letters};
 use crate::template::Message;
 use serde_json::{Map, Value, json};
 use tessera_weights::chat_config::python_json::{Style, to_string};
@@ -16,6 +16,10 @@ const HERMES: &str = "# Tools\n\nYou may call one or more functions to assist wi
 const HERMES_AFTER: &str = "\n</tools>\n\nFor each function call, return a json object with function name and \
     arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, \"arguments\": \
     <args-json-object>}\n</tool_call>";
+
+/// The same in DeepSeek's formats, between the tools and a call as an example.
+const DEEPSEEK: &str = "## Tools\nYou have access to the following tools:\n";
+const DEEPSEEK_AFTER: &str = "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n";
 
 /// A call of an earlier answer.
 struct Call {
@@ -36,13 +40,27 @@ pub fn conversation(
     let calls: Vec<Vec<Call>> =
         messages.iter().enumerate().map(|(i, m)| calls_of(m, i)).collect::<Result<_, _>>()?;
     check_results(messages, &calls)?;
+    if support.template_knows && writes_text(support) {
+        return Ok((as_marked_text(support, messages, &calls, tools), listed(support, tools)));
+    }
     if support.template_knows {
         let messages =
             messages.iter().zip(&calls).map(|(m, calls)| for_template(support, m, calls)).collect();
-        let tools = tools.iter().map(Tool::to_value).collect::<Vec<_>>();
-        return Ok((messages, (!tools.is_empty()).then_some(Value::Array(tools))));
+        return Ok((messages, listed(support, tools)));
     }
     Ok((as_text(support.format, messages, &calls, tools), None))
+}
+
+/// DeepSeek's templates leave calls out where there is a text too, or cannot write arguments that are no text, and
+/// Phi-4-mini's has no calls at all; in both the text of an answer stands where its calls would.
+fn writes_text(support: ToolSupport) -> bool {
+    support.format.is_deepseek() || support.listing == ToolListing::SystemMember
+}
+
+/// The tools that the template is given.
+fn listed(support: ToolSupport, tools: &[Tool]) -> Option<Value> {
+    let given = support.listing == ToolListing::Variable && !tools.is_empty();
+    given.then(|| tools.iter().map(Tool::to_value).collect())
 }
 
 fn calls_of(message: &Message, index: usize) -> Result<Vec<Call>, ToolError> {
@@ -98,7 +116,8 @@ fn check_results(messages: &[Message], calls: &[Vec<Call>]) -> Result<(), ToolEr
 
 fn for_template(support: ToolSupport, message: &Message, calls: &[Call]) -> Message {
     let mut message = message.clone();
-    let id = |id: &str| if support.format == ToolFormat::Mistral { short_id(id) } else { id.to_owned() };
+    let short = matches!(support.format, ToolFormat::Mistral | ToolFormat::MistralNamed);
+    let id = |id: &str| if short { short_id(id) } else { id.to_owned() };
     if !calls.is_empty() {
         let list = calls.iter().map(|call| {
             json!({
@@ -107,6 +126,8 @@ fn for_template(support: ToolSupport, message: &Message, calls: &[Call]) -> Mess
             })
         });
         message.extra.insert("tool_calls".to_owned(), list.collect());
+        // Clients send null here; many templates fail on it or write "None".
+        message.content.get_or_insert_default();
     }
     if let Some(Value::String(own)) = message.extra.get_mut("tool_call_id") {
         *own = id(own);
@@ -125,61 +146,157 @@ fn short_id(id: &str) -> String {
     out
 }
 
+/// Calls become texts of the answers, results stay messages.
+fn as_marked_text(
+    support: ToolSupport,
+    messages: &[Message],
+    calls: &[Vec<Call>],
+    tools: &[Tool],
+) -> Vec<Message> {
+    let mut out: Vec<Message> =
+        messages.iter().zip(calls).map(|(m, calls)| with_calls(support.format, m, calls)).collect();
+    if support.listing == ToolListing::SystemMember {
+        for message in out.iter_mut().filter(|message| message.role == "tool") {
+            message.role = "tool_response".to_owned();
+        }
+        if !tools.is_empty() {
+            if out.first().is_none_or(|first| first.role != "system") {
+                out.insert(0, Message::new("system", ""));
+            }
+            let list = tools.iter().map(|tool| tool.to_value()["function"].take());
+            out[0].extra.insert("tools".to_owned(), python(&list.collect()).into());
+        }
+    } else if support.listing == ToolListing::Text {
+        add_system(&mut out, support.format, tools);
+    }
+    out
+}
+
+/// An answer with its calls written into its text.
+fn with_calls(format: ToolFormat, message: &Message, calls: &[Call]) -> Message {
+    let mut message = message.clone();
+    if calls.is_empty() {
+        return message;
+    }
+    message.extra.remove("tool_calls");
+    let object = |call: &Call| {
+        let mut object = Map::new();
+        object.insert("name".to_owned(), call.name.as_str().into());
+        object.insert("arguments".to_owned(), call.arguments.clone());
+        python(&Value::Object(object))
+    };
+    let list = calls.iter();
+    let (written, between) = match format {
+        ToolFormat::Hermes => (
+            list.map(|call| format!("<tool_call>\n{}\n</tool_call>", object(call)))
+                .collect::<Vec<_>>()
+                .join("\n"),
+            "\n",
+        ),
+        ToolFormat::DeepSeekV3 => {
+            let call = |call: &Call| {
+                format!(
+                    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>",
+                    call.name,
+                    python(&call.arguments)
+                )
+            };
+            let calls = list.map(call).collect::<Vec<_>>().join("\n");
+            (format!("<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>"), "")
+        }
+        ToolFormat::DeepSeekV31 => {
+            let call = |call: &Call| {
+                format!(
+                    "<｜tool▁call▁begin｜>{}<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
+                    call.name,
+                    python(&call.arguments)
+                )
+            };
+            let calls = list.map(call).collect::<String>();
+            (format!("<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>"), "")
+        }
+        ToolFormat::Phi4 => {
+            let calls = list.map(object).collect::<Vec<_>>().join(", ");
+            (format!("<|tool_call|>[{calls}]<|/tool_call|>"), "")
+        }
+        _ => (list.map(object).collect::<Vec<_>>().join("\n"), "\n"),
+    };
+    let own = message.content.take().filter(|own| !own.is_empty());
+    message.content = Some(own.map_or(written.clone(), |own| format!("{own}{between}{written}")));
+    message
+}
+
+/// Puts the tools after the system message.
+fn add_system(out: &mut Vec<Message>, format: ToolFormat, tools: &[Tool]) {
+    if tools.is_empty() {
+        return;
+    }
+    let text = match format {
+        ToolFormat::Hermes => {
+            let list: String = tools.iter().map(|tool| format!("\n{}", python(&tool.to_value()))).collect();
+            format!("{HERMES}{list}{HERMES_AFTER}")
+        }
+        ToolFormat::DeepSeekV3 | ToolFormat::DeepSeekV31 => {
+            let list = tools.iter().map(|tool| {
+                let parameters = python(&tool.to_value()["function"]["parameters"]);
+                let description = tool.description.as_deref().unwrap_or_default();
+                format!("\n### {}\nDescription: {description}\n\nParameters: {parameters}\n", tool.name)
+            });
+            let example = match format {
+                ToolFormat::DeepSeekV3 => {
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>tool_call_name\n```json\ntool_call_arguments\n\
+                     ```<｜tool▁call▁end｜>{additional_tool_calls}<｜tool▁calls▁end｜>"
+                }
+                _ => {
+                    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments<｜tool▁call▁end｜>\
+                     {additional_tool_calls}<｜tool▁calls▁end｜>"
+                }
+            };
+            format!("{DEEPSEEK}{}{DEEPSEEK_AFTER}{example}", list.collect::<String>())
+        }
+        _ => {
+            let list = tools.iter().map(|tool| format!("\n{}", python(&tool.to_value()["function"])));
+            format!("{GENERIC}{}", list.collect::<String>())
+        }
+    };
+    match out.first_mut() {
+        Some(first) if first.role == "system" || first.role == "developer" => {
+            let own = first.content.take().unwrap_or_default();
+            first.content = Some(if own.is_empty() { text } else { format!("{own}\n\n{text}") });
+        }
+        _ => out.insert(0, Message::new("system", text)),
+    }
+}
+
 fn as_text(format: ToolFormat, messages: &[Message], calls: &[Vec<Call>], tools: &[Tool]) -> Vec<Message> {
-    let hermes = format == ToolFormat::Hermes;
     let mut out: Vec<Message> = Vec::with_capacity(messages.len() + 1);
     let mut results_open = false;
     for (i, message) in messages.iter().enumerate() {
+        if message.role != "tool" {
+            results_open = false;
+            out.push(with_calls(format, message, &calls[i]));
+            continue;
+        }
         let content = message.content.clone().unwrap_or_default();
-        if message.role == "tool" {
-            let text = if hermes {
-                format!("<tool_response>\n{content}\n</tool_response>")
-            } else {
+        let text = match format {
+            ToolFormat::Hermes => format!("<tool_response>\n{content}\n</tool_response>"),
+            ToolFormat::DeepSeekV3 | ToolFormat::DeepSeekV31 => {
+                format!("<｜tool▁output▁begin｜>{content}<｜tool▁output▁end｜>")
+            }
+            _ => {
                 let id = message.extra.get("tool_call_id").and_then(Value::as_str);
                 let call = calls[..i].iter().flatten().find(|call| Some(call.id.as_str()) == id);
                 format!("Result of {}: {content}", call.map_or("the tool", |call| call.name.as_str()))
-            };
-            // Results of one answer are one message: roles have to alternate in many templates.
-            match out.last_mut() {
-                Some(Message { content: Some(last), .. }) if results_open => {
-                    *last = format!("{last}\n{text}")
-                }
-                _ => out.push(Message::new("user", text)),
             }
-            results_open = true;
-            continue;
+        };
+        // Results of one answer are one message: roles have to alternate in many templates.
+        match out.last_mut() {
+            Some(Message { content: Some(last), .. }) if results_open => *last = format!("{last}\n{text}"),
+            _ => out.push(Message::new("user", text)),
         }
-        results_open = false;
-        let mut message = message.clone();
-        if !calls[i].is_empty() {
-            message.extra.remove("tool_calls");
-            let written = calls[i].iter().map(|call| {
-                let mut object = Map::new();
-                object.insert("name".to_owned(), call.name.as_str().into());
-                object.insert("arguments".to_owned(), call.arguments.clone());
-                let json = python(&Value::Object(object));
-                if hermes { format!("<tool_call>\n{json}\n</tool_call>") } else { json }
-            });
-            let parts = Some(content).filter(|c| !c.is_empty()).into_iter().chain(written);
-            message.content = Some(parts.collect::<Vec<_>>().join("\n"));
-        }
-        out.push(message);
+        results_open = true;
     }
-    if !tools.is_empty() {
-        let list = tools.iter().map(|tool| {
-            let value = tool.to_value();
-            python(if hermes { &value } else { value.get("function").unwrap_or(&Value::Null) })
-        });
-        let list: String = list.map(|tool| format!("\n{tool}")).collect();
-        let text = if hermes { format!("{HERMES}{list}{HERMES_AFTER}") } else { format!("{GENERIC}{list}") };
-        match out.first_mut() {
-            Some(first) if first.role == "system" || first.role == "developer" => {
-                let own = first.content.take().unwrap_or_default();
-                first.content = Some(if own.is_empty() { text } else { format!("{own}\n\n{text}") });
-            }
-            _ => out.insert(0, Message::new("system", text)),
-        }
-    }
+    add_system(&mut out, format, tools);
     out
 }
 

@@ -23,8 +23,8 @@ impl Reading {
     /// `open`: the prompt ended inside of reasoning. `separate`: what is thought is no part of the content.
     pub fn new(served: &Served, tools: &Tools, open: bool, separate: bool, shows_reasoning: bool) -> Reading {
         let splits = separate && (open || served.knows_reasoning);
-        let names = || tools.list.iter().map(|tool| tool.name.clone()).collect();
-        let parser = || ToolParser::new(served.tool_support.format, names(), CallIds::new(ids::random()));
+        let format = served.tool_support.format;
+        let parser = || ToolParser::new(format, tools.list.clone(), CallIds::new(ids::random()));
         Reading {
             splitter: splits.then(|| ReasoningSplitter::new(open)),
             parser: tools.active().then(parser),
