@@ -36,23 +36,28 @@ pub fn delta_row(
     out.iter_mut().for_each(|o| *o *= scale);
 }
 
-/// One row of one head of RWKV 6: `out = Σ_j r[j] (bonus[j] k[j] v + S[j])`, then `S[j] = k[j] v + exp(-exp(decay[j])) S[j]`,
-/// with `S [key, value]`.
+/// One row of one head of RWKV 6: `out = Σ_j r[j] (bonus[j] k[j] v + S[j])`, then `S[j] = k[j] v + keep[j] S[j]`, with
+/// `S [key, value]` and `keep` what [`wkv_keep`] makes of the decay.
 pub fn wkv_row(
     state: &mut [f32],
     (r, k, v): (&[f32], &[f32], &[f32]),
-    (decay, bonus): (&[f32], &[f32]),
+    (keep, bonus): (&[f32], &[f32]),
     out: &mut [f32],
 ) {
     out.fill(0.0);
     for (j, row) in state.chunks_exact_mut(v.len()).enumerate() {
-        let (r, k, bonus, keep) = (r[j], k[j], bonus[j], (-decay[j].exp()).exp());
+        let (r, k, bonus, keep) = (r[j], k[j], bonus[j], keep[j]);
         for ((s, v), o) in row.iter_mut().zip(v).zip(out.iter_mut()) {
             let new = k * v;
-            *o += r * (bonus * new + *s);
-            *s = new + keep * *s;
+            *o = r.mul_add(bonus.mul_add(new, *s), *o);
+            *s = keep.mul_add(*s, new);
         }
     }
+}
+
+/// `exp(-exp(decay))`.
+pub fn wkv_keep(decay: f32) -> f32 {
+    (-decay.exp()).exp()
 }
 
 /// `Σ_j weight[j] * seen[j]`, `j` ascending: one column of one row of a causal convolution.

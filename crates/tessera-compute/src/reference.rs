@@ -155,7 +155,8 @@ impl Interpreter {
     fn wkv(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
         let Op::Wkv { r, k, v, decay, bonus, heads, state, .. } = *op else { return };
         let dim = heads.dim;
-        let [r, k, v, decay] = [r, k, v, decay].map(|act| self.read(act));
+        let [r, k, v, mut keep] = [r, k, v, decay].map(|act| self.read(act));
+        keep.iter_mut().for_each(|x| *x = recurrent::wkv_keep(*x));
         let bonus = self.program.vectors[bonus.0].clone();
         for span in batch.spans {
             let state = self.state(span, state);
@@ -164,7 +165,7 @@ impl Interpreter {
                     let at = (t * heads.count + h) * dim..(t * heads.count + h + 1) * dim;
                     let (rows, at_bonus) =
                         ((&r[at.clone()], &k[at.clone()], &v[at.clone()]), h * dim..(h + 1) * dim);
-                    let gates = (&decay[at.clone()], &bonus[at_bonus]);
+                    let gates = (&keep[at.clone()], &bonus[at_bonus]);
                     recurrent::wkv_row(state, rows, gates, &mut o[at]);
                 }
             }

@@ -34,42 +34,177 @@ pub unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut 
     }
 }
 
-/// `gate / (1 + e^-z) * up`. A function and not a closure: a closure would not be inlined where the instruction set is
-/// enabled.
-#[inline(always)]
-unsafe fn gated<V: Lanes, const GELU: bool>(gate: V, up: V) -> V {
-    // SAFETY: the caller's promise is that of each method.
-    unsafe {
-        let mut z = gate;
-        if GELU {
-            // (1 + tanh(z / 2)) / 2 = 1 / (1 + e^-z), with z / 2 = √(2/π) (x + 0.044715 x³).
-            let cubic = V::splat(0.044_715).fma(gate.mul(gate), V::splat(1.0));
-            z = gate.mul(V::splat(1.595_769)).mul(cubic);
-        }
-        gate.div(V::splat(1.0).add(exp(V::splat(0.0).sub(z)))).mul(up)
-    }
-}
-
-/// `out = gate / (1 + e^-gate) * up`, or with `GELU` its approximation by tanh times `up`, all of one length.
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` with `LAYER`, else `x / sqrt(mean(x²) + eps) * weight + bias`. An
+/// empty weight is ones, an empty bias zeros.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
-pub unsafe fn gate<V: Lanes, const GELU: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub unsafe fn norm<V: Lanes, const LAYER: bool>(
+    x: &[f32],
+    (weight, bias): (&[f32], &[f32]),
+    eps: f32,
+    out: &mut [f32],
+) {
+    let n = x.len();
+    assert!(out.len() == n && [0, n].contains(&weight.len()) && [0, n].contains(&bias.len()));
+    let whole = n / LANES * LANES;
+    // SAFETY: every load and store is at `i..i + LANES` with `i + LANES <= whole <= len`.
+    unsafe {
+        let mut mean = 0.0;
+        if LAYER {
+            let mut sums = V::splat(0.0);
+            for i in (0..whole).step_by(LANES) {
+                sums = sums.add(V::load(x.as_ptr().add(i)));
+            }
+            let mut sums = sums.to_array();
+            for (s, v) in sums.iter_mut().zip(&x[whole..]) {
+                *s += v;
+            }
+            mean = tree_sum(sums) / n as f32;
+        }
+        let (mut sums, middle) = (V::splat(0.0), V::splat(mean));
+        for i in (0..whole).step_by(LANES) {
+            let v = V::load(x.as_ptr().add(i)).sub(middle);
+            sums = v.fma(v, sums);
+        }
+        let mut sums = sums.to_array();
+        for (s, v) in sums.iter_mut().zip(&x[whole..]) {
+            *s = fma(v - mean, v - mean, *s);
+        }
+        let scale = 1.0 / (tree_sum(sums) / n as f32 + eps).sqrt();
+        let factor = V::splat(scale);
+        for i in (0..whole).step_by(LANES) {
+            let mut v = V::load(x.as_ptr().add(i)).sub(middle).mul(factor);
+            if !weight.is_empty() {
+                v = v.mul(V::load(weight.as_ptr().add(i)));
+            }
+            if !bias.is_empty() {
+                v = v.add(V::load(bias.as_ptr().add(i)));
+            }
+            v.store(out.as_mut_ptr().add(i));
+        }
+        for i in whole..n {
+            let normed = (x[i] - mean) * scale;
+            out[i] = normed * weight.get(i).unwrap_or(&1.0) + bias.get(i).unwrap_or(&0.0);
+        }
+    }
+}
+
+/// `gate / (1 + e^-gate)`.
+pub const SILU: u8 = 0;
+/// GELU by its approximation with tanh.
+pub const GELU_TANH: u8 = 1;
+/// GELU by erf.
+pub const GELU: u8 = 2;
+/// `1 / (1 + e^-gate)`.
+pub const SIGMOID: u8 = 3;
+
+/// `f(gate) * up`. A function and not a closure: a closure would not be inlined where the instruction set is enabled.
+#[inline(always)]
+unsafe fn gated<V: Lanes, const F: u8>(gate: V, up: V) -> V {
+    // SAFETY: the caller's promise is that of each method.
+    unsafe {
+        let (zero, one) = (V::splat(0.0), V::splat(1.0));
+        if F == GELU {
+            // x (1 + erf(x / √2)) / 2 = max(x, 0) - |x| (1 - erf(|x| / √2)) / 2, the last by Abramowitz and Stegun 7.1.26.
+            let size = gate.abs();
+            let z = size.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2));
+            let t = one.div(V::splat(0.327_591_1).fma(z, one));
+            let mut p = V::splat(1.061_405_4);
+            for c in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
+                p = p.fma(t, V::splat(c));
+            }
+            let tail = p.mul(t).mul(exp(zero.sub(z.mul(z))));
+            return zero.max(gate).sub(size.mul(V::splat(0.5)).mul(tail)).mul(up);
+        }
+        let mut z = gate;
+        if F == GELU_TANH {
+            // (1 + tanh(z / 2)) / 2 = 1 / (1 + e^-z), with z / 2 = √(2/π) (x + 0.044715 x³).
+            let cubic = V::splat(0.044_715).fma(gate.mul(gate), one);
+            z = gate.mul(V::splat(1.595_769)).mul(cubic);
+        }
+        let over = one.add(exp(zero.sub(z)));
+        if F == SIGMOID { one.div(over).mul(up) } else { gate.div(over).mul(up) }
+    }
+}
+
+/// `out = f(gate) * up`, all of one length; `F` says which of [`SILU`], [`GELU_TANH`], [`GELU`] and [`SIGMOID`].
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn gate<V: Lanes, const F: u8>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == out.len() && up.len() == out.len());
     // SAFETY: loads and stores are of arrays of 16, or at `i..i + LANES` inside the slices.
     unsafe {
         let whole = out.len() / LANES * LANES;
         for i in (0..whole).step_by(LANES) {
-            let v = gated::<V, GELU>(V::load(gate.as_ptr().add(i)), V::load(up.as_ptr().add(i)));
+            let v = gated::<V, F>(V::load(gate.as_ptr().add(i)), V::load(up.as_ptr().add(i)));
             v.store(out.as_mut_ptr().add(i));
         }
         let (mut g, mut u) = ([0.0; LANES], [0.0; LANES]);
         let rest = out.len() - whole;
         g[..rest].copy_from_slice(&gate[whole..]);
         u[..rest].copy_from_slice(&up[whole..]);
-        let v = gated::<V, GELU>(V::load(g.as_ptr()), V::load(u.as_ptr())).to_array();
+        let v = gated::<V, F>(V::load(g.as_ptr()), V::load(u.as_ptr())).to_array();
         out[whole..].copy_from_slice(&v[..rest]);
+    }
+}
+
+/// `out = exp(-exp(x))`.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn exp_exp<V: Lanes>(x: &[f32], out: &mut [f32]) {
+    assert!(x.len() == out.len());
+    for (x, out) in x.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        let mut all = [0.0; LANES];
+        all[..x.len()].copy_from_slice(x);
+        // SAFETY: `all` holds [`LANES`] values; the rest is the caller's promise.
+        let all = unsafe { exp(V::splat(0.0).sub(exp(V::load(all.as_ptr())))) };
+        // SAFETY: the caller's promise.
+        out.copy_from_slice(&unsafe { all.to_array() }[..x.len()]);
+    }
+}
+
+/// [`crate::recurrent::wkv_row`], to the bit.
+///
+/// # Safety
+/// As for [`Lanes`].
+#[inline(always)]
+pub unsafe fn wkv<V: Lanes>(
+    state: &mut [f32],
+    (r, k, v): (&[f32], &[f32], &[f32]),
+    (keep, bonus): (&[f32], &[f32]),
+    out: &mut [f32],
+) {
+    let width = v.len();
+    assert!(out.len() == width && state.len() == k.len() * width);
+    assert!([r.len(), keep.len(), bonus.len()] == [k.len(); 3]);
+    let whole = width / LANES * LANES;
+    for i in (0..whole).step_by(LANES) {
+        // SAFETY: loads and stores are at `i..i + LANES` of rows of `width` values, and of `v` and `out`.
+        unsafe {
+            let (v, mut sum) = (V::load(v.as_ptr().add(i)), V::splat(0.0));
+            for j in 0..k.len() {
+                let at = state.as_mut_ptr().add(j * width + i);
+                let (new, s) = (V::splat(k[j]).mul(v), V::load(at));
+                sum = V::splat(r[j]).fma(V::splat(bonus[j]).fma(new, s), sum);
+                V::splat(keep[j]).fma(s, new).store(at);
+            }
+            sum.store(out.as_mut_ptr().add(i));
+        }
+    }
+    for i in whole..width {
+        let mut sum = 0.0;
+        for (j, row) in state.chunks_exact_mut(width).enumerate() {
+            let (new, s) = (k[j] * v[i], row[i]);
+            sum = fma(r[j], fma(bonus[j], new, s), sum);
+            row[i] = fma(keep[j], s, new);
+        }
+        out[i] = sum;
     }
 }
 

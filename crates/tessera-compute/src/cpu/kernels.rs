@@ -32,8 +32,12 @@ pub struct Kernels {
     int3: Coder,
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    silu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
-    gelu_gate: unsafe fn(&[f32], &[f32], &mut [f32]),
+    /// By root mean square, and by mean and variance.
+    norms: [NormFn; 2],
+    /// In the order of [`f32ops::SILU`] and those after it.
+    gates: [GateFn; 4],
+    exp_exp: unsafe fn(&[f32], &mut [f32]),
+    wkv: RecurrentFn,
     delta: unsafe fn(&mut [f32], (&[f32], &[f32], &[f32]), (f32, f32), &mut [f32]),
     products: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     kv: [KvKernels; 2],
@@ -49,6 +53,9 @@ struct KvKernels {
     attend: unsafe fn(&HeadPages<'_>, &[Query], usize),
 }
 
+type NormFn = unsafe fn(&[f32], (&[f32], &[f32]), f32, &mut [f32]);
+type GateFn = unsafe fn(&[f32], &[f32], &mut [f32]);
+type RecurrentFn = unsafe fn(&mut [f32], (&[f32], &[f32], &[f32]), (&[f32], &[f32]), &mut [f32]);
 type InputFn = unsafe fn(&[f32], usize, &mut [i8], &mut [f32], &mut [i32]);
 type InputTileFn = unsafe fn(&[f32], usize, &[u32], usize, &mut [i8], &mut [f32], &mut [i32]);
 type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
@@ -95,14 +102,29 @@ macro_rules! lanes_for {
             unsafe { f32ops::rms_norm::<$lanes>(x, w, eps, out) }
         }
         $(#[$attribute])?
-        pub unsafe fn silu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        pub unsafe fn norm<const LAYER: bool>(x: &[f32], w: (&[f32], &[f32]), eps: f32, out: &mut [f32]) {
             // SAFETY: see above.
-            unsafe { f32ops::gate::<$lanes, false>(gate, up, out) }
+            unsafe { f32ops::norm::<$lanes, LAYER>(x, w, eps, out) }
         }
         $(#[$attribute])?
-        pub unsafe fn gelu_gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        pub unsafe fn gate<const F: u8>(gate: &[f32], up: &[f32], out: &mut [f32]) {
             // SAFETY: see above.
-            unsafe { f32ops::gate::<$lanes, true>(gate, up, out) }
+            unsafe { f32ops::gate::<$lanes, F>(gate, up, out) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn exp_exp(x: &[f32], out: &mut [f32]) {
+            // SAFETY: see above.
+            unsafe { f32ops::exp_exp::<$lanes>(x, out) }
+        }
+        $(#[$attribute])?
+        pub unsafe fn wkv(
+            state: &mut [f32],
+            rows: (&[f32], &[f32], &[f32]),
+            gates: (&[f32], &[f32]),
+            out: &mut [f32],
+        ) {
+            // SAFETY: see above.
+            unsafe { f32ops::wkv::<$lanes>(state, rows, gates, out) }
         }
         $(#[$attribute])?
         pub unsafe fn delta(
@@ -177,8 +199,15 @@ macro_rules! table {
             },
             dense: $module::dense,
             rms_norm: $module::rms_norm,
-            silu_gate: $module::silu_gate,
-            gelu_gate: $module::gelu_gate,
+            norms: [$module::norm::<false>, $module::norm::<true>],
+            gates: [
+                $module::gate::<{ f32ops::SILU }>,
+                $module::gate::<{ f32ops::GELU_TANH }>,
+                $module::gate::<{ f32ops::GELU }>,
+                $module::gate::<{ f32ops::SIGMOID }>,
+            ],
+            exp_exp: $module::exp_exp,
+            wkv: $module::wkv,
             delta: $module::delta,
             products: $module::products,
             kv: [
@@ -403,16 +432,34 @@ impl Kernels {
         unsafe { (self.rms_norm)(x, weight, eps, out) }
     }
 
-    /// See [`f32ops::gate`].
-    pub fn silu_gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    /// See [`f32ops::norm`].
+    pub fn norm(&self, layer: bool, x: &[f32], weights: (&[f32], &[f32]), eps: f32, out: &mut [f32]) {
         // SAFETY: see `input_row`.
-        unsafe { (self.silu_gate)(gate, up, out) }
+        unsafe { (self.norms[usize::from(layer)])(x, weights, eps, out) }
     }
 
-    /// See [`f32ops::gate`].
-    pub fn gelu_gate(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    /// `out = f(gate) * up`; `f` is one of those of [`f32ops::gate`].
+    pub fn gate(&self, f: u8, gate: &[f32], up: &[f32], out: &mut [f32]) {
         // SAFETY: see `input_row`.
-        unsafe { (self.gelu_gate)(gate, up, out) }
+        unsafe { (self.gates[usize::from(f)])(gate, up, out) }
+    }
+
+    /// See [`f32ops::exp_exp`].
+    pub fn exp_exp(&self, x: &[f32], out: &mut [f32]) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.exp_exp)(x, out) }
+    }
+
+    /// See [`f32ops::wkv`].
+    pub fn wkv(
+        &self,
+        state: &mut [f32],
+        rows: (&[f32], &[f32], &[f32]),
+        gates: (&[f32], &[f32]),
+        out: &mut [f32],
+    ) {
+        // SAFETY: see `input_row`.
+        unsafe { (self.wkv)(state, rows, gates, out) }
     }
 
     /// See [`f32ops::delta`].

@@ -3,9 +3,8 @@
 use super::pool::Worker;
 use super::step::Run;
 use crate::batch::Span;
-use crate::functions::activate;
-use crate::program::{DeltaHeads, Op, WkvHeads};
-use crate::recurrent::{conv, delta_gates, wkv_row};
+use crate::program::{DeltaHeads, Function, Op, WkvHeads};
+use crate::recurrent::delta_gates;
 
 /// Columns of a convolution in one claim.
 const COLUMNS: usize = 256;
@@ -50,30 +49,40 @@ impl Run<'_> {
         let Op::Conv { x, weight, kernel, state, activation, out } = *op else { return };
         let weight = &self.model.program.vectors[weight.0];
         let (parts, before) = (x.width.div_ceil(COLUMNS), kernel - 1);
+        // Of the columns of a claim: the weights tap by tap, and the rows of the state as they were.
+        let (mut taps, mut held) = (vec![0.0; kernel * COLUMNS], vec![0.0; before * COLUMNS]);
         while let Some(claim) = worker.claim(counter, 1, parts * self.batch.spans.len()) {
             for item in claim {
                 let (span, from) = (&self.batch.spans[item / parts], item % parts * COLUMNS);
-                let columns = from..x.width.min(from + COLUMNS);
-                // The rows that the results see, one column after another.
-                let mut seen = vec![0.0; before + span.len];
-                for c in columns {
-                    // SAFETY: column `c` of this span was claimed by this thread alone.
-                    let tail = |i: usize| unsafe { self.state(span, state, i * x.width + c, 1) };
-                    for (i, seen) in seen[..before].iter_mut().enumerate() {
-                        *seen = tail(i)[0];
+                let n = COLUMNS.min(x.width - from);
+                for (j, taps) in taps.chunks_exact_mut(COLUMNS).enumerate() {
+                    let columns = weight[from * kernel..][..n * kernel].chunks_exact(kernel);
+                    taps.iter_mut().zip(columns).for_each(|(tap, column)| *tap = column[j]);
+                }
+                // SAFETY: these columns of this span were claimed by this thread alone.
+                let row_of_state = |i: usize| unsafe { self.state(span, state, i * x.width + from, n) };
+                for (i, held) in held.chunks_exact_mut(COLUMNS).enumerate() {
+                    held[..n].copy_from_slice(row_of_state(i));
+                }
+                // Row `i` of what the results see: first those of the state.
+                let seen = |i: usize| match i.checked_sub(before) {
+                    None => &held[i * COLUMNS..][..n],
+                    Some(t) => &self.row(x, span.start + t)[from..][..n],
+                };
+                for t in 0..span.len {
+                    // SAFETY: as above.
+                    let out = unsafe { self.part_mut(out, span.start + t, from, n) };
+                    out.fill(0.0);
+                    for (j, taps) in taps.chunks_exact(COLUMNS).enumerate() {
+                        let row = out.iter_mut().zip(taps).zip(seen(t + j));
+                        row.for_each(|((o, w), x)| *o += w * x);
                     }
-                    for (t, seen) in seen[before..].iter_mut().enumerate() {
-                        *seen = self.row(x, span.start + t)[c];
+                    if let Some(activation) = activation {
+                        self.map(Function::Activation(activation), out);
                     }
-                    for t in 0..span.len {
-                        let sum = conv(&weight[c * kernel..][..kernel], seen[t..].iter().copied());
-                        // SAFETY: as above.
-                        let out = unsafe { self.part_mut(out, span.start + t, c, 1) };
-                        out[0] = activation.map_or(sum, |f| activate(f, sum));
-                    }
-                    for (i, seen) in seen[span.len..].iter().enumerate() {
-                        tail(i)[0] = *seen;
-                    }
+                }
+                for i in 0..before {
+                    row_of_state(i).copy_from_slice(seen(span.len + i));
                 }
             }
         }
@@ -85,6 +94,7 @@ impl Run<'_> {
             return;
         };
         let bonus = &self.model.program.vectors[bonus.0];
+        let mut keep = vec![0.0; dim];
         while let Some(claim) = worker.claim(counter, 1, count * self.batch.spans.len()) {
             for item in claim {
                 let (span, h) = (&self.batch.spans[item / count], item % count);
@@ -94,7 +104,8 @@ impl Run<'_> {
                     let [r, k, v, decay] = [r, k, v, decay].map(|act| &self.row(act, t)[h * dim..][..dim]);
                     // SAFETY: as above.
                     let out = unsafe { self.part_mut(out, t, h * dim, dim) };
-                    wkv_row(state, (r, k, v), (decay, &bonus[h * dim..][..dim]), out);
+                    self.model.kernels.exp_exp(decay, &mut keep);
+                    self.model.kernels.wkv(state, (r, k, v), (&keep, &bonus[h * dim..][..dim]), out);
                 }
             }
         }

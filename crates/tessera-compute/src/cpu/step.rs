@@ -1,6 +1,7 @@
 //! One step on the CPU: prepares the slots, then all threads walk the stages together.
 
 use super::attention::parts_len;
+use super::f32ops;
 use super::kernels::Kernels;
 use super::linear::{Chosen, Which};
 use super::lined::Lined;
@@ -11,7 +12,7 @@ use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
 use crate::backend::{Executor, Pools};
 use crate::batch::{Batch, BatchError, Output, Want};
-use crate::functions::{activate, apply, argmax, norm, norm_part};
+use crate::functions::{activate, apply, argmax, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
 use crate::program::{Act, Factor, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::rope::Frequencies;
@@ -513,12 +514,17 @@ impl Run<'_> {
     ) {
         match (kind, weight, bias) {
             (NormKind::Rms, Some(weight), None) => self.model.kernels.rms_norm(x, weight, eps, out),
-            (_, weight, bias) => norm(kind, x, weight, bias, eps, out),
+            (kind, weight, bias) => {
+                let weights = (weight.unwrap_or_default(), bias.unwrap_or_default());
+                self.model.kernels.norm(kind == NormKind::Layer, x, weights, eps, out);
+            }
         }
     }
 
-    fn map(&self, f: Function, values: &mut [f32]) {
-        if let Function::Activation(activation @ (Activation::Silu | Activation::GeluTanh)) = f {
+    pub fn map(&self, f: Function, values: &mut [f32]) {
+        if let Function::Activation(activation) = f
+            && vectorised(activation).is_some()
+        {
             const ONES: [f32; 256] = [1.0; 256];
             let mut gate = ONES;
             for part in values.chunks_mut(gate.len()) {
@@ -532,13 +538,22 @@ impl Run<'_> {
     }
 
     pub fn gate(&self, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        match activation {
-            Activation::Silu => return self.model.kernels.silu_gate(gate, up, out),
-            Activation::GeluTanh => return self.model.kernels.gelu_gate(gate, up, out),
-            _ => {}
+        if let Some(f) = vectorised(activation) {
+            return self.model.kernels.gate(f, gate, up, out);
         }
         for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
             *o = activate(activation, *g) * u;
         }
+    }
+}
+
+/// Which of the kernels' gates an activation is.
+fn vectorised(activation: Activation) -> Option<u8> {
+    match activation {
+        Activation::Silu => Some(f32ops::SILU),
+        Activation::GeluTanh => Some(f32ops::GELU_TANH),
+        Activation::Gelu => Some(f32ops::GELU),
+        Activation::Sigmoid => Some(f32ops::SIGMOID),
+        Activation::Relu | Activation::Relu2 => None,
     }
 }
