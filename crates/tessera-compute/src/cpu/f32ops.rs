@@ -115,7 +115,9 @@ unsafe fn gated<V: Lanes, const F: u8>(gate: V, up: V) -> V {
             for c in [-1.453_152, 1.421_413_8, -0.284_496_74, 0.254_829_6] {
                 p = p.fma(t, V::splat(c));
             }
-            let tail = p.mul(t).mul(exp(zero.sub(z.mul(z))));
+            // Not so small that products with it are subnormal, which are slow.
+            let least = V::splat(-80.0).max(zero.sub(z.mul(z)));
+            let tail = p.mul(t).mul(exp(least));
             return zero.max(gate).sub(size.mul(V::splat(0.5)).mul(tail)).mul(up);
         }
         let mut z = gate;
