@@ -1,7 +1,7 @@
 //! What one step computes: which tokens of which sequences, at which positions, over which pages.
 
 use std::ops::Range;
-use tessera_weights::arch::Mask;
+use tessera_weights::arch::{Mask, Sinks};
 
 /// Positions in one KV page. Attention merges its results page by page in ascending order, on every
 /// backend and for any batch, so this number is part of the arithmetic.
@@ -33,6 +33,11 @@ impl Span<'_> {
     /// Which positions its row `i` sees.
     pub fn sees(&self, mask: Mask, i: usize) -> Range<usize> {
         mask.sees(self.position + i, self.position + self.len, self.call)
+    }
+
+    /// Which it sees besides; see [`Mask::sinks`].
+    pub fn sinks(&self, mask: Mask, i: usize) -> Option<Sinks> {
+        mask.sinks(self.position + i, self.call)
     }
 }
 

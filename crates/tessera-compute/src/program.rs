@@ -189,15 +189,21 @@ impl Program {
         (self.head, self.hidden) = (self.ops.len(), hidden);
     }
 
-    /// How many positions a sequence may have: as many as the shortest table of learned ones has rows, and as the
-    /// smallest cache holds that would then forget, which nothing here does.
+    /// How many positions a sequence may have: as many as the shortest table of learned ones has rows.
     pub fn positions(&self) -> usize {
         let limits = self.ops.iter().filter_map(|op| match op {
             Op::Embed { table, ids: Ids::Positions, .. } => self.matrices.get(table.0).map(|m| m.rows),
-            Op::Attend(Attend { mask: Mask::Cache { window, .. }, .. }) => Some(*window),
             _ => None,
         });
         limits.min().unwrap_or(usize::MAX)
+    }
+
+    /// The mask of attention in a cache that forgets, which is that of every layer.
+    pub fn cache(&self) -> Option<Mask> {
+        self.ops.iter().find_map(|op| match op {
+            Op::Attend(Attend { mask: mask @ Mask::Cache { .. }, .. }) => Some(*mask),
+            _ => None,
+        })
     }
 
     /// Whether some of its queries see what comes after them, so that a sequence must be one span.

@@ -345,11 +345,19 @@ impl Interpreter {
         let Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = a;
         let Heads { q: queries, kv, dim } = heads;
         let (mut q, mut k, v) = (self.read(q), self.read(k), self.read(v));
+        // As the keys that stay for ever see them.
+        let mut moved = q.clone();
         for span in batch.spans {
             if let Some(rope) = rope {
                 let rope = &self.program.ropes[rope];
-                for (x, width) in [(&mut q, queries * dim), (&mut k, kv * dim)] {
-                    rotate(rope, &mut x[span.start * width..][..span.len * width], width, dim, span);
+                let back = |i: usize| span.sinks(mask, i).map_or(0, |sinks| sinks.back);
+                for (x, width, moves) in [
+                    (&mut q, queries * dim, false),
+                    (&mut k, kv * dim, false),
+                    (&mut moved, queries * dim, true),
+                ] {
+                    let rows = &mut x[span.start * width..][..span.len * width];
+                    rotate(rope, rows, (width, dim), span, |i| if moves { back(i) } else { 0 });
                 }
             }
             for i in 0..span.len {
@@ -373,28 +381,30 @@ impl Interpreter {
                     row
                 };
                 let seen = span.sees(mask, i);
+                let sinks = span.sinks(mask, i).map_or(0, |sinks| sinks.count);
                 for (h, o) in o[at * out.width..][..out.width].chunks_exact_mut(dim).enumerate() {
-                    let query = &q[(row * queries + h) * dim..][..dim];
+                    let at = (row * queries + h) * dim;
+                    let (query, moved) = (&q[at..][..dim], &moved[at..][..dim]);
                     let key = |value: bool, p: usize| {
                         let at = self.kv_at(span.pages[p / PAGE], layer, value, h / (queries / kv), p);
                         &self.kv[at..][..dim]
                     };
-                    attend_one(query, key, seen.clone(), (scale, cap), o);
+                    let seen = (0..sinks).map(|p| (moved, p)).chain(seen.clone().map(|p| (query, p)));
+                    attend_one(seen, key, (scale, cap), o);
                 }
             }
         }
     }
 }
 
-/// One query against the positions that it sees of one key head.
+/// One query, as each of the positions that it sees of one key head sees it.
 fn attend_one<'a>(
-    query: &[f32],
+    seen: impl Iterator<Item = (&'a [f32], usize)> + Clone,
     at: impl Fn(bool, usize) -> &'a [f32],
-    seen: std::ops::Range<usize>,
     (scale, cap): (f32, Option<f32>),
     o: &mut [f32],
 ) {
-    let score = |p: usize| {
+    let score = |(query, p): (&[f32], usize)| {
         let score = query.iter().zip(at(false, p)).map(|(a, b)| a * b).sum::<f32>() * scale;
         cap.map_or(score, |cap| cap * (score / cap).tanh())
     };
@@ -403,18 +413,24 @@ fn attend_one<'a>(
     let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
     let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>() as f32;
     o.fill(0.0);
-    for (p, w) in seen.zip(&weights) {
+    for ((_, p), w) in seen.zip(&weights) {
         o.iter_mut().zip(at(true, p)).for_each(|(o, v)| *o += w / total * v);
     }
 }
 
-/// Turns the first dimensions of each head, in rows of a span.
-fn rotate(rope: &Rope, rows: &mut [f32], width: usize, dim: usize, span: &Span<'_>) {
+/// Turns the first dimensions of each head, in rows of a span, each by so much less than its position.
+fn rotate(
+    rope: &Rope,
+    rows: &mut [f32],
+    (width, dim): (usize, usize),
+    span: &Span<'_>,
+    back: impl Fn(usize) -> usize,
+) {
     let (half, n) = (rope.dim / 2, rope.angles());
     let frequencies = rope.frequencies(span.rope_len);
     let (mut cos, mut sin) = (vec![0.0; n], vec![0.0; n]);
     for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-        frequencies.at(span.position + i, &mut cos, &mut sin);
+        frequencies.at(span.position + i - back(i), &mut cos, &mut sin);
         for head in row.chunks_exact_mut(dim) {
             for j in 0..half {
                 let [a, b] = rope.pairs.of(j, half);

@@ -157,19 +157,13 @@ impl Model {
         let rows = room.memory.map_or(0, |budget| budget.rows);
         let mut notes = Vec::new();
         let block = files.config.block(files.semantics);
-        // Learned positions, or a cache that would begin to forget.
+        // Learned positions.
         let own = files.config.context_window_size.min(program.positions());
         if own < files.config.context_window_size {
-            notes.push(match block.attention.iter().any(|a| matches!(a.mask, Mask::Cache { .. })) {
-                true => format!(
-                    "MLC's cache of {own} tokens that forgets all but the first and the last is not here: with its \
-                     meaning of the window the context is {own} tokens"
-                ),
-                false => format!(
-                    "the context is {own} tokens, for which the model has learned positions, and not the config's {}",
-                    files.config.context_window_size
-                ),
-            });
+            notes.push(format!(
+                "the context is {own} tokens, for which the model has learned positions, and not the config's {}",
+                files.config.context_window_size
+            ));
         }
         let states = if program.states.is_empty() { 0 } else { room.sequences };
         let of_states = states.saturating_mul(program.state_len()).saturating_mul(size_of::<f32>());
@@ -189,7 +183,8 @@ impl Model {
         let kv = if states > 0 { Kv::with_states(pages, states) } else { Kv::new(pages) };
         let executor = backend.load(program, Pools { pages, states })?;
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
-        let windows = block.attention.iter().any(|a| matches!(a.mask, Mask::CallWindow(_)));
+        let by_call = |mask| matches!(mask, Mask::CallWindow(_) | Mask::Cache { .. });
+        let windows = block.attention.iter().any(|a| by_call(a.mask));
         let seen_by_call = windows || block.absorbed && files.scheme.group.is_some();
         let (config, shards) = (files.config.clone(), files.folder.shards());
         let mean = Embedding { pooling: Pooling::Mean, normalize: true };

@@ -45,12 +45,24 @@ pub fn use_threads(threads: Option<u16>, out: &Output) -> anyhow::Result<()> {
     if std::mem::replace(&mut *made, true) {
         return Ok(());
     }
-    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.map_or(0, usize::from));
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let count = threads.map_or_else(cores, usize::from);
+    let builder = || rayon::ThreadPoolBuilder::new().num_threads(count);
     // There is one attempt at the pool that everything uses, and a panic where it failed: so another is tried first.
-    let Err(error) = builder().build().map(drop) else {
+    let tried = room_for(count).and_then(|()| builder().build().map(drop).map_err(|e| e.to_string()));
+    let Err(error) = tried else {
         return Ok(builder().build_global()?);
     };
     rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
     out.note(format_args!("note: everything runs on one thread, the system refused more: {error}"));
     Ok(())
+}
+
+/// Whether there is room for the stacks of so many threads. A thread that the system gave, and that then finds no memory
+/// for what the standard library sets up in it, ends the process; so the room is asked for before, and not touched.
+fn room_for(threads: usize) -> Result<(), String> {
+    /// A stack of 2 MiB, and what a thread takes besides.
+    const EACH: usize = 3 << 20;
+    let room = Vec::<u8>::new().try_reserve_exact(threads.saturating_mul(EACH));
+    room.map_err(|_| format!("there is no memory for the stacks of {threads} threads"))
 }

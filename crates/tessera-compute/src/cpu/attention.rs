@@ -6,6 +6,7 @@ use super::step::{Run, Scratch};
 use crate::batch::{Batch, PAGE, Span};
 use crate::program::{Act, Attend, Heads, Op, Program, Rows};
 use crate::rope::Pairs;
+use tessera_weights::arch::Sinks;
 
 /// Positions of a part.
 const PART_LEN: usize = PART * PAGE;
@@ -42,8 +43,10 @@ impl Run<'_> {
         let spans = self.batch.spans;
         // Where few key heads are there for many threads, their queries are shared out too.
         let few = spans.len() * kv < 2 * worker.threads() && q / kv > QUERIES;
+        let sinks = |span: &Span<'_>| (0..span.len).any(|i| span.sinks(a.mask, i).is_some());
+        let few = few || spans.iter().any(sinks);
         match longest_of_single(self.batch) {
-            Some(longest) if longest > PART_LEN => {
+            Some(longest) if longest > PART_LEN && !spans.iter().any(sinks) => {
                 return self.attend_parts(a, longest.div_ceil(PART_LEN), counter, worker, scratch);
             }
             Some(_) if !few => {
@@ -93,6 +96,19 @@ impl Run<'_> {
 
     /// `out` = the head `index` of a row of `heads`, rotated and multiplied by `scale`.
     fn rotated(&self, a: Attend, heads: Act, row: usize, index: usize, scale: f32, out: &mut [f32]) {
+        self.rotated_by(a, heads, (row, row), index, scale, out);
+    }
+
+    /// The same with the angles of `turn`, a row of [`Run::angles`].
+    fn rotated_by(
+        &self,
+        a: Attend,
+        heads: Act,
+        (row, turn): (usize, usize),
+        index: usize,
+        scale: f32,
+        out: &mut [f32],
+    ) {
         let dim = a.heads.dim;
         let head = &self.row(heads, row)[index * dim..(index + 1) * dim];
         let turned = match a.rope {
@@ -100,7 +116,7 @@ impl Run<'_> {
             Some(index) => {
                 let rope = &self.model.program.ropes[index];
                 let (half, n) = (rope.dim / 2, rope.angles());
-                let (cos, sin) = self.angles[index][row * 2 * n..(row + 1) * 2 * n].split_at(n);
+                let (cos, sin) = self.angles[index][turn * 2 * n..(turn + 1) * 2 * n].split_at(n);
                 match rope.pairs {
                     Pairs::Halves => {
                         for j in 0..half {
@@ -207,12 +223,56 @@ impl Run<'_> {
                     }
                 }
             }
+            self.add_sinks(a, span, head, &some[..number], scratch);
             for (k, (_, row, head)) in some[..number].iter().enumerate() {
                 let result = &mut scratch.results[k * width..][..width];
                 kernels.finish(result);
                 // SAFETY: this row and head are this thread's.
                 let o = unsafe { self.part_mut(a.out, *row, head * dim, dim) };
                 o.copy_from_slice(&result[..dim]);
+            }
+        }
+    }
+
+    /// Adds the first positions to the results of queries `(row of the span, row of out, head)` that see them apart from
+    /// the others, as they see them.
+    fn add_sinks(
+        &self,
+        a: Attend,
+        span: &Span<'_>,
+        head: usize,
+        some: &[(usize, usize, usize)],
+        scratch: &mut Scratch,
+    ) {
+        let sinks: [Option<Sinks>; QUERIES] =
+            std::array::from_fn(|k| some.get(k).and_then(|one| span.sinks(a.mask, one.0)));
+        let count = sinks.iter().flatten().map(|sinks| sinks.count).max().unwrap_or(0);
+        if count == 0 {
+            return;
+        }
+        let (dim, width) = (a.heads.dim, part_len(a.heads.dim));
+        let pages = self.head_pages(a, span, head);
+        let rows = self.batch.tokens.len();
+        for (query, one) in scratch.queries.chunks_exact_mut(dim).zip(some) {
+            let row = span.start + one.0;
+            // The angles of these are behind those of all rows.
+            self.rotated_by(a, a.q, (row, rows + row), one.2, a.scale, query);
+        }
+        for part in 0..count.div_ceil(PART_LEN) {
+            let (from, to) = (scratch.queries.as_ptr(), scratch.parts.as_mut_ptr());
+            let queries: [Query; QUERIES] = std::array::from_fn(|k| Query {
+                q: from.wrapping_add(k * dim),
+                part: to.wrapping_add(k * width),
+                from: 0,
+                len: sinks[k].map_or(0, |sinks| sinks.count),
+            });
+            // SAFETY: these positions were stored in earlier steps; both buffers hold QUERIES rows.
+            unsafe { self.model.kernels.attend(self.model.kv_type, &pages, &queries[..some.len()], part) };
+            let all = scratch.results.chunks_exact_mut(width).zip(scratch.parts.chunks_exact(width));
+            for ((all, one), query) in all.zip(&queries[..some.len()]) {
+                if query.len > part * PART_LEN {
+                    self.model.kernels.merge(all, one);
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::program::{Act, Factor, Function, Ids, NormKind, Op, Program, Rows, Sl
 use crate::rope::Frequencies;
 use crate::route::route;
 use std::cell::UnsafeCell;
+use tessera_weights::arch::Sinks;
 use tessera_weights::config::Activation;
 use tessera_weights::quantize::decode_row;
 
@@ -191,10 +192,12 @@ impl Step {
 
     /// cos and sin of every row's position.
     fn turn(&mut self, batch: &Batch<'_>) {
+        let cache = self.model.program.cache();
         let ropes = self.model.program.ropes.iter().zip(&self.frequencies).zip(&mut self.angles);
         for ((rope, fixed), angles) in ropes {
-            let n = rope.angles();
-            angles.resize(batch.tokens.len() * 2 * n, 0.0);
+            let (n, rows) = (rope.angles(), batch.tokens.len());
+            // Those of the positions, then those by which a query sees what stays in a cache for ever.
+            angles.resize(rows * 2 * n * if cache.is_some() { 2 } else { 1 }, 0.0);
             for span in batch.spans {
                 let own;
                 let frequencies = match fixed {
@@ -208,6 +211,12 @@ impl Step {
                     let row = &mut angles[(span.start + i) * 2 * n..][..2 * n];
                     let (cos, sin) = row.split_at_mut(n);
                     frequencies.at(span.position + i, cos, sin);
+                    let sinks = cache.and_then(|mask| span.sinks(mask, i));
+                    if let Some(Sinks { back, .. }) = sinks {
+                        let row = &mut angles[(rows + span.start + i) * 2 * n..][..2 * n];
+                        let (cos, sin) = row.split_at_mut(n);
+                        frequencies.at(span.position + i - back, cos, sin);
+                    }
                 }
             }
         }

@@ -71,6 +71,9 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             }
             match mask {
                 Mask::Window(0) | Mask::CallWindow(0) => Err("a window of no positions".to_owned()),
+                Mask::Cache { window, sink } if sink >= window => {
+                    Err(format!("a cache of {window} positions of which {sink} stay"))
+                }
                 _ => Ok(()),
             }
         }

@@ -180,7 +180,8 @@ pub enum Mask {
     CallWindow(usize),
     /// MLC's window of the whole cache: keys are kept unrotated, at most `window` of them, and their positions are
     /// places in the cache. A call of `n` tokens sees what is held and, causally, itself; after it the first `sink`
-    /// of what is held and the last `window - sink` stay. The same for every layer.
+    /// of what is held and the last `window - sink` stay. The same for every layer. What stays moves together, so that
+    /// only the first `sink` are at another distance from a query than they were: see [`Mask::sinks`].
     Cache {
         /// How many keys are kept.
         window: usize,
@@ -192,18 +193,38 @@ pub enum Mask {
 }
 
 impl Mask {
+    /// The first positions that the query at `position` sees apart from those of [`Mask::sees`]; `None` where there is no
+    /// gap between them. `call` as there.
+    pub fn sinks(self, position: usize, call: Option<usize>) -> Option<Sinks> {
+        let Mask::Cache { window, sink } = self else { return None };
+        let back = call.unwrap_or(position).checked_sub(window).filter(|back| *back > 0)?;
+        Some(Sinks { count: sink, back })
+    }
+
     /// Which positions the query at `position` sees, of a sequence that holds `held` after the step. `call`: where the
     /// call began that it is part of, `None` for a token that is a call of its own.
     pub fn sees(self, position: usize, held: usize, call: Option<usize>) -> std::ops::Range<usize> {
         let end = position + 1;
         match (self, call) {
-            // A cache that forgets ends before it would: nothing here takes a key out of it.
-            (Mask::Causal | Mask::Cache { .. }, _) => 0..end,
+            (Mask::Causal, _) => 0..end,
+            (Mask::Cache { sink, .. }, _) => match self.sinks(position, call) {
+                None => 0..end,
+                Some(Sinks { back, .. }) => back + sink..end,
+            },
             (Mask::CallWindow(n), Some(start)) => start.saturating_sub(n)..end,
             (Mask::Window(n) | Mask::CallWindow(n), _) => end.saturating_sub(n)..end,
             (Mask::Full, _) => 0..held,
         }
     }
+}
+
+/// The first keys of a cache that has forgotten what came after them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sinks {
+    /// How many.
+    pub count: usize,
+    /// By how much less than its position the query is away from them.
+    pub back: usize,
 }
 
 /// Rotary angles.

@@ -13,7 +13,7 @@ mod sizes;
 
 pub use block::{
     Attention, Block, DeltaNet, Experts, Groups, Latent, Mask, Mlp, Norm, NormKind, PositionScale, Rotary,
-    Rwkv, Score, Semantics,
+    Rwkv, Score, Semantics, Sinks,
 };
 pub use parts::{DeltaSizes, ExpertSizes, Parts, RwkvSizes};
 pub use role::{Place, Role};
