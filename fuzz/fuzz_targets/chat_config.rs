@@ -107,6 +107,7 @@ fn generated(model_type: &str, config: &Value) {
         tokenizer_info: TokenizerInfo::default(),
         active_vocab_size: None,
         conv_template: ConvTemplate::builtin("LM").expect("it is built in"),
+        embedding: None,
     });
     let text = chat.to_json();
     let Ok(again) = ChatConfig::parse(text.as_bytes()) else { return };

@@ -2,7 +2,7 @@
 //!
 //! A model is written once, as a list of operations over activation slots. [`mod@reference`] interprets
 //! the list in plain f32 and defines what each operation means; [`cpu`] compiles it into stages for
-//! the instruction set found at run time and is held to the reference by `tests/agree.rs`.
+//! the instruction set found at run time and is held to the reference by `tests/agree`.
 
 pub mod backend;
 pub mod batch;

@@ -2,7 +2,7 @@
 //! activations, keys and values in f32. Slow, and the judge of every other backend.
 
 use crate::backend::{Backend, Executor, LoadError, Pools};
-use crate::batch::{Batch, BatchError, Output, PAGE, Span, StateUse, Want};
+use crate::batch::{Batch, BatchError, Limits, Output, PAGE, Span, StateUse, Want};
 use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
 use crate::program::{
@@ -41,13 +41,15 @@ impl Backend for Reference {
         let both = Zeroed::floats(kv).zip(Zeroed::floats(state));
         let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
         let slots = vec![Vec::new(); program.slots.len()];
-        Ok(Box::new(Interpreter { program, pools, kv, states, slots }))
+        let limits = program.limits(pools);
+        Ok(Box::new(Interpreter { program, pools, limits, kv, states, slots }))
     }
 }
 
 struct Interpreter {
     program: Program,
     pools: Pools,
+    limits: Limits,
     /// `[page]`, in each the layers one after another: `[k, v][kv head][position][dim]`.
     kv: ZeroedFloats,
     /// `[slot]`, in each the states one after another.
@@ -57,7 +59,7 @@ struct Interpreter {
 
 impl Executor for Interpreter {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.program.limits(self.pools))?;
+        batch.check(self.limits)?;
         self.move_states(batch);
         for (slot, shape) in self.slots.iter_mut().zip(&self.program.slots) {
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };

@@ -53,28 +53,47 @@ pub fn embed(model: &mut Model, texts: &[Vec<u32>], together: usize) -> Result<V
     Ok(out)
 }
 
-/// The vectors of a few texts. An encoder's are fed at once; those of a decoder are more than one chunk only where one
-/// is alone.
+/// The vectors of a few texts; `begin` is the first one's number.
 fn group(model: &mut Model, texts: &[Vec<u32>], begin: usize) -> Result<Vec<Vec<f32>>, EmbedError> {
-    let failed = |i: usize, what: EmbedFault| EmbedError { text: begin + i, what };
-    if let Some(empty) = texts.iter().position(Vec::is_empty) {
-        return Err(failed(empty, EmbedFault::Empty));
-    }
+    let failed = |(i, what): (usize, EmbedFault)| EmbedError { text: begin + i, what };
     let context = model.context();
-    if let Some((i, text)) = texts.iter().enumerate().find(|(_, text)| text.len() > context) {
-        return Err(failed(i, StepError::Context { asked: text.len(), context }.into()));
+    for (i, text) in texts.iter().enumerate() {
+        match text.len() {
+            0 => return Err(failed((i, EmbedFault::Empty))),
+            asked if asked > context => {
+                return Err(failed((i, StepError::Context { asked, context }.into())));
+            }
+            _ => {}
+        }
     }
-    let mut pools: Vec<Pool> = texts.iter().map(|t| Pool::new(model.embedding.pooling, t.len())).collect();
     let mut sequences: Vec<Sequence> = texts.iter().map(|_| Sequence::default()).collect();
+    let vectors = pooled(model, texts, &mut sequences);
+    sequences.into_iter().for_each(|sequence| model.release(sequence));
+    let mut vectors = vectors.map_err(failed)?;
+    if model.embedding.normalize
+        && let Some(i) = vectors.iter_mut().position(|vector| !normalize(vector))
+    {
+        return Err(failed((i, EmbedFault::NoDirection)));
+    }
+    Ok(vectors)
+}
+
+/// Feeds the texts and pools their hidden states; an error has the text's place. An encoder's are fed at once, those of a
+/// decoder are more than one chunk only where one is alone.
+fn pooled(
+    model: &mut Model,
+    texts: &[Vec<u32>],
+    sequences: &mut [Sequence],
+) -> Result<Vec<Vec<f32>>, (usize, EmbedFault)> {
+    let mut pools: Vec<Pool> = texts.iter().map(|t| Pool::new(model.embedding.pooling, t.len())).collect();
+    let mut vectors = vec![Vec::new(); texts.len()];
     let chunk = if model.is_encoder() { usize::MAX } else { CHUNK };
     let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-    let mut vectors = vec![None; texts.len()];
     let mut from = 0;
     while from < longest {
         let end = longest.min(from.saturating_add(chunk));
-        let mut feeds = Vec::new();
-        let mut fed = Vec::new();
-        for (i, (text, sequence)) in texts.iter().zip(&mut sequences).enumerate() {
+        let (mut feeds, mut fed) = (Vec::new(), Vec::new());
+        for (i, (text, sequence)) in texts.iter().zip(sequences.iter_mut()).enumerate() {
             let tokens = &text[from.min(text.len())..end.min(text.len())];
             if !tokens.is_empty() {
                 let pick = pools[i].pick(from, tokens.len());
@@ -82,33 +101,17 @@ fn group(model: &mut Model, texts: &[Vec<u32>], begin: usize) -> Result<Vec<Vec<
                 fed.push((i, pick.rows(from..from + tokens.len())));
             }
         }
-        let output = model.forward(&mut feeds, Want::Hidden);
-        let hidden = match output {
-            Ok(output) => &output.hidden,
-            Err(error) => {
-                sequences.into_iter().for_each(|sequence| model.release(sequence));
-                return Err(failed(0, error.into()));
-            }
-        };
+        let hidden = &model.forward(&mut feeds, Want::Hidden).map_err(|e| (0, e.into()))?.hidden;
         let count: usize = fed.iter().map(|(_, rows)| rows.len()).sum();
         let mut rows = hidden.chunks_exact((hidden.len() / count.max(1)).max(1));
         for (i, positions) in fed {
             for (position, row) in positions.zip(rows.by_ref()) {
-                if let Some(vector) = pools[i].take(position, row).map_err(|e| failed(i, e.into()))? {
-                    vectors[i] = Some(vector);
+                if let Some(vector) = pools[i].take(position, row).map_err(|e| (i, e.into()))? {
+                    vectors[i] = vector;
                 }
             }
         }
         from = end;
     }
-    sequences.into_iter().for_each(|sequence| model.release(sequence));
-    let normal = model.embedding.normalize;
-    let done = |(i, vector): (usize, Option<Vec<f32>>)| {
-        let mut vector = vector.ok_or_else(|| failed(i, EmbedFault::Empty))?;
-        match normal && !normalize(&mut vector) {
-            true => Err(failed(i, EmbedFault::NoDirection)),
-            false => Ok(vector),
-        }
-    };
-    vectors.into_iter().enumerate().map(done).collect()
+    Ok(vectors)
 }

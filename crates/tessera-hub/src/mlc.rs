@@ -187,10 +187,6 @@ fn fetch_side_files(
 ) -> Result<Vec<FileRecord>> {
     let mut names: Vec<String> =
         SIDE_FILES.iter().filter(|n| remote.may_have(n)).map(|n| n.to_string()).collect();
-    if remote.listing.is_none() {
-        // A place without a list has it where the models of its kind that MLC publishes have it: nowhere.
-        names.retain(|name| name != POOLING);
-    }
     let mut records = Vec::new();
     let mut next = 0;
     while next < names.len() {
@@ -226,12 +222,18 @@ pub(crate) fn fetch_optional(
     tally: &Tally<'_>,
 ) -> Result<Option<FileRecord>> {
     let label = &wanted.label;
-    if let (POOLING, Some(folder)) = (label.as_str(), wanted.dest.parent()) {
+    // The one file that lies in a folder of the folder.
+    let nested = wanted.dest.parent().filter(|_| label == POOLING);
+    if let Some(folder) = nested {
         std::fs::create_dir_all(folder).map_err(HubError::io(folder))?;
     }
     let done = match download(client, wanted, &|n| tally.extra(label, n)) {
         Ok(done) => done,
-        Err(HubError::Status { status: 404 | 410, .. }) => return Ok(None),
+        Err(HubError::Status { status: 404 | 410, .. }) => {
+            // Goes if nothing came into it.
+            let _ = nested.map(std::fs::remove_dir);
+            return Ok(None);
+        }
         Err(e) => return Err(e),
     };
     sniff(&wanted.dest, label)?;

@@ -432,7 +432,7 @@ pub struct EmbedArgs {
     pub model: String,
     /// The texts; lines of stdin if absent
     pub texts: Vec<String>,
-    /// Print the cosine of each text's vector to each other's in place of the vectors
+    /// Print the cosine of each text's vector to each other's in place of the vectors; with --json beside them
     #[arg(long)]
     pub similarities: bool,
     /// How the model is computed.

@@ -45,11 +45,11 @@ pub fn use_threads(threads: Option<u16>, out: &Output) -> anyhow::Result<()> {
     if std::mem::replace(&mut *made, true) {
         return Ok(());
     }
+    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.map_or(0, usize::from));
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let count = threads.map_or_else(cores, usize::from);
-    let builder = || rayon::ThreadPoolBuilder::new().num_threads(count);
     // There is one attempt at the pool that everything uses, and a panic where it failed: so another is tried first.
-    let tried = room_for(count).and_then(|()| builder().build().map(drop).map_err(|e| e.to_string()));
+    let tried = room_for(threads.map_or_else(cores, usize::from))
+        .and_then(|()| builder().build().map(drop).map_err(|e| e.to_string()));
     let Err(error) = tried else {
         return Ok(builder().build_global()?);
     };

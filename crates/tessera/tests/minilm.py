@@ -73,7 +73,7 @@ def main():
     tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    command = [program, "embed", folder, "--json", "--backend", backend, *TEXTS]
+    command = [program, "embed", folder, "--json", "--similarities", "--backend", backend, *TEXTS]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert (found["pooling"], found["normalize"]) == ("mean", True), found
     expected, worst = [], 1.0

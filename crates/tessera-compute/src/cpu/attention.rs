@@ -43,10 +43,11 @@ impl Run<'_> {
         let spans = self.batch.spans;
         // Where few key heads are there for many threads, their queries are shared out too.
         let few = spans.len() * kv < 2 * worker.threads() && q / kv > QUERIES;
-        let sinks = |span: &Span<'_>| (0..span.len).any(|i| span.sinks(a.mask, i).is_some());
-        let few = few || spans.iter().any(sinks);
+        // If any row of a span has a gap in what it sees, the last one has.
+        let sinks = spans.iter().any(|span| span.sinks(a.mask, span.len - 1).is_some());
+        let few = few || sinks;
         match longest_of_single(self.batch) {
-            Some(longest) if longest > PART_LEN && !spans.iter().any(sinks) => {
+            Some(longest) if longest > PART_LEN && !sinks => {
                 return self.attend_parts(a, longest.div_ceil(PART_LEN), counter, worker, scratch);
             }
             Some(_) if !few => {

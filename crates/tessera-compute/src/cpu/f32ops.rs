@@ -3,37 +3,6 @@
 
 use super::simd::{LANES, Lanes, exp, fma, tree_sum};
 
-/// `out = x / sqrt(mean(x²) + eps) * weight`, all of one length.
-///
-/// # Safety
-/// As for [`Lanes`].
-#[inline(always)]
-pub unsafe fn rms_norm<V: Lanes>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    assert!(weight.len() == x.len() && out.len() == x.len());
-    let whole = x.len() / LANES * LANES;
-    // SAFETY: every load and store is at `i..i + LANES` with `i + LANES <= whole <= len`.
-    unsafe {
-        let mut sums = V::splat(0.0);
-        for i in (0..whole).step_by(LANES) {
-            let v = V::load(x.as_ptr().add(i));
-            sums = v.fma(v, sums);
-        }
-        let mut sums = sums.to_array();
-        for (s, v) in sums.iter_mut().zip(&x[whole..]) {
-            *s = fma(*v, *v, *s);
-        }
-        let scale = 1.0 / (tree_sum(sums) / x.len() as f32 + eps).sqrt();
-        let factor = V::splat(scale);
-        for i in (0..whole).step_by(LANES) {
-            let v = V::load(x.as_ptr().add(i)).mul(factor).mul(V::load(weight.as_ptr().add(i)));
-            v.store(out.as_mut_ptr().add(i));
-        }
-        for i in whole..x.len() {
-            out[i] = x[i] * scale * weight[i];
-        }
-    }
-}
-
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` with `LAYER`, else `x / sqrt(mean(x²) + eps) * weight + bias`. An
 /// empty weight is ones, an empty bias zeros.
 ///

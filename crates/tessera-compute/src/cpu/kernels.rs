@@ -31,7 +31,6 @@ pub struct Kernels {
     int4: Coder,
     int3: Coder,
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
-    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     /// By root mean square, and by mean and variance.
     norms: [NormFn; 2],
     /// In the order of [`f32ops::SILU`] and those after it.
@@ -95,11 +94,6 @@ macro_rules! lanes_for {
         pub unsafe fn dense(w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
             // SAFETY: see above.
             unsafe { dense::products::<$lanes>(w, rows, x, n, y) }
-        }
-        $(#[$attribute])?
-        pub unsafe fn rms_norm(x: &[f32], w: &[f32], eps: f32, out: &mut [f32]) {
-            // SAFETY: see above.
-            unsafe { f32ops::rms_norm::<$lanes>(x, w, eps, out) }
         }
         $(#[$attribute])?
         pub unsafe fn norm<const LAYER: bool>(x: &[f32], w: (&[f32], &[f32]), eps: f32, out: &mut [f32]) {
@@ -198,7 +192,6 @@ macro_rules! table {
                 tile: tile::$tile::<$($vectors,)? Bits3>,
             },
             dense: $module::dense,
-            rms_norm: $module::rms_norm,
             norms: [$module::norm::<false>, $module::norm::<true>],
             gates: [
                 $module::gate::<{ f32ops::SILU }>,
@@ -424,12 +417,6 @@ impl Kernels {
     pub fn dense(&self, w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
         // SAFETY: see `input_row`.
         unsafe { (self.dense)(w, rows, x, n, y) }
-    }
-
-    /// See [`f32ops::rms_norm`].
-    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        // SAFETY: see `input_row`.
-        unsafe { (self.rms_norm)(x, weight, eps, out) }
     }
 
     /// See [`f32ops::norm`].

@@ -11,10 +11,10 @@ use super::q8;
 use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
 use crate::backend::{Executor, Pools};
-use crate::batch::{Batch, BatchError, Output, Want};
+use crate::batch::{Batch, BatchError, Limits, Output, Want};
 use crate::functions::{activate, apply, argmax, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
-use crate::program::{Act, Factor, Function, Ids, NormKind, Op, Program, Rows, Slot, VectorId};
+use crate::program::{Act, Factor, Function, Ids, Mask, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::rope::Frequencies;
 use crate::route::route;
 use std::cell::UnsafeCell;
@@ -47,6 +47,9 @@ pub(super) struct Model {
     pub kv_type: KvType,
     pub kv: Zeroed,
     pub pools: Pools,
+    pub limits: Limits,
+    /// See [`Program::cache`].
+    pub cache: Option<Mask>,
     /// Where each layer begins in a page, and where the page ends.
     pub kv_at: Vec<usize>,
     /// The first counter of each stage.
@@ -185,14 +188,27 @@ impl Step {
         let (activations, kv_type) = (cpu.activations, cpu.kv);
         let kv_at = kv_offsets(&program, kv_type);
         let counters = counters(&stages);
-        let model = Model { program, stages, kernels, activations, kv_type, kv, pools, kv_at, counters };
+        let (limits, cache) = (program.limits(pools), program.cache());
+        let model = Model {
+            program,
+            stages,
+            kernels,
+            activations,
+            kv_type,
+            kv,
+            pools,
+            limits,
+            cache,
+            kv_at,
+            counters,
+        };
         let shared = Prepared::default();
         Step { model, pool, states, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
     }
 
     /// cos and sin of every row's position.
     fn turn(&mut self, batch: &Batch<'_>) {
-        let cache = self.model.program.cache();
+        let cache = self.model.cache;
         let ropes = self.model.program.ropes.iter().zip(&self.frequencies).zip(&mut self.angles);
         for ((rope, fixed), angles) in ropes {
             let (n, rows) = (rope.angles(), batch.tokens.len());
@@ -265,7 +281,7 @@ pub(super) fn used_slots(stages: &Stages) -> impl Iterator<Item = usize> {
 
 impl Executor for Step {
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.model.program.limits(self.model.pools))?;
+        batch.check(self.model.limits)?;
         for index in used_slots(&self.model.stages) {
             let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);
             let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
@@ -521,13 +537,8 @@ impl Run<'_> {
         eps: f32,
         out: &mut [f32],
     ) {
-        match (kind, weight, bias) {
-            (NormKind::Rms, Some(weight), None) => self.model.kernels.rms_norm(x, weight, eps, out),
-            (kind, weight, bias) => {
-                let weights = (weight.unwrap_or_default(), bias.unwrap_or_default());
-                self.model.kernels.norm(kind == NormKind::Layer, x, weights, eps, out);
-            }
-        }
+        let weights = (weight.unwrap_or_default(), bias.unwrap_or_default());
+        self.model.kernels.norm(kind == NormKind::Layer, x, weights, eps, out);
     }
 
     pub fn map(&self, f: Function, values: &mut [f32]) {

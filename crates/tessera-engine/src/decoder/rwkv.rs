@@ -1,7 +1,7 @@
 //! A layer of RWKV 6: a recurrence in attention's place, and an MLP that sees the token before. See "Eagle and Finch" (Peng
 //! et al. 2024), section 4.
 
-use tessera_compute::program::{Act, Factor, Function, NormKind, Op, VectorId, WkvHeads};
+use tessera_compute::program::{Act, Factor, Function, MatrixId, NormKind, Op, VectorId, WkvHeads};
 use tessera_weights::arch::{Place, Role, Rwkv};
 use tessera_weights::config::Activation;
 
@@ -38,7 +38,7 @@ impl Builder<'_> {
         let narrow = self.slot(Work::Shares, 5 * rwkv.mix);
         let factor = self.channels(layer, "attention.time_maa_x")?;
         self.push(Op::Blend { x: y, towards, factor: Factor::Columns(factor), out: mixed });
-        let weight = self.weights.transposed(&mut self.p, at, own("attention.time_maa_w1"), 0)?;
+        let weight = self.weights.turned(&mut self.p, at, own("attention.time_maa_w1"))?;
         self.push(Op::Linear { x: mixed, weight, bias: None, accumulate: false, out: narrow });
         self.push(Op::Map { x: narrow, f: TANH, out: narrow });
 
@@ -51,9 +51,10 @@ impl Builder<'_> {
             ("attention.time_maa_r", "attention.receptance", r),
             ("attention.time_maa_g", "attention.gate", gate),
         ];
+        let widen = self.weights.turned(&mut self.p, at, own("attention.time_maa_w2"))?;
         for (i, (maa, projection, out)) in parts.into_iter().enumerate() {
             let x = narrow.part(i * rwkv.mix, rwkv.mix);
-            let weight = self.weights.transposed(&mut self.p, at, own("attention.time_maa_w2"), i)?;
+            let weight = MatrixId(widen.0 + i);
             let bias = Some(self.channels(layer, maa)?);
             self.push(Op::Linear { x, weight, bias, accumulate: false, out: share });
             self.push(Op::Blend { x: y, towards, factor: Factor::Each(share), out: mixed });
@@ -81,10 +82,10 @@ impl Builder<'_> {
     fn decay(&mut self, layer: usize, x: Act, rwkv: Rwkv, out: Act) -> Result<(), DecoderError> {
         let (at, own) = (Some(layer), Role::Own);
         let narrow = self.slot(Work::NarrowDecay, rwkv.decay);
-        let weight = self.weights.transposed(&mut self.p, at, own("attention.time_decay_w1"), 0)?;
+        let weight = self.weights.turned(&mut self.p, at, own("attention.time_decay_w1"))?;
         self.push(Op::Linear { x, weight, bias: None, accumulate: false, out: narrow });
         self.push(Op::Map { x: narrow, f: TANH, out: narrow });
-        let weight = self.weights.transposed(&mut self.p, at, own("attention.time_decay_w2"), 0)?;
+        let weight = self.weights.turned(&mut self.p, at, own("attention.time_decay_w2"))?;
         let bias = Some(self.channels(layer, "attention.time_decay")?);
         self.push(Op::Linear { x: narrow, weight, bias, accumulate: false, out });
         Ok(())

@@ -131,24 +131,23 @@ impl<'a> Weights<'a> {
         Ok(p.vector(values))
     }
 
-    /// Matrix `part` of a parameter `[.., inputs, outputs]` that no scheme quantises, as one `[outputs, inputs]`.
-    pub fn transposed(
+    /// The matrices of a parameter `[.., inputs, outputs]` that no scheme quantises, each turned over, one after another:
+    /// the first of them.
+    pub fn turned(
         &mut self,
         p: &mut Program,
         layer: Option<usize>,
         role: Role,
-        part: usize,
     ) -> Result<MatrixId, DecoderError> {
         let param = self.param(layer, role)?.clone();
-        let &[.., inputs, outputs] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
-        let values = self.folder.floats(&param.name, &param.shape)?;
-        let values = values.chunks_exact(inputs * outputs).nth(part);
-        let values = values.ok_or(DecoderError::Part { role, layer })?;
-        let column = |out: usize| values.iter().skip(out).step_by(outputs);
-        let bytes: Vec<u8> = (0..outputs).flat_map(column).flat_map(|x| x.to_le_bytes()).collect();
+        let (count, inputs, outputs) = match *param.shape {
+            [count, inputs, outputs] => (Some(count), inputs, outputs),
+            [inputs, outputs] => (None, inputs, outputs),
+            _ => return Err(DecoderError::Part { role, layer }),
+        };
+        let matrices = self.folder.planes_by_input(&param.name, count, outputs, inputs)?;
         self.used.insert(param.name);
-        let data = MatrixData::Dense { dtype: DType::F32, bytes: Bytes::from_vec(bytes) };
-        Ok(p.matrix(Matrix { rows: outputs, cols: inputs, data }))
+        in_a_row(p, matrices).ok_or(DecoderError::Part { role, layer })
     }
 
     /// The matrices `[heads, outputs, inputs]` of a parameter that no scheme quantises, one after another: the first of
@@ -178,10 +177,10 @@ impl<'a> Weights<'a> {
         role: Role,
         (heads, first): (usize, usize),
     ) -> Result<[MatrixId; 2], DecoderError> {
-        let Linear { weight, .. } = self.linear(p, layer, role)?;
-        // It is not read as it is.
-        let Some(all) = p.matrices.pop() else { return Err(DecoderError::Part { role, layer }) };
-        debug_assert_eq!(weight, MatrixId(p.matrices.len()));
+        let param = self.param(layer, role)?.clone();
+        let Scheme { group, layout, .. } = *self.scheme;
+        let all = self.folder.matrix(base(&param.name), group, layout, param.rows(), param.cols())?;
+        self.leave(layer, role)?;
         let (each, inputs) = (all.rows / heads, all.cols);
         let row = |at: usize| {
             let mut row = vec![0.0; inputs];
@@ -231,7 +230,7 @@ impl<'a> Weights<'a> {
         let param = self.param(layer, role)?.clone();
         let &[count, rows, cols] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
         let matrices = match param.kind {
-            ParamKind::ExpertsByInput => self.folder.experts_by_input(&param.name, count, cols, rows)?,
+            ParamKind::ExpertsByInput => self.folder.planes_by_input(&param.name, Some(count), cols, rows)?,
             _ => self.folder.experts(base(&param.name), self.scheme.group, count, rows, cols)?,
         };
         self.used.insert(param.name.clone());

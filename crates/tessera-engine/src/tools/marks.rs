@@ -3,17 +3,17 @@
 use super::ToolFormat;
 use super::tagged::FUNCTION;
 
-const HERMES: &str = "<tool_call>";
-const HERMES_END: &str = "</tool_call>";
+pub(super) const HERMES: &str = "<tool_call>";
+pub(super) const HERMES_END: &str = "</tool_call>";
 const LLAMA: &str = "<|python_tag|>";
 const PYTHON: &str = "<|python_start|>";
 const PYTHON_END: &str = "<|python_end|>";
 const MISTRAL: &str = "[TOOL_CALLS]";
 pub(super) const MISTRAL_ARGUMENTS: &str = "[ARGS]";
 pub(super) const MISTRAL_ID: &str = "[CALL_ID]";
-const PHI: &str = "<|tool_call|>";
-const PHI_END: &str = "<|/tool_call|>";
-const DEEPSEEK: &str = "<｜tool▁calls▁begin｜>";
+pub(super) const PHI: &str = "<|tool_call|>";
+pub(super) const PHI_END: &str = "<|/tool_call|>";
+pub(super) const DEEPSEEK: &str = "<｜tool▁calls▁begin｜>";
 pub(super) const DEEPSEEK_END: &str = "<｜tool▁calls▁end｜>";
 pub(super) const DEEPSEEK_CALL: &str = "<｜tool▁call▁begin｜>";
 pub(super) const DEEPSEEK_CALL_END: &str = "<｜tool▁call▁end｜>";

@@ -1,5 +1,6 @@
 //! Tools, calls and results in a conversation, as the template at hand can take them.
 
+use super::marks::{self, DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_END, DEEPSEEK_SEPARATOR};
 use super::{Tool, ToolError, ToolFormat, ToolListing, ToolSupport, mix, push_letters};
 use crate::template::Message;
 use serde_json::{Map, Value, json};
@@ -188,36 +189,32 @@ fn with_calls(format: ToolFormat, message: &Message, calls: &[Call]) -> Message 
     let list = calls.iter();
     let (written, between) = match format {
         ToolFormat::Hermes => (
-            list.map(|call| format!("<tool_call>\n{}\n</tool_call>", object(call)))
+            list.map(|call| format!("{}\n{}\n{}", marks::HERMES, object(call), marks::HERMES_END))
                 .collect::<Vec<_>>()
                 .join("\n"),
             "\n",
         ),
         ToolFormat::DeepSeekV3 => {
             let call = |call: &Call| {
+                let (name, arguments) = (&call.name, python(&call.arguments));
                 format!(
-                    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜>",
-                    call.name,
-                    python(&call.arguments)
+                    "{DEEPSEEK_CALL}function{DEEPSEEK_SEPARATOR}{name}\n```json\n{arguments}\n```{DEEPSEEK_CALL_END}"
                 )
             };
             let calls = list.map(call).collect::<Vec<_>>().join("\n");
-            (format!("<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>"), "")
+            (format!("{}{calls}{DEEPSEEK_END}", marks::DEEPSEEK), "")
         }
         ToolFormat::DeepSeekV31 => {
             let call = |call: &Call| {
-                format!(
-                    "<｜tool▁call▁begin｜>{}<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
-                    call.name,
-                    python(&call.arguments)
-                )
+                let (name, arguments) = (&call.name, python(&call.arguments));
+                format!("{DEEPSEEK_CALL}{name}{DEEPSEEK_SEPARATOR}{arguments}{DEEPSEEK_CALL_END}")
             };
             let calls = list.map(call).collect::<String>();
-            (format!("<｜tool▁calls▁begin｜>{calls}<｜tool▁calls▁end｜>"), "")
+            (format!("{}{calls}{DEEPSEEK_END}", marks::DEEPSEEK), "")
         }
         ToolFormat::Phi4 => {
             let calls = list.map(object).collect::<Vec<_>>().join(", ");
-            (format!("<|tool_call|>[{calls}]<|/tool_call|>"), "")
+            (format!("{}[{calls}]{}", marks::PHI, marks::PHI_END), "")
         }
         _ => (list.map(object).collect::<Vec<_>>().join("\n"), "\n"),
     };

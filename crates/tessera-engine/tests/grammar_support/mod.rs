@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use tessera_engine::constraint::Constraint;
 use tessera_engine::grammar::{GrammarConstraint, GrammarEnv};
 use tessera_engine::tokenizer::Tokenizer;
+use tessera_weights::chat_config::python_json::{Style, to_string};
 
 /// One token for each byte; `</s>`, 2, ends an answer. The model has more rows than tokens.
 pub static BYTES: LazyLock<GrammarEnv> = LazyLock::new(|| {
@@ -40,16 +41,9 @@ pub fn accepts(constraint: &GrammarConstraint, text: &str) -> bool {
     constraint.mask().is_ok_and(|mask| allows(mask, END))
 }
 
-/// A value as Python's `json.dumps` writes it, for values without floats that it spells otherwise.
+/// A value as Python's `json.dumps` writes it.
 pub fn spaced(value: &Value) -> String {
-    match value {
-        Value::Array(list) => format!("[{}]", list.iter().map(spaced).collect::<Vec<_>>().join(", ")),
-        Value::Object(map) => {
-            let members = map.iter().map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), spaced(v)));
-            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
-        }
-        other => other.to_string(),
-    }
+    to_string(value, Style::TEMPLATE)
 }
 
 /// The value with the members of its objects in each order, as long as that is few.

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use tessera_engine::tools::{CallIds, Tool, ToolEvent, ToolFormat, ToolParser};
+use tessera_weights::chat_config::python_json::{Style, to_string};
 
 pub const FORMATS: [ToolFormat; 11] = [
     ToolFormat::Hermes,
@@ -79,14 +80,7 @@ pub fn written(format: ToolFormat, calls: &[(&str, Value)]) -> String {
 }
 
 fn spaced(value: &Value) -> String {
-    match value {
-        Value::Array(list) => format!("[{}]", list.iter().map(spaced).collect::<Vec<_>>().join(", ")),
-        Value::Object(map) => {
-            let members = map.iter().map(|(k, v)| format!("{}: {}", Value::from(k.as_str()), spaced(v)));
-            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
-        }
-        other => other.to_string(),
-    }
+    to_string(value, Style::TEMPLATE)
 }
 
 pub fn tools() -> Vec<Tool> {

@@ -58,25 +58,22 @@ impl Folder {
         rows: usize,
         cols: usize,
     ) -> Result<Vec<Matrix>, FolderError> {
-        let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
         let shape = Shape { stack: Some(count), rows, cols };
-        let all = dense_matrix(self.tensor(name).ok_or_else(missing)?, shape)?;
-        shape.parts(name, &all)
+        shape.parts(name, &dense_matrix(self.need(name)?, shape)?)
     }
 
-    /// The same of a tensor `[count, cols, rows]` that is not quantised: each matrix is turned over, which takes its
+    /// The same of a tensor `[count, cols, rows]`, or `[cols, rows]` for one: each matrix is turned over, which takes its
     /// bytes once more.
-    pub fn experts_by_input(
+    pub fn planes_by_input(
         &self,
         name: &str,
-        count: usize,
+        count: Option<usize>,
         rows: usize,
         cols: usize,
     ) -> Result<Vec<Matrix>, FolderError> {
-        let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
-        let tensor = self.tensor(name).ok_or_else(missing)?;
+        let tensor = self.need(name)?;
         expect_float(tensor)?;
-        expect_shape(tensor, &[count, cols, rows], "")?;
+        expect_shape(tensor, &count.into_iter().chain([cols, rows]).collect::<Vec<_>>(), "")?;
         let (dtype, size) = (tensor.stored(), tensor.stored().size());
         let one = |plane: &[u8]| {
             let mut bytes = Vec::with_capacity(plane.len());
@@ -88,6 +85,10 @@ impl Folder {
             Matrix { rows, cols, data: MatrixData::Dense { dtype, bytes: Bytes::from_vec(bytes) } }
         };
         Ok(tensor.bytes.chunks_exact(rows * cols * size).map(one).collect())
+    }
+
+    fn need(&self, name: &str) -> Result<&Tensor, FolderError> {
+        self.tensor(name).ok_or_else(|| FolderError::MissingTensor { tensor: name.to_owned() })
     }
 
     fn form(
@@ -136,8 +137,7 @@ impl Folder {
 
     /// A float tensor of any shape, widened to f32.
     pub fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, FolderError> {
-        let missing = || FolderError::MissingTensor { tensor: name.to_owned() };
-        let tensor = self.tensor(name).ok_or_else(missing)?;
+        let tensor = self.need(name)?;
         expect_float(tensor)?;
         expect_shape(tensor, shape, "")?;
         tensor.to_f32().ok_or_else(|| wrong_dtype(tensor, FLOATS))

@@ -20,8 +20,9 @@ struct Embedded {
     #[serde(flatten)]
     embedding: Embedding,
     texts: Vec<Text>,
-    /// Of each text to each: the cosine of the angle between their vectors.
-    similarities: Vec<Vec<f32>>,
+    /// Of each text to each: the cosine of the angle between their vectors, if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    similarities: Option<Vec<Vec<f32>>>,
 }
 
 #[derive(Serialize)]
@@ -50,14 +51,15 @@ pub fn run(args: EmbedArgs, out: &Output) -> anyhow::Result<ExitCode> {
     if loaded.files.embeddings.get(loaded.files.semantics).is_none() {
         out.note(format_args!("note: the folder is no embedding model's; the vectors are by {embedding}"));
     }
-    let similarities = vectors.iter().map(|a| vectors.iter().map(|b| cosine(a, b)).collect()).collect();
+    let all = || vectors.iter().map(|a| vectors.iter().map(|b| cosine(a, b)).collect()).collect();
+    let similarities: Option<Vec<Vec<f32>>> = args.similarities.then(all);
     if out.json {
         let texts = texts.into_iter().zip(&ids).zip(vectors);
         let texts = texts.map(|((text, ids), vector)| Text { text, tokens: ids.len(), vector }).collect();
         out.print_json(&Embedded { embedding, texts, similarities })?;
         return Ok(ExitCode::SUCCESS);
     }
-    if args.similarities {
+    if let Some(similarities) = &similarities {
         for (row, text) in similarities.iter().zip(&texts) {
             let row: Vec<String> = row.iter().map(|x| format!("{x:6.3}")).collect();
             out.line(format_args!("{}  {text}", row.join(" ")))?;

@@ -172,14 +172,19 @@ fn of_config(config: &ModelConfig, facts: &mut Facts) {
     facts.put("vocab_size", config.vocab_size);
     facts.put("context", config.context_window_size);
     facts.put("tied_embeddings", config.tie_word_embeddings);
-    if !config.block(Semantics::Authors).ropes.is_empty() {
+    let block = config.block(Semantics::Authors);
+    if !block.ropes.is_empty() {
         facts.put("rope_theta", config.rope_theta);
         facts.put("rope_scaling", format!("{:?}", config.rope_scaling));
     }
-    // Keys and values, two bytes each.
-    let per_token =
-        2 * 2 * config.num_hidden_layers as u64 * config.num_key_value_heads as u64 * config.head_dim as u64;
-    facts.put("kv_bytes_per_token", per_token);
+    // Keys and values, two bytes each; a recurrence keeps none.
+    let width = match block.latent {
+        Some(latent) => latent.kv_rank + latent.rope,
+        None => config.num_key_value_heads * config.head_dim,
+    };
+    let recurrent = |layer: &usize| block.rwkv.is_some() || block.delta[*layer].is_some();
+    let layers = (0..config.num_hidden_layers).filter(|layer| !recurrent(layer)).count();
+    facts.put("kv_bytes_per_token", (2 * 2 * layers * width) as u64);
 }
 
 fn of_chat(chat: &ChatConfig, facts: &mut Facts) {

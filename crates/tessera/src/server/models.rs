@@ -166,6 +166,14 @@ impl Slot {
         let for_tools = text.other_template.as_ref().and_then(ChatTemplate::jinja_source);
         let tool_support = ToolSupport::detect(for_tools.or(jinja), &text.tokenizer);
         let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
+        if engine.context() < context {
+            let least = engine.context();
+            tracing::warn!(
+                model = self.name,
+                "a text goes into one step: --max-batch-tokens limits it to {least} tokens of {context}"
+            );
+        }
+        let context = engine.context();
         tracing::info!(model = self.name, context, memory, ms = begun.elapsed().as_millis() as u64, "loaded");
         let served = Arc::new(Served {
             name: self.name.clone(),

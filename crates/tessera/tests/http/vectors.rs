@@ -128,7 +128,7 @@ fn the_command_line_gives_the_servers_vectors() {
     let home = home();
     pooled_by(&home, "pooling_mode_mean_tokens");
     let texts = ["The cat sleeps.", "the dog", "the dog sleep the dog sleep"];
-    let found = home.tessera(&["embed", "m", "--json", texts[0], texts[1], texts[2]]).ok();
+    let found = home.tessera(&["embed", "m", "--json", "--similarities", texts[0], texts[1], texts[2]]).ok();
     assert!(found.stderr.contains("1_Pooling/config.json says mean pooling"), "{}", found.stderr);
     let found = found.json();
     assert_eq!((&found["pooling"], &found["normalize"]), (&json!("mean"), &json!(true)));

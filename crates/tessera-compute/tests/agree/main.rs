@@ -1,0 +1,5 @@
+//! Whether everything on the CPU is as its twin has it: kernels, and programs of them.
+
+mod kernels;
+mod programs;
+mod random;
