@@ -14,3 +14,4 @@ pub mod recurrent;
 pub mod reference;
 pub mod rope;
 pub mod route;
+pub mod threads;

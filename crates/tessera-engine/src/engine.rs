@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tessera_compute::threads;
 
 /// Takes the events of one request, on the engine's thread: it must not block.
 pub type Sink = Box<dyn FnMut(EngineEvent) + Send>;
@@ -115,9 +116,7 @@ impl Engine {
             vocab_size: model.config.vocab_size,
         });
         let own = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("tessera-engine".to_owned())
-            .spawn(move || run::run(&own, model, &tokenizer))?;
+        let thread = threads::spawn("tessera-engine".to_owned(), move || run::run(&own, model, &tokenizer))?;
         Ok(Engine { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
 

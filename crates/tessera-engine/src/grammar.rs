@@ -340,7 +340,9 @@ fn deep<T: Send>(compile: impl FnOnce() -> Result<T, GrammarError> + Send) -> Re
     let unusable = |what: &str| GrammarError::Unusable(what.to_owned());
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("tessera-grammar".to_owned()).stack_size(STACK);
-        let Ok(thread) = thread.spawn_scoped(scope, compile) else {
+        let Ok(thread) =
+            tessera_compute::threads::room(STACK).and_then(|()| thread.spawn_scoped(scope, compile))
+        else {
             return Err(unusable("no thread could be started to compile it"));
         };
         thread.join().unwrap_or_else(|_| Err(unusable("compiling it panicked")))

@@ -3,6 +3,7 @@
 use crate::output::Output;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Mutex;
+use tessera_compute::threads;
 
 /// The bar, or nothing.
 pub struct Bar(Option<ProgressBar>);
@@ -37,32 +38,32 @@ impl Bar {
     }
 }
 
-/// Makes the threads that everything parallel runs on: `threads`, or one a core. Where the system refuses them it runs
+/// Makes the threads that everything parallel runs on: `count`, or one a core. Where the system refuses them it runs
 /// on this one, which is said. Whoever is second finds them made.
-pub fn use_threads(threads: Option<u16>, out: &Output) -> anyhow::Result<()> {
+pub fn use_threads(count: Option<u16>, out: &Output) -> anyhow::Result<()> {
     static MADE: Mutex<bool> = Mutex::new(false);
     let mut made = MADE.lock().unwrap_or_else(|e| e.into_inner());
     if std::mem::replace(&mut *made, true) {
         return Ok(());
     }
-    let builder = || rayon::ThreadPoolBuilder::new().num_threads(threads.map_or(0, usize::from));
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    // There is one attempt at the pool that everything uses, and a panic where it failed: so another is tried first.
-    let tried = room_for(threads.map_or_else(cores, usize::from))
-        .and_then(|()| builder().build().map(drop).map_err(|e| e.to_string()));
+    let begun = Mutex::new(Vec::new());
+    let begin = |thread: rayon::ThreadBuilder| {
+        let thread = threads::spawn(format!("tessera-files-{}", thread.index()), || thread.run())?;
+        begun.lock().unwrap_or_else(|e| e.into_inner()).push(thread);
+        Ok(())
+    };
+    let builder =
+        || rayon::ThreadPoolBuilder::new().num_threads(count.map_or(0, usize::from)).spawn_handler(begin);
+    // There is one attempt at the pool that everything uses, and a panic where it failed: so another is tried first,
+    // and has given back what it took before the second.
+    let tried = builder().build().map(drop);
+    for thread in begun.lock().unwrap_or_else(|e| e.into_inner()).drain(..) {
+        let _ = thread.join();
+    }
     let Err(error) = tried else {
         return Ok(builder().build_global()?);
     };
     rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global()?;
     out.note(format_args!("note: everything runs on one thread, the system refused more: {error}"));
     Ok(())
-}
-
-/// Whether there is room for the stacks of so many threads. A thread that the system gave, and that then finds no memory
-/// for what the standard library sets up in it, ends the process; so the room is asked for before, and not touched.
-fn room_for(threads: usize) -> Result<(), String> {
-    /// A stack of 2 MiB, and what a thread takes besides.
-    const EACH: usize = 3 << 20;
-    let room = Vec::<u8>::new().try_reserve_exact(threads.saturating_mul(EACH));
-    room.map_err(|_| format!("there is no memory for the stacks of {threads} threads"))
 }

@@ -3,6 +3,7 @@
 //! A step of a model is one [`Pool::run`]; its stages are separated by [`Worker::barrier`]. Work
 //! inside a stage is claimed from a counter, so that a thread which is not scheduled holds nobody up.
 
+use crate::threads;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -70,7 +71,7 @@ impl Pool {
     /// `threads - 1` workers beside the calling thread; `counters` stages can claim work. Where the system refuses a
     /// thread, those that did start end again.
     pub fn new(threads: usize, counters: usize) -> Result<Pool, Refused> {
-        Pool::spawned(threads, counters, &mut |name, work| thread::Builder::new().name(name).spawn(work))
+        Pool::spawned(threads, counters, &mut |name, work| threads::spawn(name, work))
     }
 
     fn spawned(threads: usize, counters: usize, spawn: &mut Spawn) -> Result<Pool, Refused> {

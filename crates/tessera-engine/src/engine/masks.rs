@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
+use tessera_compute::threads;
 
 /// Most threads: one slow mask shall not hold up others.
 const MOST_THREADS: usize = 4;
@@ -67,8 +68,7 @@ impl Masks {
 
     fn spawn(&self) -> bool {
         let (desk, wake) = (self.desk.clone(), self.wake.clone());
-        let thread = std::thread::Builder::new().name("tessera-masks".to_owned());
-        thread.spawn(move || work(&desk, &*wake)).is_ok()
+        threads::spawn("tessera-masks".to_owned(), move || work(&desk, &*wake)).is_ok()
     }
 
     /// Whether a mask has come that was not collected.

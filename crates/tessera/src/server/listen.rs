@@ -17,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tessera_compute::threads;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -47,6 +48,7 @@ fn threads_are_given() -> io::Result<()> {
     std::thread::scope(|scope| {
         let probe = || {
             let name = "tessera-http".to_owned();
+            threads::room(threads::STACK)?;
             std::thread::Builder::new().name(name).spawn_scoped(scope, std::thread::park)
         };
         let probes: Vec<_> = [probe(), probe()].into();
