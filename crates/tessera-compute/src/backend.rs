@@ -1,6 +1,6 @@
 //! What a backend is: it takes a program and pages, and makes steps.
 
-use crate::batch::{Batch, BatchError, Output};
+use crate::batch::{Batch, BatchError, Output, PageKind};
 use crate::program::{Program, ProgramError};
 
 /// A program on a device, with its KV pages.
@@ -8,11 +8,11 @@ pub trait Executor: Send {
     /// Runs the program over one batch; keys and values of its rows are in their pages afterwards.
     fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError>;
 
-    /// Copies the keys and values of one page to another.
+    /// Copies the keys and values of one page to another of its kind.
     ///
     /// # Panics
     /// If one of them is not in the pool.
-    fn copy_page(&mut self, from: u32, to: u32);
+    fn copy_page(&mut self, kind: PageKind, from: u32, to: u32);
 
     /// Bytes held for keys and values.
     fn kv_len(&self) -> usize;
@@ -24,8 +24,8 @@ pub trait Executor: Send {
 /// What a device keeps of sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pools {
-    /// KV pages of [`crate::batch::PAGE`] positions.
-    pub pages: usize,
+    /// KV pages of [`crate::batch::PAGE`] positions, of each kind.
+    pub pages: [usize; PageKind::COUNT],
     /// Slots of states, in programs that have one: each of [`Program::state_len`] values.
     pub states: usize,
 }
@@ -35,8 +35,8 @@ pub trait Backend {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
-    /// Bytes of one KV page of [`crate::batch::PAGE`] positions.
-    fn page_len(&self, program: &Program) -> usize;
+    /// Bytes of one KV page of [`crate::batch::PAGE`] positions, of each kind; 0 of one that no layer is of.
+    fn page_len(&self, program: &Program) -> [usize; PageKind::COUNT];
 
     /// Bytes of activations and logits in a step of `rows` tokens that wants the logits of all of them. What each thread
     /// keeps for itself is small and not counted.
@@ -61,7 +61,7 @@ pub enum LoadError {
         known: String,
     },
     /// Too little memory for pages and states.
-    #[error("{} KV pages and {} states need {needed} bytes, which could not be had", pools.pages, pools.states)]
+    #[error("{} KV pages and {} states need {needed} bytes, which could not be had", pools.pages.iter().sum::<usize>(), pools.states)]
     Memory {
         /// What was asked for.
         pools: Pools,

@@ -7,6 +7,25 @@ use tessera_weights::arch::{Mask, Sinks};
 /// backend and for any batch, so this number is part of the arithmetic.
 pub const PAGE: usize = 64;
 
+/// What a layer's pages are kept for. A page of a kind holds the keys and values of all layers of that kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// Layers that may see every position of the sequence.
+    All,
+    /// Layers that see a window: a page behind it is not kept.
+    Window,
+}
+
+impl PageKind {
+    /// How many there are; what is of each kind is in the order of [`PageKind::EACH`].
+    pub const COUNT: usize = 2;
+    /// One after another.
+    pub const EACH: [PageKind; PageKind::COUNT] = [PageKind::All, PageKind::Window];
+}
+
+/// Stands for a page behind the window in [`Span::pages`].
+pub const GONE: u32 = u32::MAX;
+
 /// Consecutive new tokens of one sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span<'a> {
@@ -23,8 +42,9 @@ pub struct Span<'a> {
     /// Position where the call began that these tokens are part of: 0 for a prompt's, however it was cut into chunks;
     /// `None` if each is a call of its own. See [`Mask::CallWindow`].
     pub call: Option<usize>,
-    /// The sequence's pages in order; page `i` holds positions `i * PAGE ..`.
-    pub pages: &'a [u32],
+    /// Of each kind the sequence's pages in order; page `i` holds positions `i * PAGE ..`. Those that none of the rows
+    /// sees may be [`GONE`]; of a kind that no layer has there is none.
+    pub pages: [&'a [u32]; PageKind::COUNT],
     /// Where the state of a recurrence is, in programs that have one.
     pub state: Option<StateUse>,
 }
@@ -41,13 +61,25 @@ impl Span<'_> {
     }
 }
 
-/// A sequence's state before and after a step. Both may be one slot; no other span of the step uses the second.
+/// A sequence's state before and after a step. Both may be one slot; no other span of the step uses the second. Several
+/// spans may begin from one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateUse {
     /// The slot that holds it; `None` at the sequence's beginning, where it is zero.
     pub from: Option<u32>,
     /// The slot that will hold it.
     pub to: u32,
+    /// Where it is put besides on the way.
+    pub save: Option<Save>,
+}
+
+/// A state in the middle of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Save {
+    /// After how many of the span's rows; at least one.
+    pub rows: usize,
+    /// The slot that will hold it, which nothing else of the step uses.
+    pub slot: u32,
 }
 
 /// What the indices of a batch may reach.
@@ -55,8 +87,10 @@ pub struct StateUse {
 pub struct Limits {
     /// Rows of the embedding.
     pub vocab: usize,
-    /// Pages of the pool.
-    pub pages: usize,
+    /// Pages of the pool of each kind; `None` where no layer is of it.
+    pub pages: [Option<usize>; PageKind::COUNT],
+    /// How many positions the layers of [`PageKind::Window`] see at most.
+    pub window: usize,
     /// See [`crate::program::Program::positions`].
     pub positions: usize,
     /// Slots of states; `None` where the program has no state.
@@ -211,11 +245,17 @@ impl Batch<'_> {
     fn fits(&self, span: usize, states: Option<usize>) -> bool {
         let s = &self.spans[span];
         match (s.state, states) {
-            (Some(StateUse { from, to }), Some(states)) => {
+            (Some(StateUse { from, to, save }), Some(states)) => {
                 let mut others = self.spans.iter().enumerate().filter(|(i, _)| *i != span);
-                let used = |other: &Span<'_>| other.state.is_some_and(|o| o.to == to || o.from == Some(to));
+                let saved = save.map(|save| save.slot);
+                let own = |slot: Option<u32>| slot.is_some() && (slot == Some(to) || slot == saved);
+                let used = |other: &Span<'_>| {
+                    other.state.is_some_and(|o| own(o.from) || own(Some(o.to)) || own(o.save.map(|s| s.slot)))
+                };
                 from.is_none() == (s.position == 0)
-                    && from.into_iter().chain([to]).all(|slot| (slot as usize) < states)
+                    && from.into_iter().chain([to]).chain(saved).all(|slot| (slot as usize) < states)
+                    && save.is_none_or(|save| (1..=s.len).contains(&save.rows))
+                    && (saved.is_none() || saved != Some(to) && saved != from)
                     && !others.any(|(_, other)| used(other))
             }
             (_, states) => states.is_none(),
@@ -224,7 +264,7 @@ impl Batch<'_> {
 
     /// Checks everything that a backend indexes by: tokens of a vocabulary, pages of a pool, learned positions, states.
     pub fn check(&self, limits: Limits) -> Result<(), BatchError> {
-        let Limits { vocab, pages: pool, positions, states, logits, whole } = limits;
+        let Limits { vocab, pages: pools, window, positions, states, logits, whole } = limits;
         if !logits && self.want != Want::Hidden {
             return Err(BatchError::NoLogits);
         }
@@ -246,8 +286,14 @@ impl Batch<'_> {
             if whole && s.position > 0 {
                 return Err(BatchError::Part { span: i, position: s.position });
             }
-            if s.pages.len().saturating_mul(PAGE) < position || s.pages.iter().any(|&p| p as usize >= pool) {
-                return Err(BatchError::BadPages { span: i, position, pages: s.pages.len(), pool });
+            let first = (s.position + 1).saturating_sub(window) / PAGE;
+            for ((pages, pool), seen_from) in s.pages.iter().zip(pools).zip([0, first]) {
+                let Some(pool) = pool else { continue };
+                let enough = pages.len().saturating_mul(PAGE) >= position;
+                let is = |(i, p): (usize, &u32)| (*p as usize) < pool || *p == GONE && i < seen_from;
+                if !enough || !pages.iter().enumerate().all(is) {
+                    return Err(BatchError::BadPages { span: i, position, pages: pages.len(), pool });
+                }
             }
             if !self.fits(i, states) {
                 return Err(BatchError::BadState { span: i, position: s.position, state: s.state, states });

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod cpu;
 pub mod functions;
 mod memory;
+pub mod pages;
 pub mod program;
 pub mod recurrent;
 pub mod reference;

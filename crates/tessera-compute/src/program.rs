@@ -2,7 +2,7 @@
 //! backend runs it at every step.
 
 use crate::backend::Pools;
-use crate::batch::{Limits, Want};
+use crate::batch::{Limits, PageKind, Want};
 use crate::rope::Rope;
 use std::ops::Range;
 use tessera_weights::tensor::Matrix;
@@ -206,6 +206,28 @@ impl Program {
         })
     }
 
+    /// Of each layer that keeps keys and values, whether any of its queries looks behind a window.
+    pub fn page_kinds(&self) -> Vec<PageKind> {
+        let of = |layer: usize| {
+            let masks = self.ops.iter().filter_map(move |op| match op {
+                Op::Attend(a) if a.layer == layer => Some(a.mask),
+                _ => None,
+            });
+            let windows = masks.map(|mask| matches!(mask, Mask::Window(_)));
+            if windows.reduce(|a, b| a && b).unwrap_or(false) { PageKind::Window } else { PageKind::All }
+        };
+        (0..self.kv.len()).map(of).collect()
+    }
+
+    /// How many positions the layers of [`PageKind::Window`] see at most.
+    pub fn window(&self) -> usize {
+        let windows = self.ops.iter().filter_map(|op| match op {
+            Op::Attend(Attend { mask: Mask::Window(n), .. }) => Some(*n),
+            _ => None,
+        });
+        windows.max().unwrap_or(usize::MAX)
+    }
+
     /// Whether some of its queries see what comes after them, so that a sequence must be one span.
     pub fn is_encoder(&self) -> bool {
         self.ops.iter().any(|op| matches!(op, Op::Attend(Attend { mask: Mask::Full, .. })))
@@ -235,9 +257,11 @@ impl Program {
 
     /// What a batch may ask for.
     pub fn limits(&self, pools: Pools) -> Limits {
+        let kinds = self.page_kinds();
         Limits {
             vocab: self.vocab,
-            pages: pools.pages,
+            pages: PageKind::EACH.map(|kind| kinds.contains(&kind).then_some(pools.pages[kind as usize])),
+            window: self.window(),
             positions: self.positions(),
             states: (!self.states.is_empty()).then_some(pools.states),
             logits: self.logits.is_some(),

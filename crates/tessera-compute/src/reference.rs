@@ -2,9 +2,10 @@
 //! activations, keys and values in f32. Slow, and the judge of every other backend.
 
 use crate::backend::{Backend, Executor, LoadError, Pools};
-use crate::batch::{Batch, BatchError, Limits, Output, PAGE, Span, StateUse, Want};
+use crate::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Span, StateUse, Want};
 use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
+use crate::pages::PageLayout;
 use crate::program::{
     Act, Attend, DeltaHeads, Factor, Heads, Ids, Kv, MatrixId, Op, Program, Rows, VectorId,
 };
@@ -23,8 +24,8 @@ impl Backend for Reference {
         "reference"
     }
 
-    fn page_len(&self, program: &Program) -> usize {
-        program.kv.iter().map(|kv| 2 * kv.heads * kv.dim).sum::<usize>() * PAGE * size_of::<f32>()
+    fn page_len(&self, program: &Program) -> [usize; PageKind::COUNT] {
+        PageLayout::new(program, Default::default(), layer_len).page_len().map(|len| len * size_of::<f32>())
     }
 
     fn workspace_len(&self, program: &Program, rows: usize) -> usize {
@@ -36,21 +37,21 @@ impl Backend for Reference {
     fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let state = pools.states.saturating_mul(program.state_len());
-        let kv = pools.pages.saturating_mul(self.page_len(&program)) / size_of::<f32>();
-        let needed = kv.saturating_add(state).saturating_mul(size_of::<f32>());
-        let both = Zeroed::floats(kv).zip(Zeroed::floats(state));
+        let layout = PageLayout::new(&program, pools.pages, layer_len);
+        let needed = layout.len().saturating_add(state).saturating_mul(size_of::<f32>());
+        let both = Zeroed::floats(layout.len()).zip(Zeroed::floats(state));
         let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
         let slots = vec![Vec::new(); program.slots.len()];
         let limits = program.limits(pools);
-        Ok(Box::new(Interpreter { program, pools, limits, kv, states, slots }))
+        Ok(Box::new(Interpreter { program, limits, layout, kv, states, slots }))
     }
 }
 
 struct Interpreter {
     program: Program,
-    pools: Pools,
     limits: Limits,
-    /// `[page]`, in each the layers one after another: `[k, v][kv head][position][dim]`.
+    layout: PageLayout,
+    /// In each page of each layer `[k, v][kv head][position][dim]`.
     kv: ZeroedFloats,
     /// `[slot]`, in each the states one after another.
     states: ZeroedFloats,
@@ -80,10 +81,9 @@ impl Executor for Interpreter {
         Ok(())
     }
 
-    fn copy_page(&mut self, from: u32, to: u32) {
-        let len = self.kv.len() / self.pools.pages.max(1);
-        let from = from as usize * len;
-        self.kv.copy_within(from..from + len, to as usize * len);
+    fn copy_page(&mut self, kind: PageKind, from: u32, to: u32) {
+        let [from, to] = [from, to].map(|page| self.layout.page(kind, page));
+        self.kv.copy_within(from, to.start);
     }
 
     fn kv_len(&self) -> usize {
@@ -118,7 +118,7 @@ impl Interpreter {
     /// Puts every sequence's state where it will be, zero at its beginning.
     fn move_states(&mut self, batch: &Batch<'_>) {
         let len = self.program.state_len();
-        for StateUse { from, to } in batch.spans.iter().filter_map(|span| span.state) {
+        for StateUse { from, to, .. } in batch.spans.iter().filter_map(|span| span.state) {
             let to = to as usize * len;
             match from {
                 Some(from) => self.states.copy_within(from as usize * len..(from as usize + 1) * len, to),
@@ -129,9 +129,22 @@ impl Interpreter {
 
     /// One state of a span's sequence.
     fn state(&mut self, span: &Span<'_>, state: usize) -> &mut [f32] {
-        let slot = span.state.map_or(0, |state| state.to as usize);
+        self.state_in(span.state.map_or(0, |state| state.to), state)
+    }
+
+    fn state_in(&mut self, slot: u32, state: usize) -> &mut [f32] {
         let (at, len) = (self.program.state_at(state), self.program.state_len());
-        &mut self.states[slot * len..][at]
+        &mut self.states[slot as usize * len..][at]
+    }
+
+    /// Puts a state as it is after `rows` rows where that is asked for.
+    fn save(&mut self, span: &Span<'_>, rows: usize, state: usize) {
+        if let Some(StateUse { to, save: Some(save), .. }) = span.state
+            && save.rows == rows
+        {
+            let now = self.state_in(to, state).to_vec();
+            self.state_in(save.slot, state).copy_from_slice(&now);
+        }
     }
 
     /// [`Op::Conv`].
@@ -139,8 +152,8 @@ impl Interpreter {
         let Op::Conv { x, weight, kernel, state, activation, .. } = *op else { return };
         let (x, width, weight) = (self.read(x), x.width, self.program.vectors[weight.0].clone());
         for span in batch.spans {
-            let state = self.state(span, state);
-            let mut seen = state.to_vec();
+            let mut seen = self.state(span, state).to_vec();
+            let before = seen.len();
             seen.extend_from_slice(&x[span.start * width..(span.start + span.len) * width]);
             for t in 0..span.len {
                 for column in 0..width {
@@ -148,8 +161,9 @@ impl Interpreter {
                     let sum = recurrent::conv(&weight[column * kernel..][..kernel], rows);
                     o[(span.start + t) * width + column] = activation.map_or(sum, |f| activate(f, sum));
                 }
+                self.state(span, state).copy_from_slice(&seen[(t + 1) * width..][..before]);
+                self.save(span, t + 1, state);
             }
-            state.copy_from_slice(&seen[span.len * width..]);
         }
     }
 
@@ -161,15 +175,15 @@ impl Interpreter {
         keep.iter_mut().for_each(|x| *x = recurrent::wkv_keep(*x));
         let bonus = self.program.vectors[bonus.0].clone();
         for span in batch.spans {
-            let state = self.state(span, state);
             for t in span.start..span.start + span.len {
-                for (h, state) in state.chunks_exact_mut(dim * dim).enumerate() {
+                for (h, state) in self.state(span, state).chunks_exact_mut(dim * dim).enumerate() {
                     let at = (t * heads.count + h) * dim..(t * heads.count + h + 1) * dim;
                     let (rows, at_bonus) =
                         ((&r[at.clone()], &k[at.clone()], &v[at.clone()]), h * dim..(h + 1) * dim);
                     let gates = (&keep[at.clone()], &bonus[at_bonus]);
                     recurrent::wkv_row(state, rows, gates, &mut o[at]);
                 }
+                self.save(span, t + 1 - span.start, state);
             }
         }
     }
@@ -181,9 +195,8 @@ impl Interpreter {
         let [q, k, v, a, b] = [q, k, v, a, b].map(|act| self.read(act));
         let [a_log, dt_bias] = [a_log, dt_bias].map(|id| self.program.vectors[id.0].clone());
         for span in batch.spans {
-            let state = self.state(span, state);
             for t in span.start..span.start + span.len {
-                for (h, state) in state.chunks_exact_mut(key * value).enumerate() {
+                for (h, state) in self.state(span, state).chunks_exact_mut(key * value).enumerate() {
                     let at = (t * keys + h / (values / keys)) * key;
                     let v_at = (t * values + h) * value;
                     let rows = (&q[at..at + key], &k[at..at + key], &v[v_at..v_at + value]);
@@ -191,6 +204,7 @@ impl Interpreter {
                     let gates = recurrent::delta_gates(a[i], b[i], a_log[h], dt_bias[h]);
                     recurrent::delta_row(state, rows, gates, &mut o[v_at..v_at + value]);
                 }
+                self.save(span, t + 1 - span.start, state);
             }
         }
     }
@@ -335,17 +349,16 @@ impl Interpreter {
 
     /// Where the vector of one position begins.
     fn kv_at(&self, page: u32, layer: usize, value: bool, head: usize, position: usize) -> usize {
-        let len = |kv: &Kv| 2 * kv.heads * kv.dim * PAGE;
-        let before: usize = self.program.kv[..layer].iter().map(len).sum();
-        let page_len: usize = self.program.kv.iter().map(len).sum();
         let Kv { heads, dim } = self.program.kv[layer];
         let head = usize::from(value) * heads + head;
-        page as usize * page_len + before + (head * PAGE + position % PAGE) * dim
+        self.layout.at(layer, page) + (head * PAGE + position % PAGE) * dim
     }
 
     fn attend(&mut self, a: Attend, batch: &Batch<'_>, o: &mut [f32]) {
         let Attend { q, k, v, heads, layer, rope, mask, scale, cap, out } = a;
         let Heads { q: queries, kv, dim } = heads;
+        let kind = self.layout.kind(layer) as usize;
+        let pages = |span: &Span<'_>, i: usize| span.pages[kind][i / PAGE];
         let (mut q, mut k, v) = (self.read(q), self.read(k), self.read(v));
         // As the keys that stay for ever see them.
         let mut moved = q.clone();
@@ -366,7 +379,7 @@ impl Interpreter {
                 let (row, position) = (span.start + i, span.position + i);
                 for h in 0..kv {
                     for (value, from) in [(false, &k), (true, &v)] {
-                        let at = self.kv_at(span.pages[position / PAGE], layer, value, h, position);
+                        let at = self.kv_at(pages(span, position), layer, value, h, position);
                         self.kv[at..at + dim].copy_from_slice(&from[(row * kv + h) * dim..][..dim]);
                     }
                 }
@@ -388,7 +401,7 @@ impl Interpreter {
                     let at = (row * queries + h) * dim;
                     let (query, moved) = (&q[at..][..dim], &moved[at..][..dim]);
                     let key = |value: bool, p: usize| {
-                        let at = self.kv_at(span.pages[p / PAGE], layer, value, h / (queries / kv), p);
+                        let at = self.kv_at(pages(span, p), layer, value, h / (queries / kv), p);
                         &self.kv[at..][..dim]
                     };
                     let seen = (0..sinks).map(|p| (moved, p)).chain(seen.clone().map(|p| (query, p)));
@@ -397,6 +410,11 @@ impl Interpreter {
             }
         }
     }
+}
+
+/// f32 values of a layer in a page.
+fn layer_len(kv: &Kv) -> usize {
+    2 * kv.heads * kv.dim * PAGE
 }
 
 /// One query, as each of the positions that it sees of one key head sees it.

@@ -150,9 +150,9 @@ impl Run<'_> {
         self.rotated(a, a.k, row, head, 1.0, key);
         let value = &self.row(a.v, row)[head * dim..][..dim];
         let position = span.position + i;
-        let page = span.pages[position / PAGE] as usize;
+        let page = span.pages[self.model.layout.kind(a.layer) as usize][position / PAGE];
         let head_len = self.model.kv_type.head_len(dim);
-        let at = page * self.model.page_len() + self.model.kv_at[a.layer] + head * head_len;
+        let at = self.model.layout.at(a.layer, page) + head * head_len;
         assert!(at + head_len <= self.model.kv.len());
         // SAFETY: the page is in the pool (`Batch::check`); this position and head are this thread's.
         unsafe {
@@ -287,13 +287,14 @@ impl Run<'_> {
     }
 
     fn head_pages<'b>(&self, a: Attend, span: &Span<'b>, head: usize) -> HeadPages<'b> {
-        let dim = a.heads.dim;
+        let (dim, layout) = (a.heads.dim, &self.model.layout);
+        let (begin, page_stride, place) = layout.of_layer(a.layer);
         HeadPages {
             pool: self.model.kv.as_ptr(),
             pool_len: self.model.kv.len(),
-            page_stride: self.model.page_len(),
-            offset: self.model.kv_at[a.layer] + head * self.model.kv_type.head_len(dim),
-            pages: span.pages,
+            page_stride,
+            offset: begin + place + head * self.model.kv_type.head_len(dim),
+            pages: span.pages[layout.kind(a.layer) as usize],
             dim,
             cap: a.cap,
         }

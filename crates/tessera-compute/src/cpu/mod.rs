@@ -24,8 +24,9 @@ mod stage;
 mod step;
 
 use crate::backend::{Backend, Executor, LoadError, Pools};
-use crate::batch::PAGE;
+use crate::batch::{PAGE, PageKind};
 use crate::memory::Zeroed;
+use crate::pages::PageLayout;
 use crate::program::Program;
 use kernels::Kernels;
 use pool::Pool;
@@ -80,6 +81,11 @@ impl KvType {
         }
     }
 
+    /// Where keys and values of so many pages lie, in bytes.
+    fn layout(self, program: &Program, pages: [usize; PageKind::COUNT]) -> PageLayout {
+        PageLayout::new(program, pages, |kv| kv.heads.saturating_mul(self.head_len(kv.dim)))
+    }
+
     /// Bytes of one layer and head in a page.
     fn head_len(self, dim: usize) -> usize {
         use kv::Format;
@@ -115,8 +121,8 @@ impl Backend for Cpu {
         "cpu"
     }
 
-    fn page_len(&self, program: &Program) -> usize {
-        page_len(program, self.kv)
+    fn page_len(&self, program: &Program) -> [usize; PageKind::COUNT] {
+        self.kv.layout(program, Default::default()).page_len()
     }
 
     fn workspace_len(&self, program: &Program, rows: usize) -> usize {
@@ -138,7 +144,7 @@ impl Backend for Cpu {
             name: self.kernels.clone().unwrap_or_default(),
             known: Kernels::available().iter().map(Kernels::name).collect::<Vec<_>>().join(", "),
         })?;
-        let kv = pools.pages.saturating_mul(self.page_len(&program));
+        let kv = self.kv.layout(&program, pools.pages).len();
         let states = pools.states.saturating_mul(program.state_len());
         let both = Zeroed::new(kv).zip(Zeroed::floats(states));
         let needed = kv.saturating_add(states.saturating_mul(size_of::<f32>()));
@@ -164,11 +170,6 @@ impl Backend for Cpu {
             pools,
         )))
     }
-}
-
-/// Bytes of a page of the whole model.
-fn page_len(program: &Program, kv: KvType) -> usize {
-    step::kv_offsets(program, kv).pop().unwrap_or(0)
 }
 
 const _: () = assert!(PAGE.is_multiple_of(simd::LANES));

@@ -9,6 +9,15 @@ use crate::recurrent::delta_gates;
 /// Columns of a convolution in one claim.
 const COLUMNS: usize = 256;
 
+/// Copies a state as it is after `rows` rows, where that is asked for.
+fn save(to: &mut Option<(usize, &mut [f32])>, rows: usize, state: &[f32]) {
+    if let Some((wanted, to)) = to
+        && *wanted == rows
+    {
+        to.copy_from_slice(state);
+    }
+}
+
 impl Run<'_> {
     /// Puts every sequence's state where it will be, zero at its beginning.
     pub(super) fn move_states(&self, counter: usize, worker: &Worker<'_>) {
@@ -35,12 +44,38 @@ impl Run<'_> {
     /// No other thread uses these values in the same stage.
     #[allow(clippy::mut_from_ref)]
     unsafe fn state(&self, span: &Span<'_>, state: usize, from: usize, len: usize) -> &mut [f32] {
+        let slot = span.state.map_or(0, |state| state.to);
+        // SAFETY: the caller's promise.
+        unsafe { self.state_in(slot, state, from, len) }
+    }
+
+    /// The same part where it is put besides, and after how many rows.
+    ///
+    /// # Safety
+    /// As for [`Run::state`].
+    unsafe fn saved(
+        &self,
+        span: &Span<'_>,
+        state: usize,
+        from: usize,
+        len: usize,
+    ) -> Option<(usize, &mut [f32])> {
+        let save = span.state?.save?;
+        // SAFETY: the caller's promise.
+        Some((save.rows, unsafe { self.state_in(save.slot, state, from, len) }))
+    }
+
+    /// Part of a state in a slot of a span.
+    ///
+    /// # Safety
+    /// As for [`Run::state`].
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn state_in(&self, slot: u32, state: usize, from: usize, len: usize) -> &mut [f32] {
         let program = &self.model.program;
         let at = program.state_at(state);
         assert!(from + len <= at.len());
-        let slot = span.state.map_or(0, |state| state.to as usize);
-        let at = slot * program.state_len() + at.start + from;
-        // SAFETY: `Batch::check` saw that every span has a slot of the pool; the rest is the caller's promise.
+        let at = slot as usize * program.state_len() + at.start + from;
+        // SAFETY: `Batch::check` saw that the slots of every span are in the pool; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.states.add(at), len) }
     }
 
@@ -83,6 +118,10 @@ impl Run<'_> {
                 }
                 for i in 0..before {
                     row_of_state(i).copy_from_slice(seen(span.len + i));
+                    // SAFETY: as above.
+                    if let Some((rows, saved)) = unsafe { self.saved(span, state, i * x.width + from, n) } {
+                        saved.copy_from_slice(seen(rows + i));
+                    }
                 }
             }
         }
@@ -99,13 +138,17 @@ impl Run<'_> {
             for item in claim {
                 let (span, h) = (&self.batch.spans[item / count], item % count);
                 // SAFETY: this head of this span was claimed by this thread alone.
-                let state = unsafe { self.state(span, state, h * dim * dim, dim * dim) };
+                let (mut saved, state) = unsafe {
+                    let (from, len) = (h * dim * dim, dim * dim);
+                    (self.saved(span, state, from, len), self.state(span, state, from, len))
+                };
                 for t in span.start..span.start + span.len {
                     let [r, k, v, decay] = [r, k, v, decay].map(|act| &self.row(act, t)[h * dim..][..dim]);
                     // SAFETY: as above.
                     let out = unsafe { self.part_mut(out, t, h * dim, dim) };
                     self.model.kernels.exp_exp(decay, &mut keep);
                     self.model.kernels.wkv(state, (r, k, v), (&keep, &bonus[h * dim..][..dim]), out);
+                    save(&mut saved, t + 1 - span.start, state);
                 }
             }
         }
@@ -120,7 +163,10 @@ impl Run<'_> {
             for item in claim {
                 let (span, h) = (&self.batch.spans[item / values], item % values);
                 // SAFETY: this head of this span was claimed by this thread alone.
-                let state = unsafe { self.state(span, state, h * key * value, key * value) };
+                let (mut saved, state) = unsafe {
+                    let (from, len) = (h * key * value, key * value);
+                    (self.saved(span, state, from, len), self.state(span, state, from, len))
+                };
                 let (of_key, of_value) = (h / (values / keys) * key, h * value);
                 for t in span.start..span.start + span.len {
                     let rows = (
@@ -132,6 +178,7 @@ impl Run<'_> {
                     // SAFETY: as above.
                     let out = unsafe { self.part_mut(out, t, of_value, value) };
                     self.model.kernels.delta(state, rows, gates, out);
+                    save(&mut saved, t + 1 - span.start, state);
                 }
             }
         }

@@ -11,9 +11,10 @@ use super::q8;
 use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
 use crate::backend::{Executor, Pools};
-use crate::batch::{Batch, BatchError, Limits, Output, Want};
+use crate::batch::{Batch, BatchError, Limits, Output, PageKind, Want};
 use crate::functions::{activate, apply, argmax, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
+use crate::pages::PageLayout;
 use crate::program::{Act, Factor, Function, Ids, Mask, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::rope::Frequencies;
 use crate::route::route;
@@ -46,12 +47,11 @@ pub(super) struct Model {
     pub activations: Activations,
     pub kv_type: KvType,
     pub kv: Zeroed,
-    pub pools: Pools,
     pub limits: Limits,
     /// See [`Program::cache`].
     pub cache: Option<Mask>,
-    /// Where each layer begins in a page, and where the page ends.
-    pub kv_at: Vec<usize>,
+    /// Where pages and layers begin in `kv`.
+    pub layout: PageLayout,
     /// The first counter of each stage.
     pub counters: Vec<usize>,
 }
@@ -186,22 +186,11 @@ impl Step {
         let fixed = program.ropes.iter().map(|r| (!r.depends_on_length()).then(|| r.frequencies(1)));
         let (frequencies, angles) = (fixed.collect(), vec![Vec::new(); program.ropes.len()]);
         let (activations, kv_type) = (cpu.activations, cpu.kv);
-        let kv_at = kv_offsets(&program, kv_type);
+        let layout = kv_type.layout(&program, pools.pages);
         let counters = counters(&stages);
         let (limits, cache) = (program.limits(pools), program.cache());
-        let model = Model {
-            program,
-            stages,
-            kernels,
-            activations,
-            kv_type,
-            kv,
-            pools,
-            limits,
-            cache,
-            kv_at,
-            counters,
-        };
+        let model =
+            Model { program, stages, kernels, activations, kv_type, kv, limits, cache, layout, counters };
         let shared = Prepared::default();
         Step { model, pool, states, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
     }
@@ -237,16 +226,6 @@ impl Step {
             }
         }
     }
-}
-
-/// Where each layer begins in a page, and where the page ends.
-pub(super) fn kv_offsets(program: &Program, kv_type: KvType) -> Vec<usize> {
-    let mut ends = vec![0];
-    ends.extend(program.kv.iter().scan(0, |end, kv| {
-        *end += kv.heads * kv_type.head_len(kv.dim);
-        Some(*end)
-    }));
-    ends
 }
 
 /// The first counter of each stage, and at the end their number.
@@ -333,12 +312,12 @@ impl Executor for Step {
         Ok(())
     }
 
-    fn copy_page(&mut self, from: u32, to: u32) {
-        let len = self.model.page_len();
-        assert!((from.max(to) as usize) < self.model.pools.pages);
+    fn copy_page(&mut self, kind: PageKind, from: u32, to: u32) {
+        let [from, to] = [from, to].map(|page| self.model.layout.page(kind, page));
+        assert!(from.end.max(to.end) <= self.model.kv.len());
         let kv = self.model.kv.as_ptr();
         // SAFETY: both pages lie in the pool, and nobody else uses it outside a step.
-        unsafe { std::ptr::copy(kv.add(from as usize * len), kv.add(to as usize * len), len) }
+        unsafe { std::ptr::copy(kv.add(from.start), kv.add(to.start), from.len()) }
     }
 
     fn kv_len(&self) -> usize {
@@ -350,13 +329,6 @@ impl Executor for Step {
         let (kernels, threads) = (self.model.kernels.name(), self.pool.threads());
         let kv = self.model.kv_type.name();
         format!("cpu: {kernels} kernels, {threads} threads, {activations} activations, {kv} keys and values")
-    }
-}
-
-impl Model {
-    /// Bytes of a page.
-    pub fn page_len(&self) -> usize {
-        self.kv_at.last().copied().unwrap_or(0)
     }
 }
 

@@ -19,12 +19,12 @@ use tessera_weights::scheme::{GroupFormat, Layout};
 
 /// How a test decoder's matrices are stored.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub enum Kind {
     Grouped(GroupFormat, Layout, DType),
     Dense(DType),
 }
 
-struct Shape {
+pub struct Shape {
     hidden: usize,
     ffn: usize,
     heads: Heads,
@@ -35,11 +35,11 @@ struct Shape {
 }
 
 fn state(position: usize) -> Option<StateUse> {
-    Some(StateUse { from: (position > 0).then_some(0), to: 0 })
+    Some(StateUse { from: (position > 0).then_some(0), to: 0, save: None })
 }
 
-fn pools(pages: usize) -> Pools {
-    Pools { pages, states: 2 }
+pub fn pools(pages: usize) -> Pools {
+    Pools { pages: [pages; 2], states: 2 }
 }
 
 fn rms(x: Act, weight: VectorId, out: Act) -> Op {
@@ -52,7 +52,7 @@ fn attend(heads: Heads, qkv: Act, layer: usize, out: Act) -> Op {
     Op::Attend(Attend { q, k, v, heads, layer, rope: Some(0), mask: Mask::Causal, scale, cap: None, out })
 }
 
-fn decoder(kind: Kind, s: &Shape) -> Program {
+pub fn decoder(kind: Kind, s: &Shape) -> Program {
     let mut r = Random(7);
     let layers = 2;
     let scaling = RopeScaling::Dynamic { factor: 2.0, original_context: 70 };
@@ -248,8 +248,12 @@ fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: 
                         position: done,
                         rope_len: sequence.len(),
                         call: Some(0),
-                        pages: &pages[s],
-                        state: Some(StateUse { from: (done > 0).then_some(s as u32), to: s as u32 }),
+                        pages: [&pages[s]; 2],
+                        state: Some(StateUse {
+                            from: (done > 0).then_some(s as u32),
+                            to: s as u32,
+                            save: None,
+                        }),
                     },
                 ));
                 tokens.extend_from_slice(part);
@@ -277,7 +281,7 @@ fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: 
     out
 }
 
-const SHAPE: Shape =
+pub const SHAPE: Shape =
     Shape { hidden: 96, ffn: 160, heads: Heads { q: 6, kv: 2, dim: 20 }, vocab: 101, bias: true, experts: 5 };
 
 fn sequences() -> [Vec<u32>; 2] {
@@ -406,7 +410,7 @@ fn a_step_may_want_no_logits() {
                     position,
                     rope_len: position + len,
                     call: None,
-                    pages: &[0],
+                    pages: [&[0]; 2],
                     state: state(position),
                 }];
                 e.step(&Batch { tokens, spans: &spans, picked, want: Want::Logits }, &mut out).unwrap();
@@ -423,13 +427,13 @@ fn a_step_may_want_no_logits() {
 fn a_batch_that_does_not_fit_is_refused() {
     let kind = Kind::Dense(DType::F32);
     let mut e = Cpu::default().load(decoder(kind, &SHAPE), pools(1)).unwrap();
-    let span = |len, position, pages| Span {
+    let span = |len, position, pages: &'static [u32]| Span {
         start: 0,
         len,
         position,
         rope_len: 1,
         call: None,
-        pages,
+        pages: [pages; 2],
         state: state(position),
     };
     let mut out = Output::default();

@@ -6,7 +6,7 @@ use crate::batch::{Batch, Output, Span, Want};
 use crate::cpu::kernels::Kernels;
 use crate::cpu::pool::Pool;
 use crate::cpu::step::{Scratch, Step, counters};
-use crate::cpu::{Activations, Cpu, page_len};
+use crate::cpu::{Activations, Cpu};
 use crate::memory::Zeroed;
 use crate::program::{Attend, Factor, Function, Slot};
 use crate::program::{Heads, Ids, Kv, Mask, NormKind, Rows};
@@ -230,8 +230,8 @@ fn step(program: &Program, stages: Stages, threads: usize, activations: Activati
     let cpu = Cpu { threads, activations, ..Cpu::default() };
     let pool = Pool::new(threads, counters(&stages).pop().unwrap_or(0)).unwrap();
     let scratch = (0..threads).map(|_| Scratch::default()).collect();
-    let kv = Zeroed::new(2 * page_len(program, cpu.kv)).unwrap();
-    let (states, pools) = (Zeroed::floats(0).unwrap(), Pools { pages: 2, states: 0 });
+    let kv = Zeroed::new(cpu.kv.layout(program, [2; 2]).len()).unwrap();
+    let (states, pools) = (Zeroed::floats(0).unwrap(), Pools { pages: [2; 2], states: 0 });
     Step::new(
         program.clone(),
         stages,
@@ -249,7 +249,8 @@ fn logits(executor: &mut dyn Executor) -> Vec<f32> {
     let (mut all, mut output, mut position) = (Vec::new(), Output::default(), 0);
     for (len, picked) in [(40, &[3, 39][..]), (5, &[0, 1, 2, 3, 4]), (1, &[0])] {
         let tokens: Vec<u32> = (0..len).map(|i| (position + i) as u32 * 7 % VOCAB as u32).collect();
-        let spans = [Span { start: 0, len, position, rope_len: 1, call: None, pages: &[1, 0], state: None }];
+        let spans =
+            [Span { start: 0, len, position, rope_len: 1, call: None, pages: [&[1, 0]; 2], state: None }];
         let batch = Batch { tokens: &tokens, spans: &spans, picked, want: Want::Logits };
         executor.step(&batch, &mut output).unwrap();
         all.extend_from_slice(&output.logits);
@@ -277,7 +278,7 @@ fn check(choices: &[Choice], grouped: bool) {
         }
     }
     let found = logits(&mut step(&p, fused, 1, Activations::F32));
-    let expected = logits(&mut *Reference.load(p.clone(), Pools { pages: 2, states: 0 }).unwrap());
+    let expected = logits(&mut *Reference.load(p.clone(), Pools { pages: [2; 2], states: 0 }).unwrap());
     let error: f64 = found.iter().zip(&expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
     let size: f64 = expected.iter().map(|e| f64::from(*e).powi(2)).sum();
     // Keys and values in f16 cost some 1e-3 for each attention on the way.
