@@ -97,7 +97,7 @@ fn pooled(
             let tokens = &text[from.min(text.len())..end.min(text.len())];
             if !tokens.is_empty() {
                 let pick = pools[i].pick(from, tokens.len());
-                feeds.push(Feed { sequence, tokens, call: 0..text.len(), pick });
+                feeds.push(Feed { sequence, tokens, call: 0..text.len(), drafts: 0, pick });
                 fed.push((i, pick.rows(from..from + tokens.len())));
             }
         }

@@ -135,8 +135,14 @@ pub fn generate(
         return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context: model.context() });
     }
     // The last prompt token is always fed: its logits are not kept.
-    let cached_tokens = model.reusable(sequence, prompt).min(prompt.len() - 1);
-    model.truncate(sequence, cached_tokens);
+    let known = &prompt[..prompt.len() - 1];
+    let reusable = model.reusable(sequence, prompt).min(known.len());
+    model.keep_prefixes(true);
+    model.truncate(sequence, reusable);
+    if model.cached(known, prompt.len()) >= sequence.tokens.len() {
+        model.release(std::mem::take(sequence));
+        *sequence = model.begin(known, prompt.len());
+    }
     let mut answer = Answer {
         text: String::new(),
         token_ids: Vec::new(),
@@ -158,19 +164,21 @@ pub fn generate(
     loop {
         let held = sequence.tokens.len();
         let pending = slot.pending(held);
-        let n = model.span_limit(held, prompt.len(), slot.limit(held, pending.min(CHUNK)));
+        let n = model.span_limit(sequence, prompt.len(), slot.limit(held, pending.min(CHUNK)));
         let room = if n == pending && held >= prompt.len() { MAX_DRAFT } else { 0 };
-        let drafts = slot.draft(model.draft_limit(held, prompt.len(), n, room));
+        let drafts = slot.draft(model.draft_limit(sequence, prompt.len(), n, room));
         let want = slot.want();
         let (tokens, pick) = slot.feed(held, n, &drafts);
         let prefilling = held < prompt.len();
         let picked = if pick == Pick::All { tokens.len() } else { usize::from(pick == Pick::Last) };
         let prompt_len = if prefilling { prompt.len() } else { 0 };
-        let feed = Feed { sequence: &mut *sequence, tokens: &tokens, call: 0..prompt_len, pick };
+        let call = 0..prompt_len;
+        let feed = Feed { sequence: &mut *sequence, tokens: &tokens, call, drafts: drafts.len(), pick };
         let output = model.forward(&mut [feed], want)?;
         let taken = slot.take(Rows::new(output, picked, 0), &mut events);
         if let Ok(taken) = &taken {
             model.truncate(sequence, taken.kept);
+            model.remember(sequence, false);
         }
         (answer.drafted_tokens, answer.accepted_tokens) = slot.drafts();
         if prefilling && on(Event::Prefill { done: sequence.tokens.len(), total: prompt.len() }).is_break() {
@@ -186,6 +194,7 @@ pub fn generate(
             break;
         }
     }
+    model.offer(sequence);
     let rest = slot.finish(answer.finish_reason);
     if !rest.is_empty() {
         answer.text.push_str(&rest);

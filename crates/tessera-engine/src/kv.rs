@@ -1,339 +1,429 @@
-//! Which pages of the pool belong to whom, and what a sequence holds in its own.
+//! Which pages and states belong to whom, and what a sequence holds in its own.
 //!
-//! A page is held by sequences and by the prefix cache ([`crate::cache`]), and is free when nobody holds
-//! it. Only full pages are shared between sequences; the page that a sequence writes is its own, though
-//! the cache may hold it too, for the positions that are written already.
+//! Only full pages are shared between sequences; the page that a sequence writes is its own, though the cache may hold
+//! it too, for the positions that are written already. A state that was put aside is shared likewise: whoever goes on
+//! from it does so in a slot of its own.
 
-use crate::cache::PrefixCache;
-use tessera_compute::batch::{PAGE, StateUse};
+use crate::cache::{PrefixCache, Reach, Units};
+use crate::units::{ALL, Amounts, STATE, UNITS, UnitPool, WINDOW, pages_for};
+use tessera_compute::backend::Pools;
+use tessera_compute::batch::{GONE, PAGE, PageKind, Save, StateUse};
 
-/// Pages and how often each is held.
-#[derive(Debug)]
-pub struct PagePool {
-    free: Vec<u32>,
-    /// Holders of each page.
-    holders: Vec<u32>,
-    /// Whether the prefix cache is one of them.
-    cached: Vec<bool>,
-    /// Pages that only the prefix cache holds.
-    idle: usize,
-    /// Pages that were taken at least once: the first ones, since what is given back is taken first.
-    touched: usize,
-}
+/// Pages behind the window that a sequence keeps, so that its last tokens can be taken back.
+const SLACK: usize = 2;
 
-/// Too few free pages.
+/// Too few free pages or states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{needed} KV pages of {PAGE} positions are needed, {free} of {total} are free")]
-pub struct OutOfPages {
-    /// Pages that are missing for the request.
-    pub needed: usize,
-    /// Free pages, those that the cache would give up included.
-    pub free: usize,
-    /// All pages.
-    pub total: usize,
+#[error("{needed} are needed (a page has {PAGE} positions), {free} are free of {total}")]
+pub struct OutOfUnits {
+    /// What is missing for the request.
+    pub needed: Amounts,
+    /// What is free, and what the cache would give up.
+    pub free: Amounts,
+    /// All.
+    pub total: Amounts,
 }
 
-/// Tokens whose keys and values are in pages. Give its pages back with [`Kv::release`].
+/// Tokens whose keys and values are in pages. Give them back with [`Kv::release`].
 #[derive(Debug, Default)]
 pub struct Sequence {
     /// Token at each position held.
     pub tokens: Vec<u32>,
     /// Class of RoPE frequencies of each position, where the model has more than one.
     pub(crate) classes: Vec<u32>,
-    pages: Vec<u32>,
+    /// Of each kind; [`GONE`] where one is behind the window.
+    pages: [Vec<u32>; PageKind::COUNT],
     /// The cache's nodes of the first pages.
     pub(crate) nodes: Vec<u64>,
     /// Positions that others may read or copy: they are not written again.
     offered: usize,
     /// The slot of its state, in models that have one.
     state: Option<u32>,
+    /// Its state as it was, to begin from or to go back to.
+    base: Option<Base>,
+    /// What the step that is being made will put aside.
+    saving: Option<Base>,
+    /// Positions at which its state is to be put aside, ascending.
+    stops: Vec<usize>,
 }
 
-/// More sequences than states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("as many sequences as the model was loaded for have a state already")]
-pub struct OutOfStates;
+/// A state at a position. Nobody writes the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Base {
+    slot: u32,
+    position: usize,
+}
 
 /// A page whose values are to be copied before anything else is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct PageCopy {
+    /// Of which kind both are.
+    pub kind: PageKind,
     /// Where they are.
     pub from: u32,
     /// Where they go.
     pub to: u32,
 }
 
-impl PagePool {
-    /// All pages free.
-    pub fn new(total: usize) -> PagePool {
-        let free = (0..total as u32).rev().collect();
-        PagePool { free, holders: vec![0; total], cached: vec![false; total], idle: 0, touched: 0 }
-    }
-
-    /// Pages that `positions` positions need.
-    pub const fn pages_for(positions: usize) -> usize {
-        positions.div_ceil(PAGE)
-    }
-
-    /// All pages.
-    pub fn total(&self) -> usize {
-        self.holders.len()
-    }
-
-    /// Free pages.
-    pub fn free(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Pages that only the prefix cache holds.
-    pub fn idle(&self) -> usize {
-        self.idle
-    }
-
-    /// Pages that were ever used.
-    pub fn touched(&self) -> usize {
-        self.touched
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        let page = self.free.pop()?;
-        self.touched = self.touched.max(page as usize + 1);
-        self.holders[page as usize] = 1;
-        Some(page)
-    }
-
-    /// One more sequence holds the page.
-    pub(crate) fn hold(&mut self, page: u32) {
-        let p = page as usize;
-        self.idle -= usize::from(self.cached[p] && self.holders[p] == 1);
-        self.holders[p] += 1;
-    }
-
-    /// One sequence less holds it.
-    pub(crate) fn drop_hold(&mut self, page: u32) {
-        let p = page as usize;
-        self.holders[p] -= 1;
-        match self.holders[p] {
-            0 => self.free.push(page),
-            1 if self.cached[p] => self.idle += 1,
-            _ => {}
-        }
-    }
-
-    /// The cache holds the page beside a sequence.
-    pub(crate) fn cache(&mut self, page: u32) {
-        self.hold(page);
-        self.cached[page as usize] = true;
-    }
-
-    /// The cache holds it no more.
-    pub(crate) fn uncache(&mut self, page: u32) {
-        let p = page as usize;
-        self.idle -= usize::from(self.holders[p] == 1);
-        self.cached[p] = false;
-        self.drop_hold(page);
-    }
-
-    /// Whether only the cache holds the page.
-    pub(crate) fn is_idle(&self, page: u32) -> bool {
-        self.cached[page as usize] && self.holders[page as usize] == 1
-    }
-}
-
-/// The pool of a model and its prefix cache.
+/// The pools of a model and its prefix cache.
 #[derive(Debug)]
 pub struct Kv {
-    pool: PagePool,
+    pools: [UnitPool; UNITS],
+    reach: Reach,
+    /// Pages of [`WINDOW`] that a sequence holds at most.
+    most: usize,
     cache: PrefixCache,
     keeps: bool,
-    /// Free slots of states, in models that have them.
-    states: Option<Vec<u32>>,
 }
 
 impl Kv {
-    /// All pages free; nothing is kept for later.
-    pub fn new(total: usize) -> Kv {
-        Kv { pool: PagePool::new(total), cache: PrefixCache::default(), keeps: false, states: None }
+    /// All free; nothing is kept for later. Layers see `window` positions at most, where there are pages of that kind;
+    /// a step feeds at most `rows` tokens. What there is none of the model has no use for.
+    pub fn new(pools: Pools, window: usize, rows: usize) -> Kv {
+        let [all, windows] = pools.pages;
+        let totals = [all, windows, pools.states];
+        let reach = Reach { uses: totals.map(|n| n > 0), window };
+        let cache = PrefixCache::new(reach);
+        Kv { pools: totals.map(UnitPool::new), reach, most: most_pages(window, rows), cache, keeps: false }
     }
 
-    /// Beside the pages `slots` states. A state is that of all its sequence's tokens: such a sequence goes on, or begins
-    /// anew, and no other begins with its pages.
-    pub fn with_states(total: usize, slots: usize) -> Kv {
-        Kv { states: Some((0..slots as u32).rev().collect()), ..Kv::new(total) }
-    }
-
-    /// Whether sequences have a state beside their pages.
-    pub fn has_states(&self) -> bool {
-        self.states.is_some()
-    }
-
-    /// Where a sequence's state is and will be; a slot is taken for it at its first step.
-    pub fn state(&mut self, sequence: &mut Sequence) -> Result<Option<StateUse>, OutOfStates> {
-        let Some(free) = &mut self.states else { return Ok(None) };
-        let to = match sequence.state {
-            Some(slot) => slot,
-            None => free.pop().ok_or(OutOfStates)?,
-        };
-        sequence.state = Some(to);
-        Ok(Some(StateUse { from: (!sequence.tokens.is_empty()).then_some(to), to }))
-    }
-
-    /// Keeps pages of tokens that others may begin with, or no longer.
+    /// Keeps what others may begin with, or no longer.
     pub fn keep_prefixes(&mut self, keep: bool) {
-        self.keeps = keep && self.states.is_none();
+        self.keeps = keep;
         if !keep {
-            self.cache.clear(&mut self.pool);
+            self.cache.clear(&mut self.pools);
         }
     }
 
-    /// The pool.
-    pub fn pool(&self) -> &PagePool {
-        &self.pool
+    /// The units of a kind.
+    pub fn pool(&self, kind: usize) -> &UnitPool {
+        &self.pools[kind]
     }
 
-    /// Pages that a sequence could get: free ones and those that the cache would give up.
-    pub fn available(&self) -> usize {
-        self.pool.free() + self.pool.idle()
+    /// What there is.
+    pub fn total(&self) -> Amounts {
+        Amounts(std::array::from_fn(|kind| self.pools[kind].total()))
     }
 
-    /// How many pages more `sequence` needs for `positions` positions in all.
-    pub fn missing(sequence: &Sequence, positions: usize) -> usize {
-        PagePool::pages_for(positions).saturating_sub(sequence.pages.len())
+    /// What a sequence could get: what is free and what the cache would give up.
+    pub fn available(&self) -> Amounts {
+        Amounts(std::array::from_fn(|kind| self.pools[kind].free() + self.pools[kind].idle()))
+    }
+
+    /// What it takes to put a state aside.
+    pub fn saved(&self) -> Amounts {
+        let mut needed = Amounts::default();
+        needed[STATE] = usize::from(self.reach.uses[STATE]);
+        needed
+    }
+
+    /// What `sequence` needs besides for `positions` positions in all.
+    pub fn missing(&self, sequence: &Sequence, positions: usize) -> Amounts {
+        let mut needed = Amounts::default();
+        for kind in [ALL, WINDOW] {
+            if self.reach.uses[kind] {
+                needed[kind] = pages_for(positions).saturating_sub(sequence.pages[kind].len());
+            }
+        }
+        needed[STATE] = usize::from(self.reach.uses[STATE] && sequence.state.is_none());
+        needed
     }
 
     /// How many of the first tokens a new sequence would get from the cache.
     pub fn cached(&self, tokens: &[u32], class: u32) -> usize {
-        let found = self.cache.find(tokens, class);
+        let found = self.cache.find(tokens, class, true);
         found.nodes.len() * PAGE + found.part.map_or(0, |part| part.len)
     }
 
-    /// How many available pages a new sequence of `tokens` would take to reach `positions`: those that
-    /// others hold already cost nothing.
-    pub fn cost(&self, tokens: &[u32], class: u32, positions: usize) -> usize {
-        let found = self.cache.find(tokens, class);
-        let held = found.nodes.iter().filter(|n| self.cache.page(**n).is_some_and(|p| !self.pool.is_idle(p)));
-        PagePool::pages_for(positions).saturating_sub(held.count())
-    }
-
-    /// A sequence with as many of the first `tokens` as the cache holds.
-    pub fn begin(&mut self, tokens: &[u32], class: u32) -> (Sequence, Option<PageCopy>) {
-        let mut sequence = Sequence::default();
-        let found = self.cache.find(tokens, class);
-        for node in &found.nodes {
-            let page = self.cache.touch(*node);
-            self.pool.hold(page);
-            sequence.pages.push(page);
-        }
-        sequence.tokens.extend_from_slice(&tokens[..found.nodes.len() * PAGE]);
-        sequence.nodes = found.nodes;
-        sequence.offered = sequence.tokens.len();
-        let mut copy = None;
-        if let Some(part) = found.part {
-            // Held while a page is looked for, so that it is not the one that is given up.
-            let from = self.cache.touch(part.node);
-            self.pool.hold(from);
-            if let Some(to) = self.take() {
-                sequence.pages.push(to);
-                let start = sequence.tokens.len();
-                sequence.tokens.extend_from_slice(&tokens[start..start + part.len]);
-                copy = Some(PageCopy { from, to });
+    /// What a new sequence of `tokens` would take of what is available to reach `positions`: what others hold already
+    /// costs nothing.
+    pub fn cost(&self, tokens: &[u32], class: u32, positions: usize) -> Amounts {
+        let found = self.cache.find(tokens, class, true);
+        let mut needed = self.missing(&Sequence::default(), positions);
+        let first = self.reach.first_page(found.nodes.len() * PAGE);
+        needed[WINDOW] = needed[WINDOW].saturating_sub(first).min(self.most);
+        for (i, node) in found.nodes.iter().enumerate() {
+            for kind in [ALL, WINDOW] {
+                let seen = kind == ALL || i >= first;
+                let held = self.cache.unit(*node, kind).is_some_and(|unit| !self.pools[kind].is_idle(unit));
+                needed[kind] = needed[kind].saturating_sub(usize::from(seen && held));
             }
-            self.pool.drop_hold(from);
         }
-        if class != 0 {
-            sequence.classes.resize(sequence.tokens.len(), class);
-        }
-        (sequence, copy)
+        let last = found.part.map(|part| part.node).or(found.nodes.last().copied());
+        let state = last.and_then(|node| self.cache.unit(node, STATE));
+        needed[STATE] += usize::from(state.is_some_and(|state| self.pools[STATE].is_idle(state)));
+        needed
     }
 
-    /// Makes room in `sequence` for `positions` positions in all; on failure nothing is taken.
-    pub fn grow(&mut self, sequence: &mut Sequence, positions: usize) -> Result<(), OutOfPages> {
-        let needed = Kv::missing(sequence, positions);
-        if needed > self.available() {
-            return Err(OutOfPages { needed, free: self.available(), total: self.pool.total() });
+    /// A sequence with as many of the first `tokens` as the cache holds. The first `prompt_len` of them are a prompt's.
+    pub fn begin(&mut self, tokens: &[u32], prompt_len: usize, class: u32) -> (Sequence, Vec<PageCopy>) {
+        let mut found = self.cache.find(tokens, class, true);
+        let mut copies = Vec::new();
+        let mut copied = None;
+        if let Some(part) = found.part {
+            // Held while pages are looked for, so that they are not those that are given up.
+            let held: Vec<Units> = found.nodes.iter().map(|node| self.cache.touch(*node)).collect();
+            let from = self.cache.touch(part.node);
+            held.iter().chain([&from]).for_each(|units| self.hold(*units));
+            copied = self.take_copies(from, &mut copies).then_some((part, from));
+            held.iter().for_each(|units| self.drop_hold(*units));
+            if copied.is_none() {
+                self.drop_hold(from);
+                found = self.cache.find(tokens, class, false);
+            }
         }
-        for _ in 0..needed {
-            // As many as there are were asked for.
-            sequence.pages.extend(self.take());
+        let mut sequence = Sequence::default();
+        let len = found.nodes.len() * PAGE + copied.map_or(0, |(part, _)| part.len);
+        let first = self.reach.first_page(len);
+        for (i, node) in found.nodes.iter().enumerate() {
+            let units = self.cache.touch(*node);
+            for kind in [ALL, WINDOW] {
+                let unit = units[kind].filter(|_| kind == ALL || i >= first);
+                unit.iter().for_each(|unit| self.pools[kind].hold(*unit));
+                if self.reach.uses[kind] {
+                    sequence.pages[kind].push(unit.unwrap_or(GONE));
+                }
+            }
+        }
+        for copy in &copies {
+            sequence.pages[copy.kind as usize].push(copy.to);
+        }
+        let state = match copied {
+            Some((_, from)) => from[STATE],
+            None => found.nodes.last().and_then(|node| self.cache.unit(*node, STATE)),
+        };
+        if let Some(slot) = state.filter(|_| self.reach.uses[STATE]) {
+            self.pools[STATE].hold(slot);
+            sequence.base = Some(Base { slot, position: len });
+        }
+        if let Some((_, from)) = copied {
+            self.drop_hold(from);
+        }
+        sequence.tokens.extend_from_slice(&tokens[..len]);
+        sequence.offered = found.nodes.len() * PAGE;
+        sequence.nodes = found.nodes;
+        if class != 0 {
+            sequence.classes.resize(len, class);
+        }
+        if self.reach.uses[STATE] && self.keeps {
+            // Where this prompt leaves others, and its own last page: there others, and its next turn, will begin.
+            let stops = [found.known, prompt_len.saturating_sub(1) / PAGE].map(|pages| pages * PAGE);
+            sequence.stops = stops.into_iter().filter(|stop| *stop > len).collect();
+            sequence.stops.sort_unstable();
+            sequence.stops.dedup();
+        }
+        (sequence, copies)
+    }
+
+    fn hold(&mut self, units: Units) {
+        for (unit, pool) in units.iter().zip(&mut self.pools) {
+            unit.iter().for_each(|unit| pool.hold(*unit));
+        }
+    }
+
+    fn drop_hold(&mut self, units: Units) {
+        for (unit, pool) in units.iter().zip(&mut self.pools) {
+            unit.iter().for_each(|unit| pool.drop_hold(*unit));
+        }
+    }
+
+    /// Pages to copy these to; where there are too few, none is taken.
+    fn take_copies(&mut self, from: Units, copies: &mut Vec<PageCopy>) -> bool {
+        for kind in PageKind::EACH {
+            let Some(from) = from[kind as usize].filter(|_| self.reach.uses[kind as usize]) else { continue };
+            let Some(to) = self.take(kind as usize) else {
+                for copy in copies.drain(..) {
+                    self.pools[copy.kind as usize].drop_hold(copy.to);
+                }
+                return false;
+            };
+            copies.push(PageCopy { kind, from, to });
+        }
+        true
+    }
+
+    /// Makes room in `sequence` for `positions` positions in all, and for its state; on failure nothing is taken.
+    pub fn grow(&mut self, sequence: &mut Sequence, positions: usize) -> Result<(), OutOfUnits> {
+        self.forget(sequence);
+        let needed = self.missing(sequence, positions);
+        if !needed.fit_in(self.available()) {
+            return Err(OutOfUnits { needed, free: self.available(), total: self.total() });
+        }
+        // As many as there are were asked for.
+        for kind in [ALL, WINDOW] {
+            for _ in 0..needed[kind] {
+                let page = self.take(kind);
+                sequence.pages[kind].extend(page);
+            }
+        }
+        if needed[STATE] > 0 {
+            sequence.state = self.take(STATE);
         }
         Ok(())
     }
 
-    fn take(&mut self) -> Option<u32> {
-        if self.pool.free() == 0 {
-            self.cache.give_up_one(&mut self.pool)?;
+    fn take(&mut self, kind: usize) -> Option<u32> {
+        if self.pools[kind].free() == 0 {
+            self.cache.give_up_one(kind, &mut self.pools)?;
         }
-        self.pool.take()
+        self.pools[kind].take()
     }
 
-    /// Keeps the first `len` tokens of `sequence` and takes back the pages that are left over. A cut
-    /// inside a page that others may read keeps fewer: the sequence could not write there.
-    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
-        let mut len = len.min(sequence.tokens.len());
-        if let Some(free) = &mut self.states {
-            if len < sequence.tokens.len() {
-                len = 0;
-            }
-            if len == 0 {
-                free.extend(sequence.state.take());
+    /// Where the state of a sequence is and will be, for a step of `rows` tokens, the last `drafts` of which may be
+    /// taken back. Room was made for it.
+    pub fn state(&mut self, sequence: &mut Sequence, rows: usize, drafts: usize) -> Option<StateUse> {
+        let to = sequence.state?;
+        let held = sequence.tokens.len();
+        if let Some(base) = sequence.base.take_if(|base| base.position < held) {
+            self.pools[STATE].drop_hold(base.slot);
+        }
+        let from = sequence.base.map_or(to, |base| base.slot);
+        let stop = match drafts {
+            0 => sequence.stops.iter().copied().find(|stop| (held + 1..=held + rows).contains(stop)),
+            drafts => Some(held + rows - drafts),
+        };
+        sequence.saving = stop.and_then(|position| Some(Base { slot: self.take(STATE)?, position }));
+        let save = sequence.saving.map(|base| Save { rows: base.position - held, slot: base.slot });
+        Some(StateUse { from: (held > 0).then_some(from), to, save })
+    }
+
+    /// How many of `n` tokens a sequence may be fed in one step: to the first place where its state is put aside, if
+    /// there is another behind it.
+    pub fn step_limit(&self, sequence: &Sequence, n: usize) -> usize {
+        let held = sequence.tokens.len();
+        let mut stops = sequence.stops.iter().filter(|stop| (held + 1..=held + n).contains(stop));
+        match (stops.next(), stops.next()) {
+            (Some(first), Some(_)) => first - held,
+            _ => n,
+        }
+    }
+
+    /// A step has been made, or has failed: then what it was to put aside is not there.
+    pub fn stepped(&mut self, sequence: &mut Sequence, made: bool) {
+        let Some(saved) = sequence.saving.take() else { return };
+        let gone = if made { sequence.base.replace(saved) } else { Some(saved) };
+        gone.iter().for_each(|base| self.pools[STATE].drop_hold(base.slot));
+    }
+
+    /// Gives pages behind the window back.
+    fn forget(&mut self, sequence: &mut Sequence) {
+        if self.reach.uses[WINDOW] {
+            let first = self.reach.first_page(sequence.tokens.len()).saturating_sub(SLACK);
+            for page in sequence.pages[WINDOW].iter_mut().take(first).rev().take_while(|page| **page != GONE)
+            {
+                self.pools[WINDOW].drop_hold(std::mem::replace(page, GONE));
             }
         }
-        let len = if len < sequence.offered { len / PAGE * PAGE } else { len };
+    }
+
+    /// Keeps the first `len` tokens of `sequence` and takes back what is left over. It keeps fewer where it could not go
+    /// on from there: a cut inside a page that others may read, one without its state, one whose window is gone.
+    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
+        let mut len = len.min(sequence.tokens.len());
+        if len < sequence.offered {
+            len = len / PAGE * PAGE;
+        }
+        if self.reach.uses[STATE] && len < sequence.tokens.len() {
+            len = sequence.base.map(|base| base.position).filter(|position| *position <= len).unwrap_or(0);
+        }
+        let seen = self.reach.first_page(len)..pages_for(len);
+        if self.reach.uses[WINDOW] && sequence.pages[WINDOW][seen].contains(&GONE) {
+            len = 0;
+        }
+        if len < sequence.tokens.len() || len == 0 {
+            sequence.state.take().iter().for_each(|slot| self.pools[STATE].drop_hold(*slot));
+        }
+        if let Some(base) = sequence.base.take_if(|_| len == 0) {
+            self.pools[STATE].drop_hold(base.slot);
+        }
         sequence.offered = sequence.offered.min(len);
         sequence.tokens.truncate(len);
         sequence.classes.truncate(len);
         sequence.nodes.truncate(len / PAGE);
-        for page in sequence.pages.drain(PagePool::pages_for(len)..).rev() {
-            self.pool.drop_hold(page);
+        for (pages, pool) in sequence.pages.iter_mut().zip(&mut self.pools) {
+            let left = pages_for(len).min(pages.len());
+            pages.drain(left..).rev().filter(|page| *page != GONE).for_each(|page| pool.drop_hold(page));
         }
     }
 
-    /// Offers the sequence's tokens to others: its full pages, and with `tail` what is in the last one.
+    /// Offers the sequence's tokens to others: its full pages, and with `tail` what is in the last one. Then what is
+    /// behind its window may go.
     pub fn remember(&mut self, sequence: &mut Sequence, tail: bool) {
-        while self.keeps {
-            let index = sequence.nodes.len();
-            let from = index * PAGE;
-            let to = sequence.tokens.len().min(from + PAGE);
-            let full = to == from + PAGE;
-            if from == to || !(full || tail) {
-                return;
-            }
-            let classes = sequence.classes.get(from..to).unwrap_or_default();
-            let class = classes.first().copied().unwrap_or(0);
-            if classes.iter().any(|c| *c != class) {
-                return;
-            }
-            let parent = sequence.nodes.last().copied();
-            let page = sequence.pages[index];
-            let tokens = &sequence.tokens[from..to];
-            let Some((node, kept)) = self.cache.insert(parent, class, tokens, page, &mut self.pool) else {
-                return;
-            };
-            sequence.offered = to;
-            if !full {
-                return;
-            }
-            if kept != page {
-                // Another sequence computed the same tokens: one copy is enough.
-                self.pool.hold(kept);
-                self.pool.drop_hold(page);
-                sequence.pages[index] = kept;
-            }
-            sequence.nodes.push(node);
-        }
+        while self.keeps && self.offer_page(sequence, tail) {}
+        self.forget(sequence);
     }
 
-    /// Takes all pages back.
+    /// Offers the first page that was not offered whole; true if it was this time.
+    fn offer_page(&mut self, sequence: &mut Sequence, tail: bool) -> bool {
+        let index = sequence.nodes.len();
+        let from = index * PAGE;
+        let to = sequence.tokens.len().min(from + PAGE);
+        let full = to == from + PAGE;
+        let base = sequence.base.filter(|base| base.position == to);
+        // Without pages only those are of use that lead to a state.
+        let leads = sequence.base.is_some_and(|base| base.position >= to);
+        let pages = self.reach.uses[ALL] || self.reach.uses[WINDOW];
+        let useful = if full { pages || leads } else { tail && (!self.reach.uses[STATE] || base.is_some()) };
+        let classes = sequence.classes.get(from..to).unwrap_or_default();
+        let class = classes.first().copied().unwrap_or(0);
+        if from == to || !useful || classes.iter().any(|c| *c != class) {
+            return false;
+        }
+        let parent = sequence.nodes.last().copied();
+        let page = |kind: usize| sequence.pages[kind].get(index).copied().filter(|page| *page != GONE);
+        let units = [page(ALL), page(WINDOW), base.map(|base| base.slot)];
+        let tokens = &sequence.tokens[from..to];
+        let Some((node, kept)) = self.cache.insert(parent, class, tokens, units, &mut self.pools) else {
+            return false;
+        };
+        sequence.offered = to;
+        if !full {
+            return false;
+        }
+        for kind in [ALL, WINDOW] {
+            // Another sequence computed the same tokens: one copy is enough.
+            if let (Some(own), Some(kept)) = (units[kind], kept[kind])
+                && own != kept
+            {
+                self.pools[kind].hold(kept);
+                self.pools[kind].drop_hold(own);
+                sequence.pages[kind][index] = kept;
+            }
+        }
+        sequence.nodes.push(node);
+        true
+    }
+
+    /// Offers all of a sequence, its state included.
+    pub fn offer(&mut self, sequence: &mut Sequence) {
+        if let Some(slot) = sequence.state.take() {
+            let base = Base { slot, position: sequence.tokens.len() };
+            let gone = match sequence.base {
+                // Nothing was fed since.
+                Some(before) if before.position == base.position => Some(base),
+                _ => sequence.base.replace(base),
+            };
+            gone.iter().for_each(|base| self.pools[STATE].drop_hold(base.slot));
+        }
+        self.remember(sequence, true);
+    }
+
+    /// Takes everything back.
     pub fn release(&mut self, mut sequence: Sequence) {
         self.truncate(&mut sequence, 0);
     }
 }
 
+/// Pages that a sequence holds at most of layers that see a window, if a step feeds at most `rows` tokens.
+pub fn most_pages(window: usize, rows: usize) -> usize {
+    pages_for(window.saturating_add(rows)).saturating_add(SLACK + 1)
+}
+
 impl Sequence {
-    /// The pages, in order of position.
-    pub fn pages(&self) -> &[u32] {
-        &self.pages
+    /// The pages of each kind, in order of position.
+    pub fn pages(&self) -> [&[u32]; PageKind::COUNT] {
+        self.pages.each_ref().map(Vec::as_slice)
     }
 
     /// How many of the first tokens are the same as `tokens`.

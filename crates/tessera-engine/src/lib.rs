@@ -25,3 +25,4 @@ pub mod template;
 pub mod text;
 pub mod tokenizer;
 pub mod tools;
+pub mod units;

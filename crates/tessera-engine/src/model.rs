@@ -1,13 +1,14 @@
 //! A loaded model: the decoder on a backend, and its pool of KV pages.
 
 use crate::decoder::{DecoderError, program};
-use crate::kv::{Kv, OutOfPages, OutOfStates, Sequence};
+use crate::kv::{Kv, OutOfUnits, Sequence};
 use crate::open::ModelFiles;
-use crate::plan::{Claim, Mib, Needs, Plan};
+use crate::plan::{Claim, Mib, Needs, Plan, states_for};
+use crate::units::Amounts;
 use std::ops::Range;
 use std::sync::Arc;
 use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
-use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
+use tessera_compute::batch::{Batch, BatchError, Output, PageKind, Span, StateUse, Want};
 use tessera_compute::program::Mask;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
@@ -100,12 +101,9 @@ pub enum StepError {
         /// Longest sequence.
         context: usize,
     },
-    /// Too few pages.
+    /// Too few pages or states.
     #[error(transparent)]
-    Pages(#[from] OutOfPages),
-    /// Too few states.
-    #[error(transparent)]
-    States(#[from] OutOfStates),
+    Units(#[from] OutOfUnits),
     /// A token that does not exist, or the like.
     #[error(transparent)]
     Batch(#[from] BatchError),
@@ -146,6 +144,8 @@ pub struct Feed<'a> {
     /// Positions of the whole prompt, or other call of several tokens, that these are part of; empty for tokens that
     /// each are a call of their own, as generated ones are. See [`Span::rope_len`] and [`Span::call`].
     pub call: Range<usize>,
+    /// How many of the last tokens are guesses that may be taken back.
+    pub drafts: usize,
     /// Which logits are wanted.
     pub pick: Pick,
 }
@@ -165,11 +165,12 @@ impl Model {
                 files.config.context_window_size
             ));
         }
-        let states = if program.states.is_empty() { 0 } else { room.sequences };
+        let states = if program.states.is_empty() { 0 } else { states_for(room.sequences) };
         let of_states = states.saturating_mul(program.state_len()).saturating_mul(size_of::<f32>());
         let needs = Needs {
             weights: files.folder.stored_len(),
-            page: backend.page_len(&program) as u64,
+            page: backend.page_len(&program).map(|len| len as u64),
+            window: program.window(),
             workspace: backend.workspace_len(&program, rows).saturating_add(of_states) as u64,
             context: own,
         };
@@ -180,8 +181,9 @@ impl Model {
                 "the context is {context} tokens, not the model's {own}: memory holds no more"
             ));
         }
-        let kv = if states > 0 { Kv::with_states(pages, states) } else { Kv::new(pages) };
-        let executor = backend.load(program, Pools { pages, states })?;
+        let pools = Pools { pages, states };
+        let kv = Kv::new(pools, program.window(), plan.rows);
+        let executor = backend.load(program, pools)?;
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
         let by_call = |mask| matches!(mask, Mask::CallWindow(_) | Mask::Cache { .. });
         let windows = block.attention.iter().any(|a| by_call(a.mask));
@@ -252,15 +254,20 @@ impl Model {
     /// A sequence that holds as many of the first `tokens` as were kept. The first `prompt_len` of the
     /// tokens are a prompt's.
     pub fn begin(&mut self, tokens: &[u32], prompt_len: usize) -> Sequence {
-        let (sequence, copy) = self.kv.begin(tokens, self.class(prompt_len, true));
-        if let Some(copy) = copy {
-            self.executor.copy_page(copy.from, copy.to);
+        let (sequence, copies) = self.kv.begin(tokens, prompt_len, self.class(prompt_len, true));
+        for copy in copies {
+            self.executor.copy_page(copy.kind, copy.from, copy.to);
         }
         sequence
     }
 
-    /// How many available pages a new sequence of these tokens would take to reach `positions`.
-    pub fn pages_needed(&self, tokens: &[u32], prompt_len: usize, positions: usize) -> usize {
+    /// How many of the first tokens are kept for a new sequence.
+    pub fn cached(&self, tokens: &[u32], prompt_len: usize) -> usize {
+        self.kv.cached(tokens, self.class(prompt_len, true))
+    }
+
+    /// What a new sequence of these tokens would take of what is available to reach `positions`.
+    pub fn needed(&self, tokens: &[u32], prompt_len: usize, positions: usize) -> Amounts {
         self.kv.cost(tokens, self.class(prompt_len, true), positions)
     }
 
@@ -269,12 +276,17 @@ impl Model {
         self.kv.remember(sequence, tail);
     }
 
-    /// Keeps the first `len` tokens of a sequence; fewer if others may read the page where the cut is.
+    /// Keeps the first `len` tokens of a sequence; fewer if it could not go on from there.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
         self.kv.truncate(sequence, len);
     }
 
-    /// Gives a sequence's pages back.
+    /// Offers all that a sequence holds to others, as it is to end, or to go on later.
+    pub fn offer(&mut self, sequence: &mut Sequence) {
+        self.kv.offer(sequence);
+    }
+
+    /// Gives back what a sequence holds.
     pub fn release(&mut self, sequence: Sequence) {
         self.kv.release(sequence);
     }
@@ -283,25 +295,26 @@ impl Model {
     /// length, equal tokens are not enough.
     pub fn reusable(&self, sequence: &Sequence, prompt: &[u32]) -> usize {
         let (common, class) = (sequence.common_prefix(prompt), self.class(prompt.len(), true));
-        if self.encoder || self.kv.has_states() && common < sequence.tokens.len() {
+        if self.encoder {
             return 0;
         }
         sequence.classes.iter().take(common).position(|c| *c != class).unwrap_or(common)
     }
 
-    /// How many drafted tokens, of at most `room`, may follow `n` tokens from `position` on: none where a state cannot go
+    /// How many drafted tokens, of at most `room`, may follow `n` tokens of a sequence: none where its state could not go
     /// back to the token that was right.
-    pub fn draft_limit(&self, position: usize, prompt_len: usize, n: usize, room: usize) -> usize {
-        if self.kv.has_states() {
+    pub fn draft_limit(&self, sequence: &Sequence, prompt_len: usize, n: usize, room: usize) -> usize {
+        if !self.kv.saved().fit_in(self.kv.available()) {
             return 0;
         }
-        self.span_limit(position, prompt_len, n + room) - n
+        self.span_limit(sequence, prompt_len, n + room).saturating_sub(n)
     }
 
-    /// How many of `n` tokens from `position` on may be fed in one step: where the RoPE depends on the
-    /// length, those of one [`Span::rope_len`].
-    pub fn span_limit(&self, position: usize, prompt_len: usize, n: usize) -> usize {
-        let prompt = position < prompt_len;
+    /// How many of `n` tokens a sequence may be fed in one step: where the RoPE depends on the length, those of one
+    /// [`Span::rope_len`].
+    pub fn span_limit(&self, sequence: &Sequence, prompt_len: usize, n: usize) -> usize {
+        let position = sequence.tokens.len();
+        let (n, prompt) = (self.kv.step_limit(sequence, n), position < prompt_len);
         let class = self.class(position + 1, prompt);
         match (class, prompt) {
             (0, _) => n,
@@ -338,11 +351,31 @@ impl Model {
             }
             self.kv.grow(feed.sequence, asked)?;
         }
-        self.claim.touch(self.kv.pool().touched());
-        let mut states = Vec::with_capacity(feeds.len());
-        for feed in feeds.iter_mut() {
-            states.push(self.kv.state(feed.sequence)?);
+        self.claim.touch(PageKind::EACH.map(|kind| self.kv.pool(kind as usize).touched()));
+        let kv = &mut self.kv;
+        let state = |feed: &mut Feed<'_>| kv.state(feed.sequence, feed.tokens.len(), feed.drafts);
+        let states: Vec<_> = feeds.iter_mut().map(state).collect();
+        let made = self.step(feeds, states, want);
+        feeds.iter_mut().for_each(|feed| self.kv.stepped(feed.sequence, made.is_ok()));
+        made?;
+        for feed in feeds {
+            let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
+            let class = self.class(self.rope_len(&feed.call, position + len), !feed.call.is_empty());
+            if class != 0 {
+                feed.sequence.classes.resize(position + len, class);
+            }
+            feed.sequence.tokens.extend_from_slice(feed.tokens);
         }
+        Ok(&self.output)
+    }
+
+    /// The step itself; the sequences stay as they are.
+    fn step(
+        &mut self,
+        feeds: &[Feed<'_>],
+        states: Vec<Option<StateUse>>,
+        want: Want,
+    ) -> Result<(), StepError> {
         let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (feed, state) in feeds.iter().zip(states) {
             let (start, position) = (tokens.len(), feed.sequence.tokens.len());
@@ -355,16 +388,7 @@ impl Model {
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
         self.executor.step(&batch, &mut self.output)?;
-        unchanged(&self.shards)?;
-        for feed in feeds {
-            let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
-            let class = self.class(self.rope_len(&feed.call, position + len), !feed.call.is_empty());
-            if class != 0 {
-                feed.sequence.classes.resize(position + len, class);
-            }
-            feed.sequence.tokens.extend_from_slice(feed.tokens);
-        }
-        Ok(&self.output)
+        Ok(unchanged(&self.shards)?)
     }
 }
 

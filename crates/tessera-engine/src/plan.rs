@@ -1,10 +1,11 @@
 //! What a model takes of memory, planned before any of it is taken.
 
-use crate::kv::PagePool;
+use crate::kv::most_pages;
 use crate::model::{Budget, ModelError, Room};
+use crate::units::{ALL, WINDOW, pages_for};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tessera_compute::batch::PAGE;
+use tessera_compute::batch::{PAGE, PageKind};
 
 /// Where it is not said how long the context has to be, it is not made shorter than this to leave memory for other
 /// models.
@@ -15,8 +16,10 @@ pub const LEAST_CONTEXT: usize = 4096;
 pub struct Needs {
     /// Bytes of the weights, as they lie in the files.
     pub weights: u64,
-    /// Bytes of a page of keys and values.
-    pub page: u64,
+    /// Bytes of a page of keys and values, of each kind; 0 of one that the model has no use for.
+    pub page: [u64; PageKind::COUNT],
+    /// How many positions the layers that see a window see.
+    pub window: usize,
     /// Bytes of activations and logits in the largest step.
     pub workspace: u64,
     /// Tokens that the model was made for.
@@ -30,10 +33,14 @@ pub struct Plan {
     pub weights: u64,
     /// As in [`Needs`].
     pub workspace: u64,
-    /// Bytes of a page of keys and values.
-    pub page: u64,
+    /// As in [`Needs`].
+    pub page: [u64; PageKind::COUNT],
     /// Pages of keys and values, which take memory when they are first used.
-    pub pages: usize,
+    pub pages: [usize; PageKind::COUNT],
+    /// Positions that they are for.
+    pub tokens: usize,
+    /// Tokens of the largest step.
+    pub rows: usize,
     /// Longest sequence in tokens.
     pub context: usize,
     /// The model's own.
@@ -51,20 +58,33 @@ impl Plan {
             return Err(ModelError::Context { asked, has: own });
         }
         let context = room.context.unwrap_or(own);
-        let one = PagePool::pages_for(context);
+        let one = pages_for(context);
         let all = one.saturating_mul(room.sequences);
         let Needs { weights, page, workspace, .. } = needs;
-        let plan = |pages, context| Plan { weights, workspace, page, pages, context, own };
+        let rows = room.memory.map_or(usize::MAX, |budget| budget.rows);
+        // Of windows as many as all sequences can hold of them at once.
+        let windows = most_pages(needs.window, rows).min(one).saturating_mul(room.sequences);
+        let plan = |pages: usize, context| {
+            let of = |kind: usize, n: usize| if page[kind] == 0 { 0 } else { n };
+            let tokens = pages.saturating_mul(PAGE);
+            let pages = [of(ALL, pages), of(WINDOW, pages.min(windows))];
+            Plan { weights, workspace, page, pages, tokens, rows, context, own }
+        };
         let Some(budget) = room.memory else { return Ok(plan(all, context)) };
 
+        // Positions take a page of each kind until there are enough of windows.
         let fits = |bytes: u64| {
             let left = bytes.saturating_sub(weights).saturating_sub(workspace);
-            usize::try_from(left / page.max(1)).unwrap_or(usize::MAX)
+            let both = left / page[ALL].saturating_add(page[WINDOW]).max(1);
+            let rest = left.saturating_sub(page[WINDOW].saturating_mul(windows as u64));
+            let more = rest.checked_div(page[ALL]).unwrap_or(u64::MAX);
+            let pages = if both < windows as u64 { both } else { more };
+            usize::try_from(pages).unwrap_or(usize::MAX)
         };
         // What the model is not to go without, though others then find less than their share.
         let apart = if budget.fewer { 1 } else { room.sequences };
         let wanted = one.saturating_mul(apart);
-        let shortest = PagePool::pages_for(LEAST_CONTEXT).saturating_mul(apart);
+        let shortest = pages_for(LEAST_CONTEXT).saturating_mul(apart);
         let least = if room.context.is_some() { wanted } else { wanted.min(shortest) };
         let pages = all.min(fits(budget.share).max(least.min(fits(budget.free))));
         if pages >= wanted {
@@ -80,7 +100,8 @@ impl Plan {
 
     /// Bytes of all pages.
     pub fn kv(&self) -> u64 {
-        self.page.saturating_mul(self.pages as u64)
+        let of = |(page, n): (&u64, usize)| page.saturating_mul(n as u64);
+        self.page.iter().zip(self.pages).map(of).fold(0, u64::saturating_add)
     }
 
     /// Bytes of everything.
@@ -91,7 +112,7 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tokens = self.pages * PAGE;
+        let tokens = self.tokens;
         let (weights, workspace) = (Mib(self.weights), Mib(self.workspace));
         write!(
             f,
@@ -117,26 +138,31 @@ impl fmt::Display for Mib {
 pub struct Claim {
     /// What was planned.
     pub plan: Plan,
-    touched: AtomicUsize,
+    touched: [AtomicUsize; PageKind::COUNT],
 }
 
 impl Claim {
     /// Of a plan of which nothing is taken yet.
     pub fn new(plan: Plan) -> Claim {
-        Claim { plan, touched: AtomicUsize::new(0) }
+        Claim { plan, touched: Default::default() }
     }
 
     /// Pages that have been used up to now.
-    pub(crate) fn touch(&self, pages: usize) {
-        self.touched.store(pages, Ordering::Relaxed);
+    pub(crate) fn touch(&self, pages: [usize; PageKind::COUNT]) {
+        self.touched.iter().zip(pages).for_each(|(touched, n)| touched.store(n, Ordering::Relaxed));
     }
 
     /// Bytes that the model may still take of what the system calls available. Mapped weights count as a whole: the
     /// system could give their pages up at any time and so calls them available, but the model would crawl.
     pub fn outstanding(&self) -> u64 {
-        let touched = self.plan.page.saturating_mul(self.touched.load(Ordering::Relaxed) as u64);
-        self.plan.total().saturating_sub(touched)
+        let pages = self.touched.each_ref().map(|touched| touched.load(Ordering::Relaxed));
+        self.plan.total().saturating_sub(Plan { pages, ..self.plan }.kv())
     }
+}
+
+/// States that so many sequences take: each its own; some to go back to from a draft; and what is put aside for later.
+pub(crate) fn states_for(sequences: usize) -> usize {
+    sequences.saturating_add(sequences / 2).saturating_add(3)
 }
 
 impl Budget {
@@ -151,7 +177,8 @@ mod tests {
     use super::*;
 
     /// A page is 10 bytes, weights and workspace 100 together; the context is 8192 tokens, 128 pages.
-    const NEEDS: Needs = Needs { weights: 70, page: 10, workspace: 30, context: 8192 };
+    const NEEDS: Needs =
+        Needs { weights: 70, page: [10, 0], window: usize::MAX, workspace: 30, context: 8192 };
 
     fn planned(
         context: Option<usize>,
@@ -161,14 +188,14 @@ mod tests {
         fewer: bool,
     ) -> Option<(usize, usize)> {
         let room = Room { context, sequences, memory: Some(Budget { free, share, fewer, rows: 1 }) };
-        Plan::new(NEEDS, &room).ok().map(|plan| (plan.pages, plan.context))
+        Plan::new(NEEDS, &room).ok().map(|plan| (plan.pages[ALL], plan.context))
     }
 
     #[test]
     fn enough_for_all() {
         let room = Room { context: None, sequences: 16, memory: None };
         let plan = Plan::new(NEEDS, &room).unwrap();
-        assert_eq!((plan.pages, plan.context, plan.kv(), plan.total()), (16 * 128, 8192, 20480, 20580));
+        assert_eq!((plan.pages[ALL], plan.context, plan.kv(), plan.total()), (16 * 128, 8192, 20480, 20580));
         assert_eq!(planned(None, 16, 1 << 30, 1 << 30, true), Some((16 * 128, 8192)));
         assert_eq!(planned(Some(100), 4, 180, 180, false), Some((8, 100)));
     }
@@ -203,11 +230,41 @@ mod tests {
     }
 
     #[test]
+    fn windows() {
+        // 8192 tokens, of which some layers see 1000; a step has 512 at most.
+        let needs = Needs { page: [10, 20], window: 1000, ..NEEDS };
+        let planned = |sequences, free, fewer| {
+            let budget = Budget { free, share: free, fewer, rows: 512 };
+            let room = Room { context: None, sequences, memory: Some(budget) };
+            Plan::new(needs, &room).ok().map(|plan| (plan.pages, plan.context, plan.kv()))
+        };
+        // (1000 + 512) / 64 pages, and three more at the ends.
+        assert_eq!(planned(1, 1 << 30, false), Some(([128, 27], 8192, 1280 + 540)));
+        assert_eq!(planned(4, 1 << 30, false), Some(([512, 108], 8192, 5120 + 2160)));
+        // All of the memory, and no more.
+        assert_eq!(planned(1, 1920, false), Some(([128, 27], 8192, 1820)));
+        assert_eq!(planned(1, 1919, false), Some(([127, 27], 127 * 64, 1810)));
+        assert_eq!(planned(1, 100 + 27 * 30, false), Some(([27, 27], 27 * 64, 810)));
+        assert_eq!(planned(1, 100 + 5 * 30, false), Some(([5, 5], 5 * 64, 150)));
+        assert_eq!(planned(1, 129, false), None);
+        // A window of its own for each, though they share the rest.
+        assert_eq!(planned(4, 100 + 1280 + 2160, true), Some(([128, 108], 8192, 3440)));
+        // Windows alone take no more than they are long.
+        let needs = Needs { page: [0, 20], ..needs };
+        let room = Room { context: None, sequences: 2, memory: Some(Budget::of(100 + 2 * 27 * 20, 512)) };
+        let plan = Plan::new(needs, &room).unwrap();
+        assert_eq!((plan.pages, plan.context, plan.tokens), ([0, 54], 8192, 2 * 8192));
+        let room = Room { memory: Some(Budget::of(100 + 2 * 10 * 20, 512)), ..room };
+        let plan = Plan::new(needs, &room).unwrap();
+        assert_eq!((plan.pages, plan.context), ([0, 20], 10 * 64));
+    }
+
+    #[test]
     fn what_is_outstanding() {
         let plan = Plan::new(NEEDS, &Room { context: None, sequences: 1, memory: None }).unwrap();
         let claim = Claim::new(plan);
         assert_eq!(claim.outstanding(), 1380);
-        claim.touch(8);
+        claim.touch([8, 0]);
         assert_eq!(claim.outstanding(), 1300);
         assert_eq!(
             plan.to_string(),

@@ -1,5 +1,6 @@
 //! Who runs next, and what is fed in a step: functions of plain values.
 
+use crate::units::{ALL, Amounts, WINDOW};
 use std::collections::VecDeque;
 
 /// Prompt tokens in a step beside which others decode: more would make them wait too long.
@@ -62,10 +63,12 @@ impl<T> FairQueue<T> {
     }
 }
 
-/// Whether a sequence that needs `needed` pages may join `running` others: room for it, and for each of
-/// the others to go on for a while.
-pub const fn admits(running: usize, needed: usize, available: usize) -> bool {
-    running == 0 || needed + running <= available
+/// Whether a sequence that needs so much may join `running` others: room for it, and a page for each of the others, so
+/// that they can go on for a while.
+pub fn admits(running: usize, needed: Amounts, available: Amounts) -> bool {
+    let pages = |kind: usize| if needed[kind] == 0 { 0 } else { running };
+    let others = Amounts([pages(ALL), pages(WINDOW), 0]);
+    running == 0 || (needed + others).fit_in(available)
 }
 
 /// A running sequence, as far as planning goes.
@@ -176,8 +179,13 @@ mod tests {
 
     #[test]
     fn a_sequence_joins_when_all_can_go_on() {
-        assert!(admits(0, 100, 100));
-        assert!(admits(3, 5, 8));
-        assert!(!admits(3, 6, 8));
+        let pages = |n| Amounts([n, 0, 0]);
+        assert!(admits(0, pages(100), pages(100)));
+        assert!(admits(3, pages(5), pages(8)));
+        assert!(!admits(3, pages(6), pages(8)));
+        // The others have their states.
+        assert!(admits(3, Amounts([5, 2, 1]), Amounts([8, 5, 1])));
+        assert!(!admits(3, Amounts([5, 2, 1]), Amounts([8, 4, 1])));
+        assert!(!admits(3, Amounts([5, 2, 1]), Amounts([8, 5, 0])));
     }
 }

@@ -4,12 +4,13 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tessera_compute::backend::Backend;
-use tessera_compute::batch::Want;
+use tessera_compute::batch::{GONE, Want};
 use tessera_compute::cpu::Cpu;
 use tessera_compute::reference::Reference;
 use tessera_engine::kv::Sequence;
-use tessera_engine::model::{Feed, Model, Pick, Room};
+use tessera_engine::model::{Budget, Feed, Model, Pick, Room};
 use tessera_engine::open::ModelFiles;
+use tessera_engine::units::{ALL, WINDOW};
 use tessera_weights::arch::{Mask, Semantics};
 
 /// Of the largest logit: what the goldens' README advises for a plain f32 path.
@@ -84,7 +85,7 @@ fn run(case: &Case, backend: &dyn Backend) -> Vec<Vec<f32>> {
         let new = &step.tokens[sequence.tokens.len()..];
         let (held, all) = (sequence.tokens.len(), step.tokens.len());
         let call = if held == 0 || all - held > 1 { held..all } else { 0..0 };
-        let feed = Feed { sequence: &mut sequence, tokens: new, call, pick: Pick::Last };
+        let feed = Feed { sequence: &mut sequence, tokens: new, call, drafts: 0, pick: Pick::Last };
         let output =
             model.forward(&mut [feed], Want::Logits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
         out.push(output.logits.clone());
@@ -151,7 +152,7 @@ fn in_chunks(model: &mut Model, prompts: &[Vec<u32>], chunk: usize) -> Vec<Vec<u
         for (i, (sequence, prompt)) in sequences.iter_mut().zip(prompts).enumerate() {
             let tokens = &prompt[done.min(prompt.len())..prompt.len().min(done + chunk)];
             if !tokens.is_empty() {
-                feeds.push(Feed { sequence, tokens, call: 0..prompt.len(), pick: Pick::All });
+                feeds.push(Feed { sequence, tokens, call: 0..prompt.len(), drafts: 0, pick: Pick::All });
                 fed.push((i, tokens.len()));
             }
         }
@@ -214,11 +215,16 @@ fn drafts_change_no_bit_where_windows_go_by_the_call() {
     let mut run = |together: usize| {
         let mut sequence = Sequence::default();
         let mut out = Vec::new();
-        let prompt =
-            Feed { sequence: &mut sequence, tokens: &tokens[..1040], call: 0..1040, pick: Pick::None };
+        let prompt = Feed {
+            sequence: &mut sequence,
+            tokens: &tokens[..1040],
+            call: 0..1040,
+            drafts: 0,
+            pick: Pick::None,
+        };
         model.forward(&mut [prompt], Want::Logits).unwrap();
         for tokens in tokens[1040..].chunks(together) {
-            let feed = Feed { sequence: &mut sequence, tokens, call: 0..0, pick: Pick::All };
+            let feed = Feed { sequence: &mut sequence, tokens, call: 0..0, drafts: 0, pick: Pick::All };
             out.extend_from_slice(&model.forward(&mut [feed], Want::Logits).unwrap().logits);
         }
         assert_eq!(model.reusable(&sequence, &tokens), 1040);
@@ -229,32 +235,114 @@ fn drafts_change_no_bit_where_windows_go_by_the_call() {
     assert_eq!(run(8), expected);
 }
 
-/// A state is that of all tokens of its sequence: what is cut off takes the rest along, and a slot that was used before
-/// leaves nothing behind.
+/// Logits of the last token after these were fed as the engine does, in steps that end where states are put aside.
+fn fed(model: &mut Model, sequence: &mut Sequence, prompt: &[u32]) -> Vec<u32> {
+    let mut bits = Vec::new();
+    while sequence.tokens.len() < prompt.len() {
+        let held = sequence.tokens.len();
+        let n = model.span_limit(sequence, prompt.len(), prompt.len() - held);
+        let (tokens, call) = (&prompt[held..held + n], 0..prompt.len());
+        let feed = Feed { sequence: &mut *sequence, tokens, call, drafts: 0, pick: Pick::Last };
+        let logits = &model.forward(&mut [feed], Want::Logits).unwrap().logits;
+        bits = logits.iter().map(|x| x.to_bits()).collect();
+        model.remember(sequence, false);
+    }
+    bits
+}
+
+/// A state is that of all tokens of its sequence. It is put aside where prompts part, where they end, and with the
+/// answer; whoever begins there, or comes back there from a draft, gets the same bits.
 #[test]
-fn a_recurrence_goes_on_or_begins_anew() {
-    let files = ModelFiles::open(&data().join("qwen3_5/q4f32_1")).unwrap();
-    let room = Room { context: None, sequences: 2, memory: None };
-    let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
-    model.keep_prefixes(true);
-    let prompt: Vec<u32> = (0..60).map(|i| i * 5 % 131).collect();
-    let feed = |model: &mut Model, sequence: &mut Sequence, tokens: &[u32]| {
-        let feed = Feed { sequence, tokens, call: 0..60, pick: Pick::Last };
-        model.forward(&mut [feed], Want::Logits).map(|out| out.logits.clone())
-    };
-    let mut a = model.begin(&prompt, 60);
-    let expected = feed(&mut model, &mut a, &prompt).unwrap();
-    model.remember(&mut a, true);
-    // Others do not begin with its pages, and it does not go back to a part of them.
-    let mut b = model.begin(&prompt, 60);
-    assert_eq!((b.tokens.len(), model.reusable(&a, &prompt[..50])), (0, 0));
-    assert_eq!((model.reusable(&a, &prompt), model.draft_limit(60, 60, 1, 8)), (60, 0));
-    assert_eq!(feed(&mut model, &mut b, &prompt).unwrap(), expected);
-    model.truncate(&mut a, 59);
-    assert_eq!(a.tokens.len(), 0);
-    assert_eq!(feed(&mut model, &mut a, &prompt).unwrap(), expected);
-    model.release(b);
-    assert_eq!(feed(&mut model, &mut Sequence::default(), &prompt).unwrap(), expected);
+fn recurrences_go_on_where_a_state_was_put_aside() {
+    for family in ["qwen3_5", "rwkv6"] {
+        let mut files = ModelFiles::open(&data().join(family).join("q4f32_1")).unwrap();
+        files.config.context_window_size = 256;
+        let room = Room { context: None, sequences: 6, memory: None };
+        let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
+        let text = |n: usize, from: usize| -> Vec<u32> {
+            (0..n).map(|i| if i < from { i * 5 } else { i * 7 + from } as u32 % 131).collect()
+        };
+        let mut anew = |prompt: &[u32]| {
+            let mut sequence = Sequence::default();
+            let bits = fed(&mut model, &mut sequence, prompt);
+            model.release(sequence);
+            bits
+        };
+        // The second and third agree with the first for 100 and 90 tokens, the fourth is the first and more.
+        let prompts = [text(150, 200), text(140, 100), text(135, 90), text(170, 150)];
+        let expected = prompts.each_ref().map(|prompt| anew(prompt));
+        model.keep_prefixes(true);
+        let mut cached = Vec::new();
+        for (prompt, expected) in prompts.iter().zip(&expected) {
+            let mut sequence = model.begin(&prompt[..prompt.len() - 1], prompt.len());
+            cached.push(sequence.tokens.len());
+            assert!(fed(&mut model, &mut sequence, prompt) == *expected, "{family} {cached:?}");
+            model.offer(&mut sequence);
+            model.release(sequence);
+        }
+        // Where the second left the first its state was put aside: there the third begins.
+        assert_eq!(cached, [0, 0, 64, 150], "{family}");
+
+        // Wrong drafts: back to what was no guess, and then to where its prompt's last page ended.
+        let mut sequence = model.begin(&prompts[0][..149], 150);
+        assert_eq!(sequence.tokens.len(), 128);
+        fed(&mut model, &mut sequence, &prompts[0][..140]);
+        assert_eq!(model.draft_limit(&sequence, 140, 1, 8), 8);
+        let tokens = [&prompts[0][140..142], &[1, 2, 3]].concat();
+        let feed = Feed { sequence: &mut sequence, tokens: &tokens, call: 0..0, drafts: 4, pick: Pick::None };
+        model.forward(&mut [feed], Want::Logits).unwrap();
+        model.truncate(&mut sequence, 142);
+        assert_eq!((sequence.tokens.len(), model.reusable(&sequence, &prompts[0])), (141, 141));
+        assert!(fed(&mut model, &mut sequence, &prompts[0]) == expected[0], "{family}");
+        model.truncate(&mut sequence, 149);
+        assert_eq!(sequence.tokens.len(), 141, "there is no state of 149 tokens");
+        model.release(sequence);
+        assert_eq!(model.kv().available(), model.kv().total());
+    }
+}
+
+/// Whatever the length, a window costs no more pages than it is long, and not a bit is another one.
+#[test]
+fn windows_keep_no_more_than_they_see() {
+    for (family, both) in [("mistral-window", false), ("gemma3_text", true)] {
+        let files = ModelFiles::open(&data().join(family).join("q4f32_1")).unwrap();
+        let mut roomy =
+            Model::load(&files, &Cpu::default(), Room { context: None, sequences: 1, memory: None }).unwrap();
+        let n = roomy.context().min(1400);
+        let text: Vec<u32> = (0..n as u32).map(|i| (i * i * 3 + 1) % 131).collect();
+        let mut sequence = Sequence::default();
+        let expected = fed(&mut roomy, &mut sequence, &text);
+        // Steps of 16 tokens.
+        let budget = Budget::of(1 << 30, 16);
+        let room = Room { context: None, sequences: 1, memory: Some(budget) };
+        let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
+        let total = model.kv().total();
+        let window = files.config.block(Semantics::Authors).attention.iter().find_map(|a| match a.mask {
+            Mask::Window(n) => Some(n),
+            _ => None,
+        });
+        let window = window.unwrap();
+        assert!(
+            total[WINDOW] < n / 64 && total[WINDOW] <= (window + 16).div_ceil(64) + 3,
+            "{family} {total}"
+        );
+        assert_eq!(total[ALL] > 0, both, "{family}");
+        let mut sequence = Sequence::default();
+        let mut bits = Vec::new();
+        for tokens in text.chunks(16) {
+            let feed = Feed { sequence: &mut sequence, tokens, call: 0..n, drafts: 0, pick: Pick::Last };
+            let logits = &model.forward(&mut [feed], Want::Logits).unwrap().logits;
+            bits = logits.iter().map(|x| x.to_bits()).collect();
+        }
+        assert!(bits == expected, "{family}");
+        let pages = sequence.pages()[WINDOW];
+        assert!(pages.contains(&GONE) && pages.len() == n.div_ceil(64), "{family}");
+        // It can take back a few tokens, and does not go on behind a window that is gone.
+        model.truncate(&mut sequence, n - 20);
+        assert_eq!(sequence.tokens.len(), n - 20);
+        model.truncate(&mut sequence, 100);
+        assert_eq!((sequence.tokens.len(), model.kv().available()), (0, total));
+    }
 }
 
 /// The last hidden states of the texts in a golden of an encoder, row after row, and what they should be.
@@ -279,7 +367,7 @@ fn encoded(scheme: &str, backend: &dyn Backend) -> (Vec<Vec<u32>>, Vec<f32>, Vec
     let mut model = Model::load(&files, backend, room).unwrap();
     assert!(model.is_encoder());
     let mut sequences = [(); 2].map(|()| Sequence::default());
-    let feed = |(sequence, tokens): (_, _)| Feed { sequence, tokens, call: 0..0, pick: Pick::All };
+    let feed = |(sequence, tokens): (_, _)| Feed { sequence, tokens, call: 0..0, drafts: 0, pick: Pick::All };
     let pairs = sequences.iter_mut().zip(texts.iter().map(Vec::as_slice));
     let mut feeds: Vec<Feed<'_>> = pairs.map(feed).collect();
     let found = model.forward(&mut feeds, Want::Hidden).unwrap().hidden.clone();
@@ -319,14 +407,14 @@ fn an_encoder_takes_a_text_at_once() {
         for (pick, expected) in
             [(Pick::First, &rows[..width]), (Pick::Last, &rows[rows.len() - width..]), (Pick::All, rows)]
         {
-            let feed = Feed { sequence: &mut sequence, tokens: text, call: 0..0, pick };
+            let feed = Feed { sequence: &mut sequence, tokens: text, call: 0..0, drafts: 0, pick };
             assert_eq!(model.forward(&mut [feed], Want::Hidden).unwrap().hidden, expected);
             model.release(std::mem::take(&mut sequence));
         }
     }
     let mut sequence = Sequence::default();
     let mut feed = |tokens, want| {
-        let feed = Feed { sequence: &mut sequence, tokens, call: 0..0, pick: Pick::Last };
+        let feed = Feed { sequence: &mut sequence, tokens, call: 0..0, drafts: 0, pick: Pick::Last };
         model.forward(&mut [feed], want).map(|out| out.hidden.len()).map_err(|e| e.to_string())
     };
     assert_eq!(

@@ -52,7 +52,8 @@ fn difference(model: &mut Model, steps: &Value) -> f64 {
             step["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         let new = &tokens[sequence.tokens.len()..];
         let prompt_len = if sequence.tokens.is_empty() { tokens.len() } else { 0 };
-        let feed = Feed { sequence: &mut sequence, tokens: new, call: 0..prompt_len, pick: Pick::Last };
+        let feed =
+            Feed { sequence: &mut sequence, tokens: new, call: 0..prompt_len, drafts: 0, pick: Pick::Last };
         let output = model.forward(&mut [feed], Want::Logits).unwrap();
         assert_eq!(output.logits.len(), expected.len());
         for (found, expected) in output.logits.iter().zip(&expected) {
@@ -108,7 +109,13 @@ fn every_llama_scheme_runs_and_agrees_with_the_unquantised_one() {
     let run = |scheme: &str, backend: &dyn Backend| {
         let mut model = load(&open("llama-gqa-f32", scheme), backend);
         let mut sequence = Sequence::default();
-        let feed = Feed { sequence: &mut sequence, tokens: &tokens, call: 0..tokens.len(), pick: Pick::All };
+        let feed = Feed {
+            sequence: &mut sequence,
+            tokens: &tokens,
+            call: 0..tokens.len(),
+            drafts: 0,
+            pick: Pick::All,
+        };
         model.forward(&mut [feed], Want::Logits).unwrap().logits.clone()
     };
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();

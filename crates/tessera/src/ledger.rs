@@ -73,8 +73,9 @@ mod tests {
 
     /// What a model claims that has 100 pages of 10 bytes.
     fn claim(weights: u64) -> Arc<Claim> {
-        let (workspace, page, pages, context, own) = (50, 10, 100, 6400, 6400);
-        Arc::new(Claim::new(Plan { weights, workspace, page, pages, context, own }))
+        let (workspace, page, pages) = (50, [10, 0], [100, 0]);
+        let (tokens, context, own) = (6400, 6400, 6400);
+        Arc::new(Claim::new(Plan { weights, workspace, page, pages, tokens, rows: 512, context, own }))
     }
 
     fn budget(ledger: &Ledger, free: u64) -> (u64, u64) {

@@ -4,12 +4,12 @@ use super::masks::{Done, Masks};
 use super::running::Running;
 use super::{Shared, Submission, lock};
 use crate::generate::FinishReason;
-use crate::kv::Kv;
 use crate::model::{Feed, Model, Pick, StepError};
 use crate::request::{EngineStats, FailureKind};
 use crate::scheduler::{FairQueue, Ready, admits, draft_room, plan};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent, Taken};
 use crate::tokenizer::Tokenizer;
+use crate::units::{ALL, Amounts, UnitPool, WINDOW};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -88,6 +88,13 @@ const LONGEST_WAIT: Duration = Duration::from_millis(50);
 /// How long masks are waited for after a step: at least this, or this part of the step's time.
 const GRACE: Duration = Duration::from_millis(1);
 const GRACE_PART: u32 = 8;
+
+/// What a sequence is fed in a step.
+struct Fed {
+    tokens: Vec<u32>,
+    pick: Pick,
+    drafts: usize,
+}
 
 /// What a step did for one sequence.
 type Outcome = (Vec<SlotEvent>, Result<Taken, Failure>);
@@ -173,7 +180,7 @@ impl Worker<'_> {
             let fits = |needed| admits(self.running.len(), needed, kv.available());
             if let Some(one) = self.preempted.front() {
                 let (known, prompt_len) = (one.slot.cacheable(), one.slot.prompt_len());
-                if !fits(self.model.pages_needed(known, prompt_len, one.slot.tokens().len())) {
+                if !fits(self.model.needed(known, prompt_len, one.slot.tokens().len())) {
                     return;
                 }
                 let Some(mut one) = self.preempted.pop_front() else { return };
@@ -184,7 +191,7 @@ impl Worker<'_> {
             }
             let Some(next) = self.waiting.peek() else { return };
             let prompt = &next.request.prompt;
-            if !fits(self.model.pages_needed(&prompt[..prompt.len() - 1], prompt.len(), prompt.len())) {
+            if !fits(self.model.needed(&prompt[..prompt.len() - 1], prompt.len(), prompt.len())) {
                 return;
             }
             let Some(submission) = self.waiting.pop() else { return };
@@ -216,7 +223,7 @@ impl Worker<'_> {
 
     /// Lets a sequence go that ended well.
     fn finish(&mut self, mut one: Running, reason: FinishReason) {
-        self.model.remember(&mut one.sequence, true);
+        self.model.offer(&mut one.sequence);
         self.model.release(std::mem::take(&mut one.sequence));
         self.leave();
         match reason {
@@ -251,10 +258,11 @@ impl Worker<'_> {
     /// Publishes all numbers but that of the running ones: before a request's last event, so that whoever has
     /// it finds it counted.
     fn count(&mut self) {
-        let pool = self.model.kv().pool();
-        self.stats.pages_total = pool.total();
-        self.stats.pages_cached = pool.idle();
-        self.stats.pages_used = pool.total() - pool.idle() - pool.free();
+        let kv = self.model.kv();
+        let pages = |of: fn(&UnitPool) -> usize| of(kv.pool(ALL)) + of(kv.pool(WINDOW));
+        self.stats.pages_total = pages(UnitPool::total);
+        self.stats.pages_cached = pages(UnitPool::idle);
+        self.stats.pages_used = self.stats.pages_total - self.stats.pages_cached - pages(UnitPool::free);
         *lock(&self.shared.stats) = self.stats;
     }
 
@@ -282,7 +290,7 @@ impl Worker<'_> {
             }
             let held = one.sequence.tokens.len();
             let pending = one.slot.limit(held, one.slot.pending(held));
-            let pending = self.model.span_limit(held, one.slot.prompt_len(), pending);
+            let pending = self.model.span_limit(&one.sequence, one.slot.prompt_len(), pending);
             Ready { pending, prefill: one.slot.is_prefill(held), whole: self.model.is_encoder() }
         };
         self.running.iter().map(one).collect()
@@ -293,18 +301,19 @@ impl Worker<'_> {
     fn plan(&mut self) -> Option<Vec<usize>> {
         loop {
             let shares = plan(&self.ready(), self.shared.options.max_batch_tokens);
+            let kv = self.model.kv();
             let missing = |(one, share): (&Running, &usize)| {
-                Kv::missing(&one.sequence, one.sequence.tokens.len() + share)
+                kv.missing(&one.sequence, one.sequence.tokens.len() + share)
             };
-            let needed: usize = self.running.iter().zip(&shares).map(missing).sum();
-            if needed <= self.model.kv().available() || self.running.len() == 1 {
+            let needed: Amounts = self.running.iter().zip(&shares).map(missing).sum();
+            if needed.fit_in(kv.available()) || self.running.len() == 1 {
                 return (!self.running.is_empty()).then_some(shares);
             }
             let mut youngest = self.running.pop()?;
             self.stats.preemptions += 1;
             // Its rows are computed again with its pages.
             youngest.stalled = None;
-            self.model.remember(&mut youngest.sequence, true);
+            self.model.offer(&mut youngest.sequence);
             self.model.release(std::mem::take(&mut youngest.sequence));
             let place = self.preempted.partition_point(|other| other.order < youngest.order);
             self.preempted.insert(place, youngest);
@@ -329,14 +338,18 @@ impl Worker<'_> {
             let (held, n) = (sequence.tokens.len(), shares[*i]);
             // A draft may take a page that is free, not one that somebody else needs.
             let drafts = if n == slot.pending(held) && !slot.is_prefill(held) {
-                let more = model.draft_limit(held, slot.prompt_len(), n, room);
-                let more = if Kv::missing(sequence, held + n + more) <= free { more } else { 0 };
-                slot.draft(more)
+                let more = model.draft_limit(sequence, slot.prompt_len(), n, room);
+                let needed = model.kv().missing(sequence, held + n + more) + model.kv().saved();
+                slot.draft(if needed.fit_in(free) { more } else { 0 })
             } else {
                 Vec::new()
             };
-            free = free.saturating_sub(Kv::missing(sequence, held + n + drafts.len()));
-            fed.push(slot.feed(held, n, &drafts));
+            free = free.less(model.kv().missing(sequence, held + n + drafts.len()));
+            if !drafts.is_empty() {
+                free = free.less(model.kv().saved());
+            }
+            let (tokens, pick) = slot.feed(held, n, &drafts);
+            fed.push(Fed { tokens, pick, drafts: drafts.len() });
             if slot.want() != Want::Greedy {
                 want = slot.want();
             }
@@ -345,11 +358,12 @@ impl Worker<'_> {
         let mut next = fed.iter();
         for (i, one) in running.iter_mut().enumerate() {
             if members.contains(&i)
-                && let Some((tokens, pick)) = next.next()
+                && let Some(Fed { tokens, pick, drafts }) = next.next()
             {
                 let held = one.sequence.tokens.len();
                 let prompt_len = if held < one.slot.prompt_len() { one.slot.prompt_len() } else { 0 };
-                feeds.push(Feed { sequence: &mut one.sequence, tokens, call: 0..prompt_len, pick: *pick });
+                let (sequence, call) = (&mut one.sequence, 0..prompt_len);
+                feeds.push(Feed { sequence, tokens, call, drafts: *drafts, pick: *pick });
                 slots.push(&mut one.slot);
             }
         }
@@ -371,13 +385,13 @@ impl Worker<'_> {
         };
         let took = begun.elapsed();
         stats.steps += 1;
-        stats.fed_tokens += fed.iter().map(|(tokens, _)| tokens.len() as u64).sum::<u64>();
+        stats.fed_tokens += fed.iter().map(|fed| fed.tokens.len() as u64).sum::<u64>();
         stats.busy_seconds += took.as_secs_f64();
         if asked > 0 {
             let until = Instant::now() + GRACE.max(took / GRACE_PART);
             masks.collect(asked, until).into_iter().for_each(|done| give_back(running, preempted, done));
         }
-        let rows = |(tokens, pick): &(Vec<u32>, Pick)| pick.rows(0..tokens.len()).len();
+        let rows = |fed: &Fed| fed.pick.rows(0..fed.tokens.len()).len();
         let picked: usize = fed.iter().map(rows).sum();
         if let Err(failure) = &output
             && failure.kind == FailureKind::Files
@@ -459,7 +473,7 @@ impl From<StepError> for Failure {
     fn from(error: StepError) -> Failure {
         let kind = match &error {
             StepError::Changed(_) => FailureKind::Files,
-            StepError::Pages(_) | StepError::States(_) => FailureKind::Pages,
+            StepError::Units(_) => FailureKind::Pages,
             StepError::Context { .. } | StepError::Batch(_) => FailureKind::Internal,
         };
         Failure { error: error.to_string(), kind }

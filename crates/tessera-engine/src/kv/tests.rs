@@ -1,71 +1,115 @@
 use super::*;
 use proptest::prelude::*;
 
-/// Pages as a backend keeps them: at each position, everything that was before it.
-struct Memory(Vec<[u64; PAGE]>);
+/// Pages and states as a backend keeps them: of each position, everything up to it.
+struct Memory {
+    pages: [Vec<[u64; PAGE]>; PageKind::COUNT],
+    states: Vec<u64>,
+}
+
+fn hash(before: u64, token: u32, class: u32) -> u64 {
+    (before ^ (u64::from(token) << 8) ^ u64::from(class) ^ 0x9e37)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(31)
+}
+
+/// What each position of a sequence should hold, after a beginning that holds 1.
+fn hashes(sequence: &Sequence) -> Vec<u64> {
+    let mut all = vec![1];
+    for (i, token) in sequence.tokens.iter().enumerate() {
+        all.push(hash(all[i], *token, sequence.classes.get(i).copied().unwrap_or(0)));
+    }
+    all
+}
 
 impl Memory {
-    fn hash(before: u64, token: u32, class: u32) -> u64 {
-        (before ^ (u64::from(token) << 8) ^ u64::from(class) ^ 0x9e37)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(31)
+    fn new(kv: &Kv) -> Memory {
+        let of = |kind: PageKind| vec![[0; PAGE]; kv.pool(kind as usize).total()];
+        Memory { pages: PageKind::EACH.map(of), states: vec![0; kv.pool(STATE).total()] }
     }
 
-    fn at(&self, sequence: &Sequence, position: usize) -> u64 {
-        self.0[sequence.pages[position / PAGE] as usize][position % PAGE]
+    fn copy(&mut self, copies: &[PageCopy]) {
+        for copy in copies {
+            let pages = &mut self.pages[copy.kind as usize];
+            pages[copy.to as usize] = pages[copy.from as usize];
+        }
     }
 
     /// What a step does.
-    fn feed(&mut self, kv: &mut Kv, sequence: &mut Sequence, tokens: &[u32], class: u32) -> bool {
+    fn feed(
+        &mut self,
+        kv: &mut Kv,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        class: u32,
+        drafts: usize,
+    ) -> bool {
         let start = sequence.tokens.len();
-        if kv.grow(sequence, start + tokens.len()).is_err() {
+        if tokens.is_empty() || kv.grow(sequence, start + tokens.len()).is_err() {
             return false;
         }
+        let state = kv.state(sequence, tokens.len(), drafts);
+        let mut now = state.and_then(|state| state.from).map_or(1, |slot| self.states[slot as usize]);
+        assert!(state.is_none() || now == *hashes(sequence).last().unwrap());
         for (i, token) in tokens.iter().enumerate() {
-            let before = (start + i).checked_sub(1).map_or(1, |p| self.at(sequence, p));
-            let (page, at) = (sequence.pages[(start + i) / PAGE], (start + i) % PAGE);
-            self.0[page as usize][at] = Memory::hash(before, *token, class);
             sequence.tokens.push(*token);
             if class != 0 {
-                sequence.classes.push(class);
+                sequence.classes.resize(start + i + 1, class);
+            }
+            now = hash(now, *token, class);
+            if let Some(save) = state.and_then(|state| state.save)
+                && save.rows == i + 1
+            {
+                self.states[save.slot as usize] = now;
             }
         }
+        if let Some(state) = state {
+            self.states[state.to as usize] = now;
+        }
+        let all = hashes(sequence);
+        for (pages, memory) in sequence.pages.iter().zip(&mut self.pages) {
+            for position in (start..start + tokens.len()).filter(|_| !pages.is_empty()) {
+                memory[pages[position / PAGE] as usize][position % PAGE] = all[position + 1];
+            }
+        }
+        kv.stepped(sequence, true);
         true
     }
 
-    fn check(&self, sequence: &Sequence) {
-        let mut before = 1;
-        for (i, token) in sequence.tokens.iter().enumerate() {
-            let class = sequence.classes.get(i).copied().unwrap_or(0);
-            before = Memory::hash(before, *token, class);
-            assert_eq!(self.at(sequence, i), before, "position {i}");
+    /// All that the next token sees is as it was written.
+    fn check(&self, kv: &Kv, sequence: &Sequence) {
+        let (all, len) = (hashes(sequence), sequence.tokens.len());
+        for (kind, from) in [(ALL, 0), (WINDOW, (len + 1).saturating_sub(kv.reach.window))] {
+            for position in (from..len).filter(|_| kv.reach.uses[kind]) {
+                let page = sequence.pages[kind][position / PAGE] as usize;
+                assert_eq!(self.pages[kind][page][position % PAGE], all[position + 1], "position {position}");
+            }
+        }
+        if kv.reach.uses[STATE] && len > 0 {
+            let base = sequence.base.filter(|base| base.position == len).map(|base| base.slot);
+            let slot = base.or(sequence.state).unwrap();
+            assert_eq!(self.states[slot as usize], all[len]);
         }
     }
 }
 
-/// Every page is free or held by exactly those who say so.
-fn check_pool(kv: &Kv, sequences: &[Sequence]) {
-    let mut holders = vec![0; kv.pool.total()];
-    for page in sequences.iter().flat_map(|s| &s.pages) {
-        holders[*page as usize] += 1;
+/// Every unit is free or held by exactly those who say so.
+fn check_pools(kv: &Kv, sequences: &[Sequence]) {
+    for kind in [ALL, WINDOW] {
+        let pages = sequences.iter().flat_map(|s| s.pages[kind].iter().copied());
+        kv.pool(kind).check(pages.filter(|page| *page != GONE));
     }
-    let idle = (0..holders.len()).filter(|p| kv.pool.cached[*p] && holders[*p] == 0).count();
-    assert_eq!(kv.pool.idle, idle);
-    for (page, cached) in kv.pool.cached.iter().enumerate() {
-        assert_eq!(kv.pool.holders[page], holders[page] + u32::from(*cached), "page {page}");
-    }
-    let mut free = kv.pool.free.clone();
-    free.sort_unstable();
-    let expected: Vec<u32> =
-        (0..holders.len()).filter(|p| kv.pool.holders[*p] == 0).map(|p| p as u32).collect();
-    assert_eq!(free, expected);
+    let bases = sequences.iter().filter_map(|s| s.base.map(|base| base.slot));
+    kv.pool(STATE).check(bases.chain(sequences.iter().filter_map(|s| s.state)));
 }
 
 #[derive(Clone, Debug)]
 enum Action {
     Begin { prompt: usize, len: usize, class: u32 },
     Feed { which: usize, len: usize, token: u32 },
+    Draft { which: usize, drafts: usize, right: usize },
     Remember { which: usize, tail: bool },
+    Offer { which: usize },
     Truncate { which: usize, part: usize },
     Release { which: usize },
     Clear,
@@ -76,11 +120,35 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => (0..4usize, 1..300usize, 0..3u32).prop_map(|(prompt, len, class)| Action::Begin { prompt, len, class }),
         4 => (which.clone(), 1..100usize, 0..3u32).prop_map(|(which, len, token)| Action::Feed { which, len, token }),
+        2 => (which.clone(), 1..8usize, 0..8usize).prop_map(|(which, drafts, right)| Action::Draft { which, drafts, right }),
         4 => (which.clone(), any::<bool>()).prop_map(|(which, tail)| Action::Remember { which, tail }),
+        1 => which.clone().prop_map(|which| Action::Offer { which }),
         1 => (which.clone(), 0..100usize).prop_map(|(which, part)| Action::Truncate { which, part }),
         2 => which.prop_map(|which| Action::Release { which }),
         1 => Just(Action::Clear),
     ]
+}
+
+/// Pages of both kinds, states and the window of a model.
+fn shape() -> impl Strategy<Value = ([usize; UNITS], usize)> {
+    prop_oneof![
+        2 => Just(([24, 0, 0], usize::MAX)),
+        1 => Just(([24, 16, 0], 70)),
+        1 => Just(([24, 16, 0], 64)),
+        1 => Just(([0, 24, 0], 100)),
+        1 => Just(([24, 0, 8], usize::MAX)),
+        1 => Just(([24, 16, 8], 90)),
+        1 => Just(([0, 0, 8], usize::MAX)),
+    ]
+}
+
+fn kv([all, windows, states]: [usize; UNITS], window: usize) -> Kv {
+    Kv::new(Pools { pages: [all, windows], states }, window, 300)
+}
+
+/// One that keeps pages of the one kind.
+fn plain(total: usize) -> Kv {
+    kv([total, 0, 0], usize::MAX)
 }
 
 /// Prompts that agree for a while: prompt `n` differs from the others at every multiple of 50 + 40 n.
@@ -89,44 +157,70 @@ fn prompt(n: usize, len: usize) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
     #[test]
-    fn pages_hold_what_sequences_say_and_all_come_back(actions in prop::collection::vec(action(), 1..60)) {
-        let total = 24;
-        let mut kv = Kv::new(total);
+    fn units_hold_what_sequences_say_and_all_come_back(
+        (totals, window) in shape(),
+        actions in prop::collection::vec(action(), 1..60),
+    ) {
+        let mut kv = kv(totals, window);
         kv.keep_prefixes(true);
-        let mut memory = Memory(vec![[0; PAGE]; total]);
+        let mut memory = Memory::new(&kv);
         let mut sequences: Vec<Sequence> = Vec::new();
+        let plain = totals[WINDOW..] == [0, 0];
         for action in actions {
             let n = sequences.len();
             match action {
                 Action::Begin { prompt: p, len, class } => {
                     let tokens = prompt(p, len);
                     let expected = kv.cached(&tokens, class);
-                    let (mut sequence, copy) = kv.begin(&tokens, class);
-                    if let Some(PageCopy { from, to }) = copy {
-                        memory.0[to as usize] = memory.0[from as usize];
-                    }
+                    let (mut sequence, copies) = kv.begin(&tokens, len, class);
+                    memory.copy(&copies);
                     // A part is left out when there is no page to copy it to.
-                    prop_assert!(sequence.tokens.len() == expected || expected - sequence.tokens.len() < PAGE);
-                    memory.check(&sequence);
-                    let rest = tokens[sequence.tokens.len()..].to_vec();
-                    memory.feed(&mut kv, &mut sequence, &rest, class);
+                    let held = sequence.tokens.len();
+                    prop_assert!(held == expected || !plain && held < expected || expected - held < PAGE);
+                    memory.check(&kv, &sequence);
+                    // As the engine does, in steps that end where states are put aside.
+                    while sequence.tokens.len() < len {
+                        let from = sequence.tokens.len();
+                        let n = kv.step_limit(&sequence, len - from);
+                        if !memory.feed(&mut kv, &mut sequence, &tokens[from..from + n], class, 0) {
+                            break;
+                        }
+                        kv.remember(&mut sequence, false);
+                    }
                     sequences.push(sequence);
                 }
                 Action::Feed { which, len, token } if n > 0 => {
                     let sequence = &mut sequences[which % n];
                     let class = sequence.classes.last().copied().unwrap_or(0);
-                    memory.feed(&mut kv, sequence, &vec![token; len], class);
+                    memory.feed(&mut kv, sequence, &vec![token; len], class, 0);
+                }
+                Action::Draft { which, drafts, right } if n > 0 => {
+                    let sequence = &mut sequences[which % n];
+                    let class = sequence.classes.last().copied().unwrap_or(0);
+                    let held = sequence.tokens.len();
+                    let room = kv.missing(sequence, held + 1 + drafts) + kv.saved();
+                    if room.fit_in(kv.available())
+                        && memory.feed(&mut kv, sequence, &vec![1; 1 + drafts], class, drafts)
+                    {
+                        let kept = held + 1 + right.min(drafts);
+                        kv.truncate(sequence, kept);
+                        // What was no guess stays.
+                        let least = if totals[STATE] == 0 || right >= drafts { kept } else { held + 1 };
+                        prop_assert_eq!(sequence.tokens.len(), least);
+                    }
                 }
                 Action::Remember { which, tail } if n > 0 => {
                     kv.remember(&mut sequences[which % n], tail);
                 }
+                Action::Offer { which } if n > 0 => kv.offer(&mut sequences[which % n]),
                 Action::Truncate { which, part } if n > 0 => {
                     let sequence = &mut sequences[which % n];
                     let len = sequence.tokens.len() * part / 100;
                     kv.truncate(sequence, len);
-                    prop_assert!(sequence.tokens.len() <= len && len - sequence.tokens.len() < PAGE);
+                    prop_assert!(sequence.tokens.len() <= len);
+                    prop_assert!(!plain || len - sequence.tokens.len() < PAGE);
                 }
                 Action::Release { which } if n > 0 => {
                     let sequence = sequences.swap_remove(which % n);
@@ -138,38 +232,46 @@ proptest! {
                 }
                 _ => {}
             }
-            check_pool(&kv, &sequences);
-            sequences.iter().for_each(|s| memory.check(s));
+            check_pools(&kv, &sequences);
+            sequences.iter().for_each(|s| memory.check(&kv, s));
         }
         for sequence in sequences {
             kv.release(sequence);
         }
-        prop_assert_eq!(kv.available(), total);
-        let mut all = Sequence::default();
-        kv.grow(&mut all, total * PAGE).unwrap();
-        prop_assert_eq!(kv.available(), 0);
-        kv.release(all);
-        prop_assert_eq!(kv.pool().free(), total);
+        prop_assert_eq!(kv.available(), Amounts(totals));
+        let mut all = Vec::new();
+        while let Some(unit) = [ALL, WINDOW, STATE].into_iter().find_map(|kind| Some((kind, kv.take(kind)?))) {
+            all.push(unit);
+        }
+        prop_assert_eq!(all.len(), totals.iter().sum::<usize>());
+        prop_assert_eq!(kv.cached(&prompt(0, 300), 0), 0);
+        all.into_iter().for_each(|(kind, unit)| kv.pools[kind].drop_hold(unit));
+        prop_assert_eq!(kv.available(), Amounts(totals));
     }
+}
+
+fn out_of(needed: usize, free: usize, total: usize) -> OutOfUnits {
+    let of = |n| Amounts([n, 0, 0]);
+    OutOfUnits { needed: of(needed), free: of(free), total: of(total) }
 }
 
 #[test]
 fn a_page_is_owned_once_and_too_few_is_an_error() {
-    let mut kv = Kv::new(4);
+    let mut kv = plain(4);
     let (mut a, mut b) = (Sequence::default(), Sequence::default());
     kv.grow(&mut a, PAGE + 1).unwrap();
     kv.grow(&mut b, PAGE).unwrap();
-    let mut all = [a.pages(), b.pages()].concat();
+    let mut all = [a.pages()[ALL], b.pages()[ALL]].concat();
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), 3);
-    assert_eq!(kv.grow(&mut b, 3 * PAGE), Err(OutOfPages { needed: 2, free: 1, total: 4 }));
+    assert_eq!(kv.grow(&mut b, 3 * PAGE), Err(out_of(2, 1, 4)));
     a.tokens = vec![0; PAGE + 1];
     kv.truncate(&mut a, PAGE);
-    assert_eq!((a.pages().len(), kv.pool().free()), (1, 2));
+    assert_eq!((a.pages()[ALL].len(), kv.pool(ALL).free()), (1, 2));
     kv.release(a);
     kv.release(b);
-    assert_eq!(kv.pool().free(), 4);
+    assert_eq!(kv.pool(ALL).free(), 4);
 }
 
 fn filled(kv: &mut Kv, tokens: &[u32]) -> Sequence {
@@ -181,7 +283,7 @@ fn filled(kv: &mut Kv, tokens: &[u32]) -> Sequence {
 
 #[test]
 fn full_pages_are_shared_and_the_last_one_is_copied() {
-    let mut kv = Kv::new(8);
+    let mut kv = plain(8);
     kv.keep_prefixes(true);
     let tokens = prompt(0, 2 * PAGE + 20);
     let mut first = filled(&mut kv, &tokens);
@@ -189,10 +291,11 @@ fn full_pages_are_shared_and_the_last_one_is_copied() {
     // The first one is still there and goes on writing in its last page.
     let mut longer = tokens.clone();
     longer.extend([7, 7, 7]);
-    let (second, copy) = kv.begin(&longer, 0);
+    let (second, copies) = kv.begin(&longer, longer.len(), 0);
     assert_eq!(second.tokens.len(), 2 * PAGE + 20);
-    assert_eq!(second.pages[..2], first.pages[..2]);
-    assert_eq!(copy, Some(PageCopy { from: first.pages[2], to: second.pages[2] }));
+    assert_eq!(second.pages[ALL][..2], first.pages[ALL][..2]);
+    let (from, to) = (first.pages[ALL][2], second.pages[ALL][2]);
+    assert_eq!(copies, [PageCopy { kind: PageKind::All, from, to }]);
     // Another class of length shares nothing.
     assert_eq!(kv.cached(&longer, 1), 0);
     // Seven common tokens are not worth a copy.
@@ -200,12 +303,12 @@ fn full_pages_are_shared_and_the_last_one_is_copied() {
     assert_eq!(kv.cached(&tokens[..8], 0), 8);
     kv.release(first);
     kv.release(second);
-    assert_eq!((kv.pool().free(), kv.pool().idle()), (5, 3));
+    assert_eq!((kv.pool(ALL).free(), kv.pool(ALL).idle()), (5, 3));
 }
 
 #[test]
 fn the_least_recently_used_leaf_goes_first_and_never_a_held_page() {
-    let mut kv = Kv::new(4);
+    let mut kv = plain(4);
     kv.keep_prefixes(true);
     let (a, b) = (vec![1; 2 * PAGE], vec![2; PAGE]);
     for tokens in [&a, &b] {
@@ -213,12 +316,12 @@ fn the_least_recently_used_leaf_goes_first_and_never_a_held_page() {
         kv.remember(&mut sequence, true);
         kv.release(sequence);
     }
-    assert_eq!((kv.pool().free(), kv.pool().idle()), (1, 3));
+    assert_eq!((kv.pool(ALL).free(), kv.pool(ALL).idle()), (1, 3));
     // `a` is used again, so `b` goes first, then the end of `a`.
-    let (again, _) = kv.begin(&a, 0);
+    let (again, _) = kv.begin(&a, a.len(), 0);
     assert_eq!(again.tokens.len(), 2 * PAGE);
     kv.release(again);
-    let (held, _) = kv.begin(&a[..PAGE + 1], 0);
+    let (held, _) = kv.begin(&a[..PAGE + 1], PAGE + 1, 0);
     assert_eq!(held.tokens.len(), PAGE);
     let mut other = Sequence::default();
     kv.grow(&mut other, 2 * PAGE).unwrap();
@@ -226,22 +329,22 @@ fn the_least_recently_used_leaf_goes_first_and_never_a_held_page() {
     kv.grow(&mut other, 3 * PAGE).unwrap();
     assert_eq!(kv.cached(&a, 0), PAGE);
     let error = kv.grow(&mut other, 4 * PAGE).unwrap_err();
-    assert_eq!(error, OutOfPages { needed: 1, free: 0, total: 4 });
+    assert_eq!(error, out_of(1, 0, 4));
     kv.release(held);
     kv.release(other);
 }
 
 #[test]
 fn two_who_computed_the_same_keep_one_page() {
-    let mut kv = Kv::new(4);
+    let mut kv = plain(4);
     kv.keep_prefixes(true);
     let tokens = vec![3; PAGE];
     let (mut a, mut b) = (filled(&mut kv, &tokens), filled(&mut kv, &tokens));
     kv.remember(&mut a, false);
     kv.remember(&mut b, false);
     assert_eq!(a.pages, b.pages);
-    assert_eq!(kv.pool().free(), 3);
+    assert_eq!(kv.pool(ALL).free(), 3);
     kv.release(a);
     kv.release(b);
-    assert_eq!(kv.available(), 4);
+    assert_eq!(kv.available()[ALL], 4);
 }

@@ -3,7 +3,7 @@
 use crate::common::*;
 use proptest::prelude::*;
 use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
-use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, Want};
+use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Want};
 use tessera_compute::program::Program;
 use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason, SubmitError};
 use tessera_engine::sampler::SamplingParams;
@@ -34,8 +34,8 @@ impl Backend for Hashing {
         "hashing"
     }
 
-    fn page_len(&self, _: &Program) -> usize {
-        PAGE
+    fn page_len(&self, _: &Program) -> [usize; PageKind::COUNT] {
+        [PAGE, 0]
     }
 
     fn workspace_len(&self, _: &Program, rows: usize) -> usize {
@@ -43,7 +43,7 @@ impl Backend for Hashing {
     }
 
     fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
-        Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pools.pages], vocab: program.vocab }))
+        Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pools.pages[0]], vocab: program.vocab }))
     }
 }
 
@@ -52,7 +52,8 @@ impl Executor for Pages {
         let positions = usize::MAX;
         batch.check(Limits {
             vocab: self.vocab,
-            pages: self.pages.len(),
+            pages: [Some(self.pages.len()), None],
+            window: usize::MAX,
             positions,
             states: None,
             logits: true,
@@ -63,7 +64,7 @@ impl Executor for Pages {
             for i in 0..span.len {
                 let position = span.position + i;
                 let token = batch.tokens[span.start + i];
-                self.pages[span.pages[position / PAGE] as usize][position % PAGE] = (token, 0);
+                self.pages[span.pages[0][position / PAGE] as usize][position % PAGE] = (token, 0);
             }
         }
         assert!(!batch.tokens.contains(&PANIC), "on purpose");
@@ -71,7 +72,7 @@ impl Executor for Pages {
             for i in (0..span.len).filter(|i| batch.picked.contains(&((span.start + i) as u32))) {
                 let mut hash = 1u64;
                 for p in 0..=span.position + i {
-                    let (token, _) = self.pages[span.pages[p / PAGE] as usize][p % PAGE];
+                    let (token, _) = self.pages[span.pages[0][p / PAGE] as usize][p % PAGE];
                     hash = (hash ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
                 }
                 // Few tokens are probable, so that texts repeat themselves and drafts come true.
@@ -91,7 +92,7 @@ impl Executor for Pages {
         Ok(())
     }
 
-    fn copy_page(&mut self, from: u32, to: u32) {
+    fn copy_page(&mut self, _: PageKind, from: u32, to: u32) {
         assert!(self.pages[from as usize].iter().all(|(token, _)| *token != TORN), "on purpose");
         self.pages[to as usize] = self.pages[from as usize];
     }

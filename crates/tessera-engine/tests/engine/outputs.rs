@@ -19,7 +19,7 @@ fn start(options: EngineOptions) -> tessera_engine::engine::Engine {
 fn rows(tokens: &[u32], want: Want) -> Vec<Vec<f32>> {
     let mut model = model(&cpu(1), 256, 1);
     let mut sequence = Sequence::default();
-    let feed = Feed { sequence: &mut sequence, tokens, call: 0..tokens.len(), pick: Pick::All };
+    let feed = Feed { sequence: &mut sequence, tokens, call: 0..tokens.len(), drafts: 0, pick: Pick::All };
     let output = model.forward(&mut [feed], want).unwrap();
     let values = if want == Want::Hidden { &output.hidden } else { &output.logits };
     values.chunks_exact(values.len() / tokens.len()).map(<[f32]>::to_vec).collect()
@@ -89,7 +89,7 @@ fn an_embedding_is_the_mean_of_the_final_hidden_states() {
     // The reference says the same, up to 16 bits of activations and keys.
     let mut model = model(&Reference, 256, 1);
     let mut sequence = Sequence::default();
-    let feed = Feed { sequence: &mut sequence, tokens: &prompt, call: 0..100, pick: Pick::All };
+    let feed = Feed { sequence: &mut sequence, tokens: &prompt, call: 0..100, drafts: 0, pick: Pick::All };
     let output = model.forward(&mut [feed], Want::Hidden).unwrap();
     let worst = hidden.iter().flatten().zip(&output.hidden).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let size = output.hidden.iter().map(|x| x.abs()).fold(0.0, f32::max);

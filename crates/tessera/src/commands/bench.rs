@@ -48,7 +48,7 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
             let next = [token(depth + prompt + i)];
             let mut feeds: Vec<Feed<'_>> = sequences
                 .iter_mut()
-                .map(|sequence| Feed { sequence, tokens: &next, call: 0..0, pick: Pick::Last })
+                .map(|sequence| Feed { sequence, tokens: &next, call: 0..0, drafts: 0, pick: Pick::Last })
                 .collect();
             model.forward(&mut feeds, Want::Greedy)?;
         }
@@ -104,7 +104,13 @@ fn feed(model: &mut Model, sequences: &mut [Sequence], tokens: &[u32]) -> anyhow
     for part in tokens.chunks(chunk) {
         let mut feeds: Vec<Feed<'_>> = sequences
             .iter_mut()
-            .map(|sequence| Feed { sequence, tokens: part, call: 0..tokens.len(), pick: Pick::Last })
+            .map(|sequence| Feed {
+                sequence,
+                tokens: part,
+                call: 0..tokens.len(),
+                drafts: 0,
+                pick: Pick::Last,
+            })
             .collect();
         model.forward(&mut feeds, Want::Greedy)?;
     }

@@ -23,7 +23,7 @@ pub fn run(args: LogitsArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let mut logits: Vec<u8> = Vec::new();
     for tokens in args.tokens.chunks(CHUNK) {
         let prompt_len = args.tokens.len();
-        let feed = Feed { sequence: &mut sequence, tokens, call: 0..prompt_len, pick: Pick::All };
+        let feed = Feed { sequence: &mut sequence, tokens, call: 0..prompt_len, drafts: 0, pick: Pick::All };
         let output = loaded.model.forward(&mut [feed], Want::Logits)?;
         logits.extend(output.logits.iter().flat_map(|x| x.to_le_bytes()));
     }

@@ -42,7 +42,13 @@ pub fn run(args: PerplexityArgs, out: &Output) -> anyhow::Result<ExitCode> {
     for part in tokens.chunks(window) {
         let mut sequence = Sequence::default();
         for (chunk, fed) in part.chunks(CHUNK).enumerate() {
-            let feed = Feed { sequence: &mut sequence, tokens: fed, call: 0..part.len(), pick: Pick::All };
+            let feed = Feed {
+                sequence: &mut sequence,
+                tokens: fed,
+                call: 0..part.len(),
+                drafts: 0,
+                pick: Pick::All,
+            };
             let output = loaded.model.forward(&mut [feed], Want::Logits)?;
             let next = &part[chunk * CHUNK + 1..];
             let rows = output.logits.chunks_exact(loaded.files.config.vocab_size);

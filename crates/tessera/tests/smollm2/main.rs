@@ -88,7 +88,7 @@ fn greedy_tokens_are_those_of_an_independent_forward() {
             .map(|((case, sequence), found)| {
                 let (tokens, prompt_len) =
                     if step == 0 { (&case.ids[..], case.ids.len()) } else { (&found[step - 1..], 0) };
-                Feed { sequence, tokens, call: 0..prompt_len, pick: Pick::Last }
+                Feed { sequence, tokens, call: 0..prompt_len, drafts: 0, pick: Pick::Last }
             })
             .collect();
         let output = model.forward(&mut feeds, Want::Greedy).unwrap();
@@ -230,7 +230,7 @@ fn chunked(model: &mut Model, tokens: &[u32], chunk: usize, beside: &[&[u32]]) -
             let tokens = &all[at.min(all.len())..(at + chunk).min(all.len())];
             let pick = if i == beside.len() / 2 { Pick::All } else { Pick::None };
             if !tokens.is_empty() {
-                feeds.push(Feed { sequence, tokens, call: 0..all.len(), pick });
+                feeds.push(Feed { sequence, tokens, call: 0..all.len(), drafts: 0, pick });
             }
         }
         logits.extend_from_slice(&model.forward(&mut feeds, Want::Logits).unwrap().logits);
