@@ -11,7 +11,7 @@ use tessera_engine::engine::{
     Engine, EngineEvent, EngineOptions, EngineRequest, FailureKind, FinishReason, Sink, Ticket, Timing,
     TokenLogprob, Usage,
 };
-use tessera_engine::model::{Model, Room};
+use tessera_engine::model::{Budget, Model, Room};
 use tessera_engine::open::ModelFiles;
 use tessera_engine::sampler::SamplingParams;
 use tessera_engine::tokenizer::Tokenizer;
@@ -68,6 +68,17 @@ pub fn scaled_engine(
     let mut files = files(context);
     files.config.rope_scaling = scaling;
     let room = Room { context: None, sequences, memory: None };
+    Engine::start(Model::load(&files, &cpu(1), room).unwrap(), tokenizer(), options).unwrap()
+}
+
+/// An engine of the golden of a family, with a longer context than it was made for.
+pub fn family_engine(family: &str, context: usize, sequences: usize, options: EngineOptions) -> Engine {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data/arch");
+    let mut files = ModelFiles::open(&data.join(family).join("q4f32_1")).unwrap();
+    files.config.context_window_size = context;
+    // As small as steps may be: pages of windows are as few as they can be.
+    let memory = Some(Budget::of(1 << 30, options.max_batch_tokens));
+    let room = Room { context: None, sequences, memory };
     Engine::start(Model::load(&files, &cpu(1), room).unwrap(), tokenizer(), options).unwrap()
 }
 

@@ -134,6 +134,46 @@ fn a_rope_that_depends_on_the_length_sees_the_same_lengths() {
     }
 }
 
+/// Recurrences, windows, and both kinds of layers: what a sequence keeps is not pages alone.
+#[test]
+fn states_and_windows_are_shared_and_given_back_as_pages_are() {
+    // The goldens have 131 tokens.
+    let requests = || {
+        let small = |mut request: EngineRequest| {
+            request.prompt.iter_mut().for_each(|token| *token %= 131);
+            request
+        };
+        // The last one has two tokens to choose from, so that drafts are right as often as not.
+        let mut two = greedy(tokens(8, 30), 60);
+        two.sampling.logit_bias = vec![(9, 60.0), (10, 60.0)];
+        requests().into_iter().chain([two]).map(small)
+    };
+    for family in ["qwen3_5", "rwkv6", "mistral-window", "gemma3_text", "deepseek_v2"] {
+        let alone = family_engine(family, 512, 1, EngineOptions { max_batch_tokens: 512, ..plain() });
+        let expected: Vec<Essence> = requests().map(|request| answer(&alone, request).essence()).collect();
+        // With room for all, and with so little that they wait for each other.
+        for sequences in [10, 1] {
+            let options = EngineOptions { max_batch_tokens: 48, ..EngineOptions::default() };
+            let engine = family_engine(family, 512, sequences, options);
+            for warm in [false, true] {
+                let streams: Vec<Stream> = requests().map(|r| Stream::start(&engine, r)).collect();
+                let found: Vec<Answer> = streams.into_iter().map(Stream::finish).collect();
+                for (i, answer) in found.iter().enumerate() {
+                    let at = format!("{family}: request {i}, room for {sequences}, warm {warm}");
+                    assert_eq!(answer.essence(), expected[i], "{at}");
+                }
+                let cached: usize = found.iter().map(|a| a.usage().cached_tokens).sum();
+                assert!(sequences == 1 || !warm || cached > 600, "{family}: {cached} tokens from the cache");
+            }
+            assert_idle(&engine);
+            let stats = engine.stats();
+            assert_eq!((stats.finished, stats.failed), (20, 0), "{family}");
+            let (drafted, right) = (stats.drafted_tokens, stats.accepted_tokens);
+            assert!(sequences == 1 || right > 0, "{family}: {right} of {drafted} drafts");
+        }
+    }
+}
+
 #[test]
 fn seeds_belong_to_requests() {
     let engine = engine(&cpu(1), 256, 4, EngineOptions::default());
