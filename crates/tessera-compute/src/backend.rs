@@ -2,6 +2,7 @@
 
 use crate::batch::{Batch, BatchError, Output};
 use crate::program::{Program, ProgramError};
+use crate::weights::{WeightError, Weights};
 
 /// A program on a device, with its KV pages.
 pub trait Executor: Send {
@@ -42,8 +43,14 @@ pub trait Backend {
     /// keeps for itself is small and not counted.
     fn workspace_len(&self, program: &Program, rows: usize) -> usize;
 
-    /// Puts a program on the device.
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError>;
+    /// Puts a program on the device: each of its weights is asked for once, and no two are held that the device does not
+    /// keep.
+    fn load(
+        &self,
+        program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError>;
 }
 
 /// A program that could not be loaded.
@@ -52,6 +59,9 @@ pub enum LoadError {
     /// Shapes that do not fit.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// A weight that did not come as the program describes it.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
     /// Kernels that were asked for by name and cannot run here.
     #[error("this machine has no {name} kernels; it has {known}")]
     Kernels {

@@ -15,3 +15,4 @@ pub mod reference;
 pub mod rope;
 pub mod route;
 pub mod threads;
+pub mod weights;

@@ -11,6 +11,7 @@ use crate::program::{
 use crate::recurrent;
 use crate::rope::Rope;
 use crate::route::route;
+use crate::weights::{Loaded, Weights};
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::Matrix;
 
@@ -33,21 +34,28 @@ impl Backend for Reference {
         rows.saturating_mul(width + program.vocab).saturating_mul(size_of::<f32>())
     }
 
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(
+        &self,
+        program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let state = pools.states.saturating_mul(program.state_len());
         let kv = pools.pages.saturating_mul(self.page_len(&program)) / size_of::<f32>();
         let needed = kv.saturating_add(state).saturating_mul(size_of::<f32>());
         let both = Zeroed::floats(kv).zip(Zeroed::floats(state));
         let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
+        let weights = Loaded::new(&program, weights)?;
         let slots = vec![Vec::new(); program.slots.len()];
         let limits = program.limits(pools);
-        Ok(Box::new(Interpreter { program, pools, limits, kv, states, slots }))
+        Ok(Box::new(Interpreter { program, weights, pools, limits, kv, states, slots }))
     }
 }
 
 struct Interpreter {
     program: Program,
+    weights: Loaded,
     pools: Pools,
     limits: Limits,
     /// `[page]`, in each the layers one after another: `[k, v][kv head][position][dim]`.
@@ -112,7 +120,7 @@ impl Interpreter {
     }
 
     fn vector(&self, id: Option<VectorId>) -> Option<&[f32]> {
-        id.map(|v| &*self.program.vectors[v.0])
+        self.weights.vector(id)
     }
 
     /// Puts every sequence's state where it will be, zero at its beginning.
@@ -137,7 +145,7 @@ impl Interpreter {
     /// [`Op::Conv`].
     fn conv(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
         let Op::Conv { x, weight, kernel, state, activation, .. } = *op else { return };
-        let (x, width, weight) = (self.read(x), x.width, self.program.vectors[weight.0].clone());
+        let (x, width, weight) = (self.read(x), x.width, self.weights[weight].to_vec());
         for span in batch.spans {
             let state = self.state(span, state);
             let mut seen = state.to_vec();
@@ -159,7 +167,7 @@ impl Interpreter {
         let dim = heads.dim;
         let [r, k, v, mut keep] = [r, k, v, decay].map(|act| self.read(act));
         keep.iter_mut().for_each(|x| *x = recurrent::wkv_keep(*x));
-        let bonus = self.program.vectors[bonus.0].clone();
+        let bonus = self.weights[bonus].to_vec();
         for span in batch.spans {
             let state = self.state(span, state);
             for t in span.start..span.start + span.len {
@@ -179,7 +187,7 @@ impl Interpreter {
         let Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, .. } = *op else { return };
         let DeltaHeads { keys, values, key, value } = heads;
         let [q, k, v, a, b] = [q, k, v, a, b].map(|act| self.read(act));
-        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| self.program.vectors[id.0].clone());
+        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| self.weights[id].to_vec());
         for span in batch.spans {
             let state = self.state(span, state);
             for t in span.start..span.start + span.len {
@@ -199,7 +207,7 @@ impl Interpreter {
         let mut o = self.read(op.io().output);
         match *op {
             Op::Embed { table, ids, scale, accumulate, out } => {
-                let table = &self.program.matrices[table.0];
+                let table = &self.weights[table];
                 let mut row = vec![0.0; out.width];
                 for (t, o) in o.chunks_exact_mut(out.width).enumerate() {
                     let id = match ids {
@@ -233,7 +241,7 @@ impl Interpreter {
                         row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
                     }
                 }
-                linear(&self.read(x), &self.program.matrices[weight.0], &mut o);
+                linear(&self.read(x), &self.weights[weight], &mut o);
             }
             Op::Add { x, scale, .. } => {
                 o.iter_mut().zip(self.read(x)).for_each(|(o, x)| *o += scale * x);
@@ -261,7 +269,7 @@ impl Interpreter {
             Op::PerHead { x, from, weight, count, to, out } => {
                 let values = self.read(x);
                 for i in 0..count {
-                    let matrix = &self.program.matrices[weight.0 + i];
+                    let matrix = &self.weights[weight.after(i)];
                     let mut row = vec![0.0; matrix.cols];
                     for j in 0..matrix.rows {
                         decode_row(matrix, j, &mut row);
@@ -283,7 +291,7 @@ impl Interpreter {
             }
             Op::Blend { x, towards, factor, .. } => {
                 let factor = match factor {
-                    Factor::Columns(id) => self.program.vectors[id.0].clone(),
+                    Factor::Columns(id) => self.weights[id].to_vec(),
                     Factor::Each(act) => self.read(act),
                 };
                 let rows = self.read(x).into_iter().zip(self.read(towards)).zip(factor.iter().cycle());
@@ -311,7 +319,7 @@ impl Interpreter {
                     for (e, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
                         let (before, after) = if on_input { (weight, 1.0) } else { (1.0, weight) };
                         let x: Vec<f32> = x.iter().map(|x| before * x).collect();
-                        let matrix = |first: MatrixId| &self.program.matrices[first.0 + e];
+                        let matrix = |first: MatrixId| &self.weights[first.after(e)];
                         let mut wide = vec![0.0; 2 * work.width];
                         linear(&x, matrix(gate_up), &mut wide);
                         let (gate, up) = wide.split_at(work.width);

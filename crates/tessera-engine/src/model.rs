@@ -1,6 +1,6 @@
 //! A loaded model: the decoder on a backend, and its pool of KV pages.
 
-use crate::decoder::{DecoderError, program};
+use crate::decoder::{DecoderError, FolderWeights, program};
 use crate::kv::{Kv, OutOfPages, OutOfStates, Sequence};
 use crate::open::ModelFiles;
 use crate::plan::{Claim, Mib, Needs, Plan};
@@ -153,7 +153,7 @@ pub struct Feed<'a> {
 impl Model {
     /// Loads the weights on a backend.
     pub fn load(files: &ModelFiles, backend: &dyn Backend, room: Room) -> Result<Model, ModelError> {
-        let program = program(&files.folder, &files.config, files.scheme, files.semantics)?;
+        let program = program(files.folder.manifest(), &files.config, files.scheme, files.semantics)?;
         let rows = room.memory.map_or(0, |budget| budget.rows);
         let mut notes = Vec::new();
         let block = files.config.block(files.semantics);
@@ -181,7 +181,7 @@ impl Model {
             ));
         }
         let kv = if states > 0 { Kv::with_states(pages, states) } else { Kv::new(pages) };
-        let executor = backend.load(program, Pools { pages, states })?;
+        let executor = backend.load(program, &mut FolderWeights(&files.folder), Pools { pages, states })?;
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
         let by_call = |mask| matches!(mask, Mask::CallWindow(_) | Mask::Cache { .. });
         let windows = block.attention.iter().any(|a| by_call(a.mask));

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use tessera_compute::backend::Backend;
 use tessera_compute::batch::Want;
 use tessera_compute::cpu::Cpu;
+use tessera_compute::program::{Made, Vector};
 use tessera_compute::reference::Reference;
+use tessera_compute::weights::Weights;
+use tessera_engine::decoder::{FolderWeights, program};
 use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Model, Pick, Room};
 use tessera_engine::open::ModelFiles;
 use tessera_weights::arch::{Mask, Semantics};
+use tessera_weights::manifest::{MANIFEST_NAMES, Manifest};
 
 /// Of the largest logit: what the goldens' README advises for a plain f32 path.
 const REFERENCE: f64 = 2e-5;
@@ -336,4 +340,52 @@ fn an_encoder_takes_a_text_at_once() {
     assert_eq!(feed(&[1, 2], Want::Hidden), Ok(width));
     let half = "span 0 begins at position 2, every token of this model sees all of its sequence";
     assert_eq!(feed(&[3], Want::Hidden).unwrap_err(), half);
+}
+
+/// A manifest and a config are enough for a program of any family that checks, plans and prints; each of its weights then
+/// comes from the folder as it is described.
+#[test]
+fn a_program_needs_no_bytes() {
+    let mut folders: Vec<PathBuf> = cases().into_iter().map(|case| case.folder).collect();
+    folders.dedup();
+    for folder in folders {
+        let files = ModelFiles::open(&folder).unwrap();
+        let named = MANIFEST_NAMES.iter().map(|name| folder.join(name)).find(|path| path.exists()).unwrap();
+        let manifest = Manifest::parse(&std::fs::read(named).unwrap()).unwrap();
+        for semantics in [Semantics::Authors, Semantics::Mlc] {
+            let p = program(&manifest, &files.config, files.scheme, semantics).unwrap();
+            p.check().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            assert!(Cpu::default().workspace_len(&p, 8) > 0);
+            let (printed, mut source) = (p.to_string(), FolderWeights(&files.folder));
+            for weight in &p.weights {
+                assert!(printed.contains(&weight.name), "{printed}");
+                weight.of(&mut source).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            }
+            for vector in &p.vectors {
+                vector.of(&mut source).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_says_which_weight_it_has_otherwise() {
+    let files = ModelFiles::open(&data().join("gemma3_text/q4f32_1")).unwrap();
+    let manifest = files.folder.manifest();
+    let p = program(manifest, &files.config, files.scheme, Semantics::Authors).unwrap();
+    let mut source = FolderWeights(&files.folder);
+    let mut weight = p.weights.iter().find(|w| w.name.contains("down_proj")).unwrap().clone();
+    assert_eq!(weight.made, Made::Stored);
+    weight.rows += 1;
+    let error = source.matrix(&weight).unwrap_err().to_string();
+    let tensor = weight.name.replace(".weight", ".q_weight");
+    let start =
+        format!("{} could not be read: tensor {tensor}: expected shape [{}, ", weight.name, weight.rows);
+    assert!(error.starts_with(&start) && error.contains(&format!("found [{}, ", weight.rows - 1)), "{error}");
+    let Some(Vector::Parameter(norm)) = p.vectors.first() else { panic!("a norm comes first") };
+    let mut other = norm.clone();
+    other.shape[0] = 7;
+    let (error, name) = (source.vector(&other).unwrap_err().to_string(), &norm.name);
+    let said = format!("tensor {name}: expected shape [7], found {:?}", norm.shape);
+    assert_eq!(error, format!("{name} could not be read: {said}"));
 }

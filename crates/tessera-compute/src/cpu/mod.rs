@@ -27,6 +27,7 @@ use crate::backend::{Backend, Executor, LoadError, Pools};
 use crate::batch::PAGE;
 use crate::memory::Zeroed;
 use crate::program::Program;
+use crate::weights::{Loaded, Weights};
 use kernels::Kernels;
 use pool::Pool;
 
@@ -132,7 +133,12 @@ impl Backend for Cpu {
         rows.saturating_mul(slots + input + program.vocab + angles).saturating_mul(size_of::<f32>())
     }
 
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(
+        &self,
+        program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let kernels = Kernels::choose(self.kernels.as_deref()).ok_or_else(|| LoadError::Kernels {
             name: self.kernels.clone().unwrap_or_default(),
@@ -143,6 +149,7 @@ impl Backend for Cpu {
         let both = Zeroed::new(kv).zip(Zeroed::floats(states));
         let needed = kv.saturating_add(states.saturating_mul(size_of::<f32>()));
         let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
+        let weights = Loaded::new(&program, weights)?;
         let stages = stage::compile(&program);
         let pool =
             Pool::new(self.threads, step::counters(&stages).pop().unwrap_or(0)).map_err(|refused| {
@@ -154,7 +161,7 @@ impl Backend for Cpu {
             })?;
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
         Ok(Box::new(step::Step::new(
-            program,
+            (program, weights),
             stages,
             kernels,
             self.clone(),

@@ -17,6 +17,7 @@ use crate::memory::{Zeroed, ZeroedFloats};
 use crate::program::{Act, Factor, Function, Ids, Mask, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::rope::Frequencies;
 use crate::route::route;
+use crate::weights::Loaded;
 use std::cell::UnsafeCell;
 use tessera_weights::arch::Sinks;
 use tessera_weights::config::Activation;
@@ -41,6 +42,7 @@ pub struct Step {
 /// What does not change between steps.
 pub(super) struct Model {
     pub program: Program,
+    pub weights: Loaded,
     pub stages: Stages,
     pub kernels: Kernels,
     pub activations: Activations,
@@ -173,7 +175,7 @@ unsafe impl Sync for Run<'_> {}
 impl Step {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
-        program: Program,
+        (program, weights): (Program, Loaded),
         stages: Stages,
         kernels: Kernels,
         cpu: Cpu,
@@ -191,6 +193,7 @@ impl Step {
         let (limits, cache) = (program.limits(pools), program.cache());
         let model = Model {
             program,
+            weights,
             stages,
             kernels,
             activations,
@@ -402,7 +405,7 @@ impl Run<'_> {
     }
 
     fn one(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
-        let program = &self.model.program;
+        let Model { program, weights, .. } = self.model;
         match *op {
             Op::Attend(a) => self.attend(a, counter, worker, scratch),
             Op::Embed { table, ids, scale, accumulate, out } => {
@@ -414,10 +417,10 @@ impl Run<'_> {
                         Ids::First => 0,
                     };
                     if scale == 1.0 && !accumulate {
-                        return decode_row(&program.matrices[table.0], id, o);
+                        return decode_row(&weights[table], id, o);
                     }
                     row.resize(o.len(), 0.0);
-                    decode_row(&program.matrices[table.0], id, row);
+                    decode_row(&weights[table], id, row);
                     for (o, x) in o.iter_mut().zip(&*row) {
                         *o = x * scale + if accumulate { *o } else { 0.0 };
                     }
@@ -430,8 +433,7 @@ impl Run<'_> {
                     row.clear();
                     row.extend_from_slice(self.row(x, t));
                     for (i, (x, o)) in row.chunks_exact(each).zip(o.chunks_exact_mut(each)).enumerate() {
-                        let part =
-                            |id: Option<VectorId>| id.map(|id| norm_part(&program.vectors[id.0], each, i));
+                        let part = |id: Option<VectorId>| id.map(|id| norm_part(&weights[id], each, i));
                         self.norm(kind, x, (part(weight), part(bias)), eps, o);
                     }
                 });
@@ -459,7 +461,7 @@ impl Run<'_> {
                 let part = |act: Act| &self.row(act, t)[from..][..o.len()];
                 let (x, towards) = (part(x), part(towards));
                 let factor = match factor {
-                    Factor::Columns(id) => &program.vectors[id.0][from..][..o.len()],
+                    Factor::Columns(id) => &weights[id][from..][..o.len()],
                     Factor::Each(act) => part(act),
                 };
                 let rows = x.iter().zip(towards).zip(factor);
@@ -471,7 +473,7 @@ impl Run<'_> {
                 self.gate(activation, gate, up, o);
             }),
             Op::Route { logits, experts, correction, out } => self.each_row(out, counter, worker, |t, o| {
-                let correction = correction.map(|id| &*self.model.program.vectors[id.0]);
+                let correction = weights.vector(correction);
                 route(&experts, self.row(logits, t), correction, o);
             }),
             Op::ByPosition { x, scale, out } => self.each_row(out, counter, worker, |t, o| {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
 use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, Want};
 use tessera_compute::program::Program;
+use tessera_compute::weights::Weights;
 use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason, SubmitError};
 use tessera_engine::sampler::SamplingParams;
 
@@ -42,7 +43,12 @@ impl Backend for Hashing {
         rows
     }
 
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(
+        &self,
+        program: Program,
+        _: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
         Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pools.pages], vocab: program.vocab }))
     }
 }
