@@ -1,7 +1,7 @@
 //! The oracle: every operation in plain f32, as its definition reads. No SIMD, no quantised
 //! activations, keys and values in f32. Slow, and the judge of every other backend.
 
-use crate::backend::{Backend, Executor, LoadError, Pools};
+use crate::backend::{Backend, Compute, Executor, Immediate, LoadError, Pools};
 use crate::batch::{Batch, BatchError, Limits, Output, PAGE, Span, StateUse, Want};
 use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
@@ -49,7 +49,7 @@ impl Backend for Reference {
         let weights = Loaded::new(&program, weights)?;
         let slots = vec![Vec::new(); program.slots.len()];
         let limits = program.limits(pools);
-        Ok(Box::new(Interpreter { program, weights, pools, limits, kv, states, slots }))
+        Ok(Box::new(Immediate::new(Interpreter { program, weights, pools, limits, kv, states, slots })))
     }
 }
 
@@ -65,8 +65,8 @@ struct Interpreter {
     slots: Vec<Vec<f32>>,
 }
 
-impl Executor for Interpreter {
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
+impl Compute for Interpreter {
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.limits)?;
         self.move_states(batch);
         for (slot, shape) in self.slots.iter_mut().zip(&self.program.slots) {

@@ -6,9 +6,11 @@ use crate::open::ModelFiles;
 use crate::plan::{Claim, Mib, Needs, Plan};
 use std::ops::Range;
 use std::sync::Arc;
-use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
-use tessera_compute::batch::{Batch, BatchError, Output, Span, Want};
+use std::task::{Context, Poll};
+use tessera_compute::backend::{self, Backend, Executor, LoadError, Pools};
+use tessera_compute::batch::{Batch, Output, Span, Want};
 use tessera_compute::program::Mask;
+use tessera_compute::step::Step;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::embedding::{Embedding, Pooling};
@@ -106,9 +108,9 @@ pub enum StepError {
     /// Too few states.
     #[error(transparent)]
     States(#[from] OutOfStates),
-    /// A token that does not exist, or the like.
+    /// A token that does not exist or the like, or what the device says.
     #[error(transparent)]
-    Batch(#[from] BatchError),
+    Device(#[from] backend::StepError),
     /// A weights file is not what it was when it was opened: this model can make no more steps.
     #[error(transparent)]
     Changed(#[from] Changed),
@@ -329,8 +331,26 @@ impl Model {
     }
 
     /// One step: appends the tokens of every feed and computes the logits that are wanted, in the order
-    /// of the feeds.
+    /// of the feeds. The calling thread waits.
     pub fn forward(&mut self, feeds: &mut [Feed<'_>], want: Want) -> Result<&Output, StepError> {
+        let step = self.plan(feeds, want)?;
+        self.executor.step(step, &mut self.output)?;
+        self.commit(feeds)
+    }
+
+    /// Begins a step of [`Model::plan`], for whoever does not wait for it but asks with [`Model::poll`]. Until it is made
+    /// and committed its sequences are not touched.
+    pub fn begin_step(&mut self, step: Step) -> Result<(), StepError> {
+        Ok(self.executor.begin(step)?)
+    }
+
+    /// Whether the step that was begun is made; [`Model::commit`] is next then.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StepError>> {
+        self.executor.poll(cx, &mut self.output).map_err(StepError::from)
+    }
+
+    /// What a step of these feeds computes; makes room for their tokens.
+    pub fn plan(&mut self, feeds: &mut [Feed<'_>], want: Want) -> Result<Step, StepError> {
         for feed in feeds.iter_mut() {
             let asked = feed.sequence.tokens.len() + feed.tokens.len();
             if asked > self.context {
@@ -354,7 +374,11 @@ impl Model {
             spans.push(Span { start, len, position, rope_len, call, pages: feed.sequence.pages(), state });
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
-        self.executor.step(&batch, &mut self.output)?;
+        Ok(Step::of(&batch))
+    }
+
+    /// Appends the tokens of the feeds whose step was made; what it gave.
+    pub fn commit(&mut self, feeds: &mut [Feed<'_>]) -> Result<&Output, StepError> {
         unchanged(&self.shards)?;
         for feed in feeds {
             let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, Waker};
 use tessera_compute::backend::Backend;
 use tessera_compute::batch::Want;
 use tessera_compute::cpu::Cpu;
@@ -388,4 +389,28 @@ fn a_folder_says_which_weight_it_has_otherwise() {
     let (error, name) = (source.vector(&other).unwrap_err().to_string(), &norm.name);
     let said = format!("tensor {name}: expected shape [7], found {:?}", norm.shape);
     assert_eq!(error, format!("{name} could not be read: {said}"));
+}
+
+/// What a driver without a thread to wait does gives what `forward` gives.
+#[test]
+fn a_step_may_be_planned_made_and_committed_apart() {
+    let files = ModelFiles::open(&data().join("gemma3_text/q4f32_1")).unwrap();
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
+    let tokens: Vec<u32> = (0..70).map(|i| i * 11 % 131).collect();
+    let (mut a, mut b) = (Sequence::default(), Sequence::default());
+    fn feed<'a>(sequence: &'a mut Sequence, tokens: &'a [u32]) -> [Feed<'a>; 1] {
+        [Feed { sequence, tokens, call: 0..70, pick: Pick::Last }]
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    for tokens in tokens.chunks(40) {
+        let expected = model.forward(&mut feed(&mut a, tokens), Want::Logits).unwrap().logits.clone();
+        let step = model.plan(&mut feed(&mut b, tokens), Want::Logits).unwrap();
+        let held = b.tokens.len();
+        model.begin_step(step).unwrap();
+        assert_eq!(model.poll(&mut cx), Poll::Ready(Ok(())));
+        assert_eq!(b.tokens.len(), held);
+        assert_eq!(model.commit(&mut feed(&mut b, tokens)).unwrap().logits, expected);
+    }
+    assert_eq!(b.tokens, tokens);
 }

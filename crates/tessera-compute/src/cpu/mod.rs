@@ -23,7 +23,7 @@ mod simd;
 mod stage;
 mod step;
 
-use crate::backend::{Backend, Executor, LoadError, Pools};
+use crate::backend::{Backend, Executor, Immediate, LoadError, Pools};
 use crate::batch::PAGE;
 use crate::memory::Zeroed;
 use crate::program::Program;
@@ -160,7 +160,7 @@ impl Backend for Cpu {
                 }
             })?;
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
-        Ok(Box::new(step::Step::new(
+        Ok(Box::new(Immediate::new(step::Step::new(
             (program, weights),
             stages,
             kernels,
@@ -169,7 +169,7 @@ impl Backend for Cpu {
             scratch,
             (kv, states),
             pools,
-        )))
+        ))))
     }
 }
 

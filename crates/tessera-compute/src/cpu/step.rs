@@ -10,7 +10,7 @@ use super::pool::{Pool, Worker};
 use super::q8;
 use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
-use crate::backend::{Executor, Pools};
+use crate::backend::{Compute, Pools};
 use crate::batch::{Batch, BatchError, Limits, Output, Want};
 use crate::functions::{activate, apply, argmax, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
@@ -282,8 +282,8 @@ pub(super) fn used_slots(stages: &Stages) -> impl Iterator<Item = usize> {
     io.flat_map(|io| io.inputs.into_iter().flatten().chain(io.work).chain([io.output])).map(|act| act.slot.0)
 }
 
-impl Executor for Step {
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
+impl Compute for Step {
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.model.limits)?;
         for index in used_slots(&self.model.stages) {
             let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);

@@ -12,6 +12,7 @@ use tessera_compute::program::{
 };
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::{Pairs, Rope};
+use tessera_compute::step::Step;
 use tessera_compute::weights::{InMemory, WeightError};
 use tessera_weights::arch::{Experts, Score};
 use tessera_weights::config::{Activation, RopeScaling};
@@ -275,7 +276,7 @@ fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: 
             return;
         }
         let batch = Batch { tokens: &tokens, spans: &only, picked: &picked, want: Want::Logits };
-        e.step(&batch, &mut output).unwrap();
+        e.step(Step::of(&batch), &mut output).unwrap();
         let vocab = output.logits.len() / tokens.len();
         for (s, span) in spans {
             out[s].extend_from_slice(&output.logits[span.start * vocab..(span.start + span.len) * vocab]);
@@ -422,7 +423,8 @@ fn a_step_may_want_no_logits() {
                     pages: &[0],
                     state: state(position),
                 }];
-                e.step(&Batch { tokens, spans: &spans, picked, want: Want::Logits }, &mut out).unwrap();
+                e.step(Step::of(&Batch { tokens, spans: &spans, picked, want: Want::Logits }), &mut out)
+                    .unwrap();
                 assert_eq!(out.logits.len(), picked.len() * SHAPE.vocab);
                 position += len;
             }
@@ -447,7 +449,9 @@ fn a_batch_that_does_not_fit_is_refused() {
     };
     let mut out = Output::default();
     let mut refused = |tokens: &[u32], spans: &[Span<'_>], picked: &[u32]| {
-        e.step(&Batch { tokens, spans, picked, want: Want::Logits }, &mut out).unwrap_err().to_string()
+        e.step(Step::of(&Batch { tokens, spans, picked, want: Want::Logits }), &mut out)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(refused(&[], &[], &[]), "the batch has no tokens");
     assert_eq!(refused(&[101], &[span(1, 0, &[0])], &[]), "token id 101 is outside the vocabulary of 101");

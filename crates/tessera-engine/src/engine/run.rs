@@ -460,7 +460,7 @@ impl From<StepError> for Failure {
         let kind = match &error {
             StepError::Changed(_) => FailureKind::Files,
             StepError::Pages(_) | StepError::States(_) => FailureKind::Pages,
-            StepError::Context { .. } | StepError::Batch(_) => FailureKind::Internal,
+            StepError::Context { .. } | StepError::Device(_) => FailureKind::Internal,
         };
         Failure { error: error.to_string(), kind }
     }

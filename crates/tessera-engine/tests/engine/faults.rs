@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use proptest::prelude::*;
-use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
+use tessera_compute::backend::{Backend, Compute, Executor, Immediate, LoadError, Pools};
 use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, Want};
 use tessera_compute::program::Program;
 use tessera_compute::weights::Weights;
@@ -49,12 +49,13 @@ impl Backend for Hashing {
         _: &mut dyn Weights,
         pools: Pools,
     ) -> Result<Box<dyn Executor>, LoadError> {
-        Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pools.pages], vocab: program.vocab }))
+        let pages = vec![[(0, 0); PAGE]; pools.pages];
+        Ok(Box::new(Immediate::new(Pages { pages, vocab: program.vocab })))
     }
 }
 
-impl Executor for Pages {
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
+impl Compute for Pages {
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         let positions = usize::MAX;
         batch.check(Limits {
             vocab: self.vocab,

@@ -1,7 +1,7 @@
 //! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
 
 use super::*;
-use crate::backend::{Backend, Executor, Pools};
+use crate::backend::{Backend, Executor, Immediate, Pools};
 use crate::batch::{Batch, Output, Span, Want};
 use crate::cpu::kernels::Kernels;
 use crate::cpu::pool::Pool;
@@ -260,7 +260,7 @@ fn logits(executor: &mut dyn Executor) -> Vec<f32> {
         let tokens: Vec<u32> = (0..len).map(|i| (position + i) as u32 * 7 % VOCAB as u32).collect();
         let spans = [Span { start: 0, len, position, rope_len: 1, call: None, pages: &[1, 0], state: None }];
         let batch = Batch { tokens: &tokens, spans: &spans, picked, want: Want::Logits };
-        executor.step(&batch, &mut output).unwrap();
+        executor.step(crate::step::Step::of(&batch), &mut output).unwrap();
         all.extend_from_slice(&output.logits);
         position += len;
     }
@@ -280,13 +280,14 @@ fn check(choices: &[Choice], grouped: bool) {
         assert!(!stage.io().races(), "{stage:?} of {:?}", p.ops);
     }
     for activations in [Activations::Bits15, Activations::F32] {
-        let expected = bits(&logits(&mut step(&mut both, plain.clone(), 1, activations)));
+        let expected = bits(&logits(&mut Immediate::new(step(&mut both, plain.clone(), 1, activations))));
         for threads in [1, 3] {
-            let found = bits(&logits(&mut step(&mut both, fused.clone(), threads, activations)));
+            let found =
+                bits(&logits(&mut Immediate::new(step(&mut both, fused.clone(), threads, activations))));
             assert!(found == expected, "{threads} threads, {activations:?}: {:?}\n{fused:?}", p.ops);
         }
     }
-    let found = logits(&mut step(&mut both, fused, 1, Activations::F32));
+    let found = logits(&mut Immediate::new(step(&mut both, fused, 1, Activations::F32)));
     let expected =
         logits(&mut *Reference.load(p.clone(), &mut both.1, Pools { pages: 2, states: 0 }).unwrap());
     let error: f64 = found.iter().zip(&expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
