@@ -2,11 +2,31 @@
 
 use crate::batch::{Batch, BatchError, Output, PageKind};
 use crate::program::{Program, ProgramError};
+use crate::step::Step;
+use crate::weights::{WeightError, Weights};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
-/// A program on a device, with its KV pages.
+/// A program on a device, with its KV pages. It makes one step at a time.
 pub trait Executor: Send {
-    /// Runs the program over one batch; keys and values of its rows are in their pages afterwards.
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError>;
+    /// Takes a step.
+    fn begin(&mut self, step: Step) -> Result<(), StepError>;
+
+    /// Whether the step that was begun is made: keys and values of its rows are in their pages then, and `out` holds what
+    /// it wants. If not, whoever waits is woken when it is worth asking again.
+    fn poll(&mut self, cx: &mut Context<'_>, out: &mut Output) -> Poll<Result<(), StepError>>;
+
+    /// Makes a step; the calling thread waits for it, which a browser's cannot.
+    fn step(&mut self, step: Step, out: &mut Output) -> Result<(), StepError> {
+        self.begin(step)?;
+        let waker = Waker::from(Arc::new(Caller(std::thread::current())));
+        loop {
+            match self.poll(&mut Context::from_waker(&waker), out) {
+                Poll::Ready(made) => return made,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
 
     /// Copies the keys and values of one page to another of its kind.
     ///
@@ -19,6 +39,90 @@ pub trait Executor: Send {
 
     /// One line on what runs where: kernels, threads.
     fn describe(&self) -> String;
+}
+
+/// A thread that waits for a step.
+struct Caller(std::thread::Thread);
+
+impl Wake for Caller {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A step that was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The batch does not fit.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A step was begun before the last one was made, or asked for and not begun.
+    #[error("one step at a time: {0}")]
+    Order(&'static str),
+    /// What the device says. It can make other steps.
+    #[error("the device: {0}")]
+    Device(String),
+    /// The device is gone, and the program with it: it has to be loaded anew.
+    #[error("the device is lost: {0}")]
+    Lost(String),
+}
+
+/// What computes on the calling thread, and so needs nobody to wait.
+pub trait Compute: Send {
+    /// Runs the program over one batch.
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError>;
+
+    /// See [`Executor::copy_page`].
+    fn copy_page(&mut self, kind: PageKind, from: u32, to: u32);
+
+    /// See [`Executor::kv_len`].
+    fn kv_len(&self) -> usize;
+
+    /// See [`Executor::describe`].
+    fn describe(&self) -> String;
+}
+
+/// An executor whose steps are made when they are asked for.
+pub struct Immediate<C> {
+    inner: C,
+    step: Option<Step>,
+}
+
+impl<C: Compute> Immediate<C> {
+    /// Around what computes.
+    pub const fn new(inner: C) -> Immediate<C> {
+        Immediate { inner, step: None }
+    }
+}
+
+impl<C: Compute> Executor for Immediate<C> {
+    fn begin(&mut self, step: Step) -> Result<(), StepError> {
+        if self.step.is_some() {
+            return Err(StepError::Order("the last one is not made yet"));
+        }
+        self.step = Some(step);
+        Ok(())
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>, out: &mut Output) -> Poll<Result<(), StepError>> {
+        // Taken first: a panic leaves none behind.
+        let Some(step) = self.step.take() else {
+            return Poll::Ready(Err(StepError::Order("none was begun")));
+        };
+        Poll::Ready(step.with(|batch| self.inner.compute(batch, out)).map_err(StepError::from))
+    }
+
+    fn copy_page(&mut self, kind: PageKind, from: u32, to: u32) {
+        self.inner.copy_page(kind, from, to);
+    }
+
+    fn kv_len(&self) -> usize {
+        self.inner.kv_len()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
 }
 
 /// What a device keeps of sequences.
@@ -42,8 +146,14 @@ pub trait Backend {
     /// keeps for itself is small and not counted.
     fn workspace_len(&self, program: &Program, rows: usize) -> usize;
 
-    /// Puts a program on the device.
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError>;
+    /// Puts a program on the device: each of its weights is asked for once, and no two are held that the device does not
+    /// keep.
+    fn load(
+        &self,
+        program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError>;
 }
 
 /// A program that could not be loaded.
@@ -52,6 +162,9 @@ pub enum LoadError {
     /// Shapes that do not fit.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// A weight that did not come as the program describes it.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
     /// Kernels that were asked for by name and cannot run here.
     #[error("this machine has no {name} kernels; it has {known}")]
     Kernels {
@@ -79,3 +192,6 @@ pub enum LoadError {
         cause: String,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,4 +15,6 @@ pub mod recurrent;
 pub mod reference;
 pub mod rope;
 pub mod route;
+pub mod step;
 pub mod threads;
+pub mod weights;

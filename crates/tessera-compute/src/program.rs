@@ -1,14 +1,15 @@
-//! A decoder as a value: matrices, vectors and a list of operations over activations. The model builds it once; a
-//! backend runs it at every step.
+//! A decoder as a value: descriptions of weights, and a list of operations over activations. The model builds it once,
+//! before any weight is there: it can be checked, planned with and printed. A backend asks for the weights when it loads
+//! it ([`crate::weights`]) and runs it at every step.
 
 use crate::backend::Pools;
 use crate::batch::{Limits, PageKind, Want};
 use crate::rope::Rope;
 use std::ops::Range;
-use tessera_weights::tensor::Matrix;
 
 pub use op::{Attend, DeltaHeads, Factor, Function, Ids, Io, Op, WkvHeads};
 pub use tessera_weights::arch::{Mask, NormKind};
+pub use weight::{Made, Parameter, Vector, Weight};
 
 /// Which rows of a batch a slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,9 +53,21 @@ impl Act {
     }
 }
 
-/// Index into [`Program::matrices`].
+/// One matrix of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MatrixId(pub usize);
+pub struct MatrixId {
+    /// Index into [`Program::weights`].
+    pub weight: usize,
+    /// Which of its copies.
+    pub copy: usize,
+}
+
+impl MatrixId {
+    /// The `i`-th after it.
+    pub const fn after(self, i: usize) -> MatrixId {
+        MatrixId { weight: self.weight, copy: self.copy + i }
+    }
+}
 
 /// Index into [`Program::vectors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +118,10 @@ pub struct SlotShape {
 /// A whole decoder.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// Weights, as they lie in the file.
-    pub matrices: Vec<Matrix>,
+    /// Matrices, each described once.
+    pub weights: Vec<Weight>,
     /// Norm weights and biases.
-    pub vectors: Vec<Vec<f32>>,
+    pub vectors: Vec<Vector>,
     /// Activation buffers.
     pub slots: Vec<SlotShape>,
     /// In order of execution.
@@ -152,7 +165,7 @@ impl Program {
     /// An empty program whose result will be the hidden state.
     pub fn without_logits(vocab: usize) -> Program {
         Program {
-            matrices: Vec::new(),
+            weights: Vec::new(),
             vectors: Vec::new(),
             slots: Vec::new(),
             ops: Vec::new(),
@@ -172,14 +185,14 @@ impl Program {
         Act { slot: Slot(self.slots.len() - 1), from: 0, width }
     }
 
-    /// Adds a matrix.
-    pub fn matrix(&mut self, matrix: Matrix) -> MatrixId {
-        self.matrices.push(matrix);
-        MatrixId(self.matrices.len() - 1)
+    /// Adds a weight: the first of its copies.
+    pub fn weight(&mut self, weight: Weight) -> MatrixId {
+        self.weights.push(weight);
+        MatrixId { weight: self.weights.len() - 1, copy: 0 }
     }
 
     /// Adds a vector.
-    pub fn vector(&mut self, vector: Vec<f32>) -> VectorId {
+    pub fn vector(&mut self, vector: Vector) -> VectorId {
         self.vectors.push(vector);
         VectorId(self.vectors.len() - 1)
     }
@@ -192,7 +205,7 @@ impl Program {
     /// How many positions a sequence may have: as many as the shortest table of learned ones has rows.
     pub fn positions(&self) -> usize {
         let limits = self.ops.iter().filter_map(|op| match op {
-            Op::Embed { table, ids: Ids::Positions, .. } => self.matrices.get(table.0).map(|m| m.rows),
+            Op::Embed { table, ids: Ids::Positions, .. } => self.weights.get(table.weight).map(|w| w.rows),
             _ => None,
         });
         limits.min().unwrap_or(usize::MAX)
@@ -281,12 +294,13 @@ impl Program {
         if let Some(empty) = self.slots.iter().position(|slot| slot.width == 0) {
             return head(format!("slot {empty} has no width"));
         }
+        self.weights.iter().try_for_each(Weight::check).or_else(head)?;
         let mut written: Vec<Vec<bool>> = self.slots.iter().map(|slot| vec![false; slot.width]).collect();
         for (i, op) in self.ops.iter().enumerate() {
             if i == self.head {
                 self.check_hidden(&written).or_else(head)?;
             }
-            let checked = check::op(self, op).and_then(|()| check_order(op, &self.matrices, &mut written));
+            let checked = check::op(self, op).and_then(|()| check_order(op, &self.weights, &mut written));
             checked.map_err(|what| ProgramError { op: i, name: op.name(), what })?;
         }
         for state in 0..self.states.len() {
@@ -346,14 +360,16 @@ fn was_written(act: Act, written: &[Vec<bool>]) -> Result<(), String> {
 }
 
 /// Whether the operation reads only what was written, and not what it writes. Its shapes were checked.
-fn check_order(op: &Op, matrices: &[Matrix], written: &mut [Vec<bool>]) -> Result<(), String> {
+fn check_order(op: &Op, weights: &[Weight], written: &mut [Vec<bool>]) -> Result<(), String> {
     let io = op.io();
     if io.races() {
         return Err(format!("slot {} is both input and output", io.output.slot.0));
     }
     let columns = match *op {
         Op::Columns { x, each, count, to, out, .. } => Some((x, each, count, to, out)),
-        Op::PerHead { x, weight, count, to, out, .. } => Some((x, matrices[weight.0].rows, count, to, out)),
+        Op::PerHead { x, weight, count, to, out, .. } => {
+            Some((x, weights[weight.weight].rows, count, to, out))
+        }
         _ => None,
     };
     if let Some((x, each, count, to, out)) = columns {
@@ -373,6 +389,8 @@ fn check_order(op: &Op, matrices: &[Matrix], written: &mut [Vec<bool>]) -> Resul
 
 mod check;
 mod op;
+mod print;
+mod weight;
 
 #[cfg(test)]
 mod tests;

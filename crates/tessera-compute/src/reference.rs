@@ -1,7 +1,7 @@
 //! The oracle: every operation in plain f32, as its definition reads. No SIMD, no quantised
 //! activations, keys and values in f32. Slow, and the judge of every other backend.
 
-use crate::backend::{Backend, Executor, LoadError, Pools};
+use crate::backend::{Backend, Compute, Executor, Immediate, LoadError, Pools};
 use crate::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Span, StateUse, Want};
 use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
@@ -12,6 +12,7 @@ use crate::program::{
 use crate::recurrent;
 use crate::rope::Rope;
 use crate::route::route;
+use crate::weights::{Loaded, Weights};
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::Matrix;
 
@@ -34,21 +35,28 @@ impl Backend for Reference {
         rows.saturating_mul(width + program.vocab).saturating_mul(size_of::<f32>())
     }
 
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(
+        &self,
+        program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let state = pools.states.saturating_mul(program.state_len());
         let layout = PageLayout::new(&program, pools.pages, layer_len);
         let needed = layout.len().saturating_add(state).saturating_mul(size_of::<f32>());
         let both = Zeroed::floats(layout.len()).zip(Zeroed::floats(state));
         let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
+        let weights = Loaded::new(&program, weights)?;
         let slots = vec![Vec::new(); program.slots.len()];
         let limits = program.limits(pools);
-        Ok(Box::new(Interpreter { program, limits, layout, kv, states, slots }))
+        Ok(Box::new(Immediate::new(Interpreter { program, weights, limits, layout, kv, states, slots })))
     }
 }
 
 struct Interpreter {
     program: Program,
+    weights: Loaded,
     limits: Limits,
     layout: PageLayout,
     /// In each page of each layer `[k, v][kv head][position][dim]`.
@@ -58,8 +66,8 @@ struct Interpreter {
     slots: Vec<Vec<f32>>,
 }
 
-impl Executor for Interpreter {
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
+impl Compute for Interpreter {
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.limits)?;
         self.move_states(batch);
         for (slot, shape) in self.slots.iter_mut().zip(&self.program.slots) {
@@ -112,7 +120,7 @@ impl Interpreter {
     }
 
     fn vector(&self, id: Option<VectorId>) -> Option<&[f32]> {
-        id.map(|v| &*self.program.vectors[v.0])
+        self.weights.vector(id)
     }
 
     /// Puts every sequence's state where it will be, zero at its beginning.
@@ -150,7 +158,7 @@ impl Interpreter {
     /// [`Op::Conv`].
     fn conv(&mut self, op: &Op, batch: &Batch<'_>, o: &mut [f32]) {
         let Op::Conv { x, weight, kernel, state, activation, .. } = *op else { return };
-        let (x, width, weight) = (self.read(x), x.width, self.program.vectors[weight.0].clone());
+        let (x, width, weight) = (self.read(x), x.width, self.weights[weight].to_vec());
         for span in batch.spans {
             let mut seen = self.state(span, state).to_vec();
             let before = seen.len();
@@ -173,7 +181,7 @@ impl Interpreter {
         let dim = heads.dim;
         let [r, k, v, mut keep] = [r, k, v, decay].map(|act| self.read(act));
         keep.iter_mut().for_each(|x| *x = recurrent::wkv_keep(*x));
-        let bonus = self.program.vectors[bonus.0].clone();
+        let bonus = self.weights[bonus].to_vec();
         for span in batch.spans {
             for t in span.start..span.start + span.len {
                 for (h, state) in self.state(span, state).chunks_exact_mut(dim * dim).enumerate() {
@@ -193,7 +201,7 @@ impl Interpreter {
         let Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, .. } = *op else { return };
         let DeltaHeads { keys, values, key, value } = heads;
         let [q, k, v, a, b] = [q, k, v, a, b].map(|act| self.read(act));
-        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| self.program.vectors[id.0].clone());
+        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| self.weights[id].to_vec());
         for span in batch.spans {
             for t in span.start..span.start + span.len {
                 for (h, state) in self.state(span, state).chunks_exact_mut(key * value).enumerate() {
@@ -213,7 +221,7 @@ impl Interpreter {
         let mut o = self.read(op.io().output);
         match *op {
             Op::Embed { table, ids, scale, accumulate, out } => {
-                let table = &self.program.matrices[table.0];
+                let table = &self.weights[table];
                 let mut row = vec![0.0; out.width];
                 for (t, o) in o.chunks_exact_mut(out.width).enumerate() {
                     let id = match ids {
@@ -247,7 +255,7 @@ impl Interpreter {
                         row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
                     }
                 }
-                linear(&self.read(x), &self.program.matrices[weight.0], &mut o);
+                linear(&self.read(x), &self.weights[weight], &mut o);
             }
             Op::Add { x, scale, .. } => {
                 o.iter_mut().zip(self.read(x)).for_each(|(o, x)| *o += scale * x);
@@ -275,7 +283,7 @@ impl Interpreter {
             Op::PerHead { x, from, weight, count, to, out } => {
                 let values = self.read(x);
                 for i in 0..count {
-                    let matrix = &self.program.matrices[weight.0 + i];
+                    let matrix = &self.weights[weight.after(i)];
                     let mut row = vec![0.0; matrix.cols];
                     for j in 0..matrix.rows {
                         decode_row(matrix, j, &mut row);
@@ -297,7 +305,7 @@ impl Interpreter {
             }
             Op::Blend { x, towards, factor, .. } => {
                 let factor = match factor {
-                    Factor::Columns(id) => self.program.vectors[id.0].clone(),
+                    Factor::Columns(id) => self.weights[id].to_vec(),
                     Factor::Each(act) => self.read(act),
                 };
                 let rows = self.read(x).into_iter().zip(self.read(towards)).zip(factor.iter().cycle());
@@ -325,7 +333,7 @@ impl Interpreter {
                     for (e, &weight) in weights.iter().enumerate().filter(|(_, w)| **w != 0.0) {
                         let (before, after) = if on_input { (weight, 1.0) } else { (1.0, weight) };
                         let x: Vec<f32> = x.iter().map(|x| before * x).collect();
-                        let matrix = |first: MatrixId| &self.program.matrices[first.0 + e];
+                        let matrix = |first: MatrixId| &self.weights[first.after(e)];
                         let mut wide = vec![0.0; 2 * work.width];
                         linear(&x, matrix(gate_up), &mut wide);
                         let (gate, up) = wide.split_at(work.width);

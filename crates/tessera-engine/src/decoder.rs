@@ -5,7 +5,10 @@ mod delta;
 mod latent;
 mod mixture;
 mod rwkv;
+mod source;
 mod weights;
+
+pub use source::FolderWeights;
 
 use std::collections::HashMap;
 
@@ -13,7 +16,8 @@ use tessera_compute::program::{Act, Attend, Function, Heads, Ids, Kv, NormKind, 
 use tessera_compute::rope::{Pairs, Rope};
 use tessera_weights::arch::{self, ArchError, Attention, Block, Mlp, Place, Role, Semantics};
 use tessera_weights::config::{Activation, ModelConfig};
-use tessera_weights::folder::{Folder, FolderError};
+use tessera_weights::folder::FolderError;
+use tessera_weights::manifest::Manifest;
 use tessera_weights::scheme::Scheme;
 use weights::{Linear, Weights};
 
@@ -23,7 +27,7 @@ pub enum DecoderError {
     /// A family that is not known, or sizes that a family cannot have.
     #[error(transparent)]
     Sizes(#[from] ArchError),
-    /// A tensor is missing or has another shape.
+    /// A tensor is missing or has another shape or type.
     #[error(transparent)]
     Folder(#[from] FolderError),
     /// A part that every decoder has and this family's table has not.
@@ -54,10 +58,10 @@ pub enum DecoderError {
     },
 }
 
-/// Reads the weights of `folder` into a program that computes what `semantics` says. Matrices stay where they are in
-/// the mapped shards; norms and biases are widened to f32.
+/// A program that computes what `semantics` says, of the tensors that the manifest lists. It describes each weight; the
+/// bytes are asked for when a backend loads it ([`FolderWeights`]).
 pub fn program(
-    folder: &Folder,
+    manifest: &Manifest,
     config: &ModelConfig,
     scheme: &Scheme,
     semantics: Semantics,
@@ -66,7 +70,7 @@ pub fn program(
     let vocab = config.vocab_size;
     let mut p = if block.is_encoder() { Program::without_logits(vocab) } else { Program::new(vocab) };
     p.ropes = ropes(&block, config);
-    let weights = Weights::new(folder, scheme, config)?;
+    let weights = Weights::new(manifest, scheme, config)?;
     let x = p.slot(Rows::All, config.hidden_size);
     let mut b = Builder { config, block, weights, p, x, rows: Rows::All, work: HashMap::new() };
     b.embed()?;

@@ -1,15 +1,17 @@
 //! A loaded model: the decoder on a backend, and its pool of KV pages.
 
-use crate::decoder::{DecoderError, program};
+use crate::decoder::{DecoderError, FolderWeights, program};
 use crate::kv::{Kv, OutOfUnits, Sequence};
 use crate::open::ModelFiles;
 use crate::plan::{Claim, Mib, Needs, Plan, states_for};
 use crate::units::Amounts;
 use std::ops::Range;
 use std::sync::Arc;
-use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
-use tessera_compute::batch::{Batch, BatchError, Output, PageKind, Span, StateUse, Want};
+use std::task::{Context, Poll};
+use tessera_compute::backend::{self, Backend, Executor, LoadError, Pools};
+use tessera_compute::batch::{Batch, Output, PageKind, Span, Want};
 use tessera_compute::program::Mask;
+use tessera_compute::step::Step;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::embedding::{Embedding, Pooling};
@@ -104,9 +106,9 @@ pub enum StepError {
     /// Too few pages or states.
     #[error(transparent)]
     Units(#[from] OutOfUnits),
-    /// A token that does not exist, or the like.
+    /// A token that does not exist or the like, or what the device says.
     #[error(transparent)]
-    Batch(#[from] BatchError),
+    Device(#[from] backend::StepError),
     /// A weights file is not what it was when it was opened: this model can make no more steps.
     #[error(transparent)]
     Changed(#[from] Changed),
@@ -153,7 +155,7 @@ pub struct Feed<'a> {
 impl Model {
     /// Loads the weights on a backend.
     pub fn load(files: &ModelFiles, backend: &dyn Backend, room: Room) -> Result<Model, ModelError> {
-        let program = program(&files.folder, &files.config, files.scheme, files.semantics)?;
+        let program = program(files.folder.manifest(), &files.config, files.scheme, files.semantics)?;
         let rows = room.memory.map_or(0, |budget| budget.rows);
         let mut notes = Vec::new();
         let block = files.config.block(files.semantics);
@@ -183,7 +185,7 @@ impl Model {
         }
         let pools = Pools { pages, states };
         let kv = Kv::new(pools, program.window(), plan.rows);
-        let executor = backend.load(program, pools)?;
+        let executor = backend.load(program, &mut FolderWeights(&files.folder), pools)?;
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
         let by_call = |mask| matches!(mask, Mask::CallWindow(_) | Mask::Cache { .. });
         let windows = block.attention.iter().any(|a| by_call(a.mask));
@@ -342,8 +344,26 @@ impl Model {
     }
 
     /// One step: appends the tokens of every feed and computes the logits that are wanted, in the order
-    /// of the feeds.
+    /// of the feeds. The calling thread waits.
     pub fn forward(&mut self, feeds: &mut [Feed<'_>], want: Want) -> Result<&Output, StepError> {
+        let step = self.plan(feeds, want)?;
+        let made = self.executor.step(step, &mut self.output).map_err(StepError::from);
+        self.commit(feeds, made)
+    }
+
+    /// Begins a step of [`Model::plan`], for whoever does not wait for it but asks with [`Model::poll`]. Until it is made
+    /// and committed its sequences are not touched.
+    pub fn begin_step(&mut self, step: Step) -> Result<(), StepError> {
+        Ok(self.executor.begin(step)?)
+    }
+
+    /// Whether the step that was begun is made; [`Model::commit`] is next then.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StepError>> {
+        self.executor.poll(cx, &mut self.output).map_err(StepError::from)
+    }
+
+    /// What a step of these feeds computes; makes room for their tokens.
+    pub fn plan(&mut self, feeds: &mut [Feed<'_>], want: Want) -> Result<Step, StepError> {
         for feed in feeds.iter_mut() {
             let asked = feed.sequence.tokens.len() + feed.tokens.len();
             if asked > self.context {
@@ -355,27 +375,6 @@ impl Model {
         let kv = &mut self.kv;
         let state = |feed: &mut Feed<'_>| kv.state(feed.sequence, feed.tokens.len(), feed.drafts);
         let states: Vec<_> = feeds.iter_mut().map(state).collect();
-        let made = self.step(feeds, states, want);
-        feeds.iter_mut().for_each(|feed| self.kv.stepped(feed.sequence, made.is_ok()));
-        made?;
-        for feed in feeds {
-            let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
-            let class = self.class(self.rope_len(&feed.call, position + len), !feed.call.is_empty());
-            if class != 0 {
-                feed.sequence.classes.resize(position + len, class);
-            }
-            feed.sequence.tokens.extend_from_slice(feed.tokens);
-        }
-        Ok(&self.output)
-    }
-
-    /// The step itself; the sequences stay as they are.
-    fn step(
-        &mut self,
-        feeds: &[Feed<'_>],
-        states: Vec<Option<StateUse>>,
-        want: Want,
-    ) -> Result<(), StepError> {
         let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (feed, state) in feeds.iter().zip(states) {
             let (start, position) = (tokens.len(), feed.sequence.tokens.len());
@@ -387,8 +386,27 @@ impl Model {
             spans.push(Span { start, len, position, rope_len, call, pages: feed.sequence.pages(), state });
         }
         let batch = Batch { tokens: &tokens, spans: &spans, picked: &picked, want };
-        self.executor.step(&batch, &mut self.output)?;
-        Ok(unchanged(&self.shards)?)
+        Ok(Step::of(&batch))
+    }
+
+    /// What became of the step of these feeds: where it was made their tokens are appended, and what it gave is returned.
+    pub fn commit(
+        &mut self,
+        feeds: &mut [Feed<'_>],
+        made: Result<(), StepError>,
+    ) -> Result<&Output, StepError> {
+        let made = made.and_then(|()| Ok(unchanged(&self.shards)?));
+        feeds.iter_mut().for_each(|feed| self.kv.stepped(feed.sequence, made.is_ok()));
+        made?;
+        for feed in feeds {
+            let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
+            let class = self.class(self.rope_len(&feed.call, position + len), !feed.call.is_empty());
+            if class != 0 {
+                feed.sequence.classes.resize(position + len, class);
+            }
+            feed.sequence.tokens.extend_from_slice(feed.tokens);
+        }
+        Ok(&self.output)
     }
 }
 

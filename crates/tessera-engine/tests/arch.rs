@@ -3,15 +3,20 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, Waker};
 use tessera_compute::backend::Backend;
 use tessera_compute::batch::{GONE, Want};
 use tessera_compute::cpu::Cpu;
+use tessera_compute::program::{Made, Vector};
 use tessera_compute::reference::Reference;
+use tessera_compute::weights::Weights;
+use tessera_engine::decoder::{FolderWeights, program};
 use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Budget, Feed, Model, Pick, Room};
 use tessera_engine::open::ModelFiles;
 use tessera_engine::units::{ALL, WINDOW};
 use tessera_weights::arch::{Mask, Semantics};
+use tessera_weights::manifest::{MANIFEST_NAMES, Manifest};
 
 /// Of the largest logit: what the goldens' README advises for a plain f32 path.
 const REFERENCE: f64 = 2e-5;
@@ -424,4 +429,76 @@ fn an_encoder_takes_a_text_at_once() {
     assert_eq!(feed(&[1, 2], Want::Hidden), Ok(width));
     let half = "span 0 begins at position 2, every token of this model sees all of its sequence";
     assert_eq!(feed(&[3], Want::Hidden).unwrap_err(), half);
+}
+
+/// A manifest and a config are enough for a program of any family that checks, plans and prints; each of its weights then
+/// comes from the folder as it is described.
+#[test]
+fn a_program_needs_no_bytes() {
+    let mut folders: Vec<PathBuf> = cases().into_iter().map(|case| case.folder).collect();
+    folders.dedup();
+    for folder in folders {
+        let files = ModelFiles::open(&folder).unwrap();
+        let named = MANIFEST_NAMES.iter().map(|name| folder.join(name)).find(|path| path.exists()).unwrap();
+        let manifest = Manifest::parse(&std::fs::read(named).unwrap()).unwrap();
+        for semantics in [Semantics::Authors, Semantics::Mlc] {
+            let p = program(&manifest, &files.config, files.scheme, semantics).unwrap();
+            p.check().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            assert!(Cpu::default().workspace_len(&p, 8) > 0);
+            let (printed, mut source) = (p.to_string(), FolderWeights(&files.folder));
+            for weight in &p.weights {
+                assert!(printed.contains(&weight.name), "{printed}");
+                weight.of(&mut source).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            }
+            for vector in &p.vectors {
+                vector.of(&mut source).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_says_which_weight_it_has_otherwise() {
+    let files = ModelFiles::open(&data().join("gemma3_text/q4f32_1")).unwrap();
+    let manifest = files.folder.manifest();
+    let p = program(manifest, &files.config, files.scheme, Semantics::Authors).unwrap();
+    let mut source = FolderWeights(&files.folder);
+    let mut weight = p.weights.iter().find(|w| w.name.contains("down_proj")).unwrap().clone();
+    assert_eq!(weight.made, Made::Stored);
+    weight.rows += 1;
+    let error = source.matrix(&weight).unwrap_err().to_string();
+    let tensor = weight.name.replace(".weight", ".q_weight");
+    let start =
+        format!("{} could not be read: tensor {tensor}: expected shape [{}, ", weight.name, weight.rows);
+    assert!(error.starts_with(&start) && error.contains(&format!("found [{}, ", weight.rows - 1)), "{error}");
+    let Some(Vector::Parameter(norm)) = p.vectors.first() else { panic!("a norm comes first") };
+    let mut other = norm.clone();
+    other.shape[0] = 7;
+    let (error, name) = (source.vector(&other).unwrap_err().to_string(), &norm.name);
+    let said = format!("tensor {name}: expected shape [7], found {:?}", norm.shape);
+    assert_eq!(error, format!("{name} could not be read: {said}"));
+}
+
+/// What a driver without a thread to wait does gives what `forward` gives.
+#[test]
+fn a_step_may_be_planned_made_and_committed_apart() {
+    let files = ModelFiles::open(&data().join("gemma3_text/q4f32_1")).unwrap();
+    let room = Room { context: None, sequences: 2, memory: None };
+    let mut model = Model::load(&files, &Cpu::default(), room).unwrap();
+    let tokens: Vec<u32> = (0..70).map(|i| i * 11 % 131).collect();
+    let (mut a, mut b) = (Sequence::default(), Sequence::default());
+    fn feed<'a>(sequence: &'a mut Sequence, tokens: &'a [u32]) -> [Feed<'a>; 1] {
+        [Feed { sequence, tokens, call: 0..70, drafts: 0, pick: Pick::Last }]
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    for tokens in tokens.chunks(40) {
+        let expected = model.forward(&mut feed(&mut a, tokens), Want::Logits).unwrap().logits.clone();
+        let step = model.plan(&mut feed(&mut b, tokens), Want::Logits).unwrap();
+        let held = b.tokens.len();
+        model.begin_step(step).unwrap();
+        assert_eq!(model.poll(&mut cx), Poll::Ready(Ok(())));
+        assert_eq!(b.tokens.len(), held);
+        assert_eq!(model.commit(&mut feed(&mut b, tokens), Ok(())).unwrap().logits, expected);
+    }
+    assert_eq!(b.tokens, tokens);
 }

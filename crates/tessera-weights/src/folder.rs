@@ -4,12 +4,14 @@
 //! then on a [`Tensor`] is a view into a mapped file. Values are looked at by [`crate::verify`].
 
 mod error;
+mod form;
 mod infer;
 mod matrix;
 #[cfg(feature = "fs")]
 mod open;
 
 pub use error::FolderError;
+pub use form::Shape;
 #[cfg(feature = "fs")]
 pub(crate) use infer::infer_from;
 pub use infer::infer_scheme;

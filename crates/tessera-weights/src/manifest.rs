@@ -74,6 +74,11 @@ impl Record {
         self.shape.iter().product()
     }
 
+    /// The element type that the bytes have.
+    pub fn stored(&self) -> DType {
+        self.encoding.stored(self.dtype)
+    }
+
     /// Bytes that the elements take in their in-memory type.
     pub fn memory_len(&self) -> u64 {
         self.numel() as u64 * self.dtype.size() as u64

@@ -101,7 +101,46 @@ pub enum MatrixData {
     },
 }
 
+/// How the elements of a [`Matrix`] are stored: what there is to know of [`MatrixData`] but the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// Elements of this type.
+    Dense(DType),
+    /// Codes in groups with scales.
+    Grouped {
+        /// Bits, group size, codes a word.
+        format: GroupFormat,
+        /// Which way both tensors lie.
+        layout: Layout,
+        /// Stored element type of the scales.
+        scale: DType,
+    },
+}
+
+impl std::fmt::Display for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Form::Dense(dtype) => write!(f, "{dtype}"),
+            Form::Grouped { format, layout, scale } => {
+                let GroupFormat { bits, group, .. } = format;
+                let turned = if *layout == Layout::Kn { ", transposed" } else { "" };
+                write!(f, "int{bits} in groups of {group}{turned}, {scale} scales")
+            }
+        }
+    }
+}
+
 impl Matrix {
+    /// How its elements are stored.
+    pub const fn form(&self) -> Form {
+        match self.data {
+            MatrixData::Dense { dtype, .. } => Form::Dense(dtype),
+            MatrixData::Grouped { format, layout, scale_dtype, .. } => {
+                Form::Grouped { format, layout, scale: scale_dtype }
+            }
+        }
+    }
+
     /// Whether every byte length is what the shape needs.
     pub fn check(&self) -> bool {
         let dense = |dtype: DType, elements: Option<usize>, bytes: &Bytes| {

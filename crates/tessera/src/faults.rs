@@ -119,7 +119,8 @@ impl Faults {
             let file = if matches!(error, TextError::Defaults(_)) { CHAT_CONFIG } else { "tokenizer" };
             self.push([file, "file", "one that can be used", "another"], &error);
         }
-        if let Err(error) = decoder::program(&files.folder, &files.config, files.scheme, files.semantics) {
+        let manifest = files.folder.manifest();
+        if let Err(error) = decoder::program(manifest, &files.config, files.scheme, files.semantics) {
             self.push(words, &error);
         }
     }

@@ -15,8 +15,8 @@ impl Run<'_> {
         let Op::PerHead { x, from, weight, count, to, out } = *op else { return };
         let rows = self.rows(x.slot);
         for i in 0..count {
-            let weight = MatrixId(weight.0 + i);
-            let matrix = &self.model.program.matrices[weight.0];
+            let weight = weight.after(i);
+            let matrix = &self.model.weights[weight];
             let (x, out) = (x.part(i * from, matrix.cols), out.part(i * to, matrix.rows));
             let linear = Linear { norm: None, x, weight, bias: None, accumulate: false, gate: None, out };
             self.linear(&linear, Which::All(rows), counter + 2 * i, worker, scratch);
@@ -47,7 +47,7 @@ impl Run<'_> {
             let linear = |x, weight: MatrixId, gate: Option<Activation>, out| Linear {
                 norm: None,
                 x,
-                weight: MatrixId(weight.0 + e),
+                weight: weight.after(e),
                 bias: None,
                 accumulate: gate.is_none(),
                 gate,

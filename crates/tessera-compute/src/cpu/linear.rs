@@ -101,7 +101,7 @@ impl Run<'_> {
         scratch: &mut Scratch,
     ) {
         let n = which.len();
-        let matrix = &self.model.program.matrices[l.weight.0];
+        let matrix = &self.model.weights[l.weight];
         let form = Form::of(matrix, self.model.activations, &self.model.kernels, n);
         let planes = self.model.activations.planes();
         // Of one tile every thread prepares all: one would prepare it and the others wait.
@@ -192,7 +192,7 @@ impl Run<'_> {
             }
             Some(Normed { kind, weight, bias, eps }) => {
                 row.resize(input.len(), 0.0);
-                let vector = |id: Option<VectorId>| id.map(|id| &*self.model.program.vectors[id.0]);
+                let vector = |id: Option<VectorId>| self.model.weights.vector(id);
                 self.norm(kind, input, (vector(weight), vector(bias)), eps, row);
                 row
             }
@@ -295,7 +295,7 @@ impl Run<'_> {
         up: &mut [f32],
     ) {
         let count = claim.len();
-        let bias = l.bias.map(|b| &*self.model.program.vectors[b.0]);
+        let bias = self.model.weights.vector(l.bias);
         let add = |y: &mut [f32], from: usize| {
             if let Some(bias) = bias {
                 y.iter_mut().zip(&bias[from..]).for_each(|(y, b)| *y += b);

@@ -23,11 +23,12 @@ mod simd;
 mod stage;
 mod step;
 
-use crate::backend::{Backend, Executor, LoadError, Pools};
+use crate::backend::{Backend, Executor, Immediate, LoadError, Pools};
 use crate::batch::{PAGE, PageKind};
 use crate::memory::Zeroed;
 use crate::pages::PageLayout;
 use crate::program::Program;
+use crate::weights::{Loaded, Weights};
 use kernels::Kernels;
 use pool::Pool;
 
@@ -138,7 +139,12 @@ impl Backend for Cpu {
         rows.saturating_mul(slots + input + program.vocab + angles).saturating_mul(size_of::<f32>())
     }
 
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
+    fn load(
+        &self,
+        program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
         let kernels = Kernels::choose(self.kernels.as_deref()).ok_or_else(|| LoadError::Kernels {
             name: self.kernels.clone().unwrap_or_default(),
@@ -149,6 +155,7 @@ impl Backend for Cpu {
         let both = Zeroed::new(kv).zip(Zeroed::floats(states));
         let needed = kv.saturating_add(states.saturating_mul(size_of::<f32>()));
         let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
+        let weights = Loaded::new(&program, weights)?;
         let stages = stage::compile(&program);
         let pool =
             Pool::new(self.threads, step::counters(&stages).pop().unwrap_or(0)).map_err(|refused| {
@@ -159,8 +166,8 @@ impl Backend for Cpu {
                 }
             })?;
         let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
-        Ok(Box::new(step::Step::new(
-            program,
+        Ok(Box::new(Immediate::new(step::Step::new(
+            (program, weights),
             stages,
             kernels,
             self.clone(),
@@ -168,7 +175,7 @@ impl Backend for Cpu {
             scratch,
             (kv, states),
             pools,
-        )))
+        ))))
     }
 }
 

@@ -82,7 +82,7 @@ impl Run<'_> {
     /// [`Op::Conv`].
     pub(super) fn conv(&self, op: &Op, counter: usize, worker: &Worker<'_>) {
         let Op::Conv { x, weight, kernel, state, activation, out } = *op else { return };
-        let weight = &self.model.program.vectors[weight.0];
+        let weight = &self.model.weights[weight];
         let (parts, before) = (x.width.div_ceil(COLUMNS), kernel - 1);
         // Of the columns of a claim: the weights tap by tap, and the rows of the state as they were.
         let (mut taps, mut held) = (vec![0.0; kernel * COLUMNS], vec![0.0; before * COLUMNS]);
@@ -132,7 +132,7 @@ impl Run<'_> {
         let Op::Wkv { r, k, v, decay, bonus, heads: WkvHeads { count, dim }, state, out } = *op else {
             return;
         };
-        let bonus = &self.model.program.vectors[bonus.0];
+        let bonus = &self.model.weights[bonus];
         let mut keep = vec![0.0; dim];
         while let Some(claim) = worker.claim(counter, 1, count * self.batch.spans.len()) {
             for item in claim {
@@ -158,7 +158,7 @@ impl Run<'_> {
     pub(super) fn delta(&self, op: &Op, counter: usize, worker: &Worker<'_>) {
         let Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state, out } = *op else { return };
         let DeltaHeads { keys, values, key, value } = heads;
-        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| &*self.model.program.vectors[id.0]);
+        let [a_log, dt_bias] = [a_log, dt_bias].map(|id| &self.model.weights[id]);
         while let Some(claim) = worker.claim(counter, 1, values * self.batch.spans.len()) {
             for item in claim {
                 let (span, h) = (&self.batch.spans[item / values], item % values);

@@ -10,7 +10,7 @@ use super::pool::{Pool, Worker};
 use super::q8;
 use super::stage::{Stage, Stages};
 use super::{Activations, Cpu, KvType};
-use crate::backend::{Executor, Pools};
+use crate::backend::{Compute, Pools};
 use crate::batch::{Batch, BatchError, Limits, Output, PageKind, Want};
 use crate::functions::{activate, apply, argmax, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
@@ -18,6 +18,7 @@ use crate::pages::PageLayout;
 use crate::program::{Act, Factor, Function, Ids, Mask, NormKind, Op, Program, Rows, Slot, VectorId};
 use crate::rope::Frequencies;
 use crate::route::route;
+use crate::weights::Loaded;
 use std::cell::UnsafeCell;
 use tessera_weights::arch::Sinks;
 use tessera_weights::config::Activation;
@@ -42,6 +43,7 @@ pub struct Step {
 /// What does not change between steps.
 pub(super) struct Model {
     pub program: Program,
+    pub weights: Loaded,
     pub stages: Stages,
     pub kernels: Kernels,
     pub activations: Activations,
@@ -173,7 +175,7 @@ unsafe impl Sync for Run<'_> {}
 impl Step {
     #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
-        program: Program,
+        (program, weights): (Program, Loaded),
         stages: Stages,
         kernels: Kernels,
         cpu: Cpu,
@@ -189,8 +191,19 @@ impl Step {
         let layout = kv_type.layout(&program, pools.pages);
         let counters = counters(&stages);
         let (limits, cache) = (program.limits(pools), program.cache());
-        let model =
-            Model { program, stages, kernels, activations, kv_type, kv, limits, cache, layout, counters };
+        let model = Model {
+            program,
+            weights,
+            stages,
+            kernels,
+            activations,
+            kv_type,
+            kv,
+            limits,
+            cache,
+            layout,
+            counters,
+        };
         let shared = Prepared::default();
         Step { model, pool, states, slots, shared, scratch, angles, parts: Vec::new(), frequencies }
     }
@@ -258,8 +271,8 @@ pub(super) fn used_slots(stages: &Stages) -> impl Iterator<Item = usize> {
     io.flat_map(|io| io.inputs.into_iter().flatten().chain(io.work).chain([io.output])).map(|act| act.slot.0)
 }
 
-impl Executor for Step {
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
+impl Compute for Step {
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         batch.check(self.model.limits)?;
         for index in used_slots(&self.model.stages) {
             let (slot, shape) = (&mut self.slots[index], &self.model.program.slots[index]);
@@ -374,7 +387,7 @@ impl Run<'_> {
     }
 
     fn one(&self, op: &Op, counter: usize, worker: &Worker<'_>, scratch: &mut Scratch) {
-        let program = &self.model.program;
+        let Model { program, weights, .. } = self.model;
         match *op {
             Op::Attend(a) => self.attend(a, counter, worker, scratch),
             Op::Embed { table, ids, scale, accumulate, out } => {
@@ -386,10 +399,10 @@ impl Run<'_> {
                         Ids::First => 0,
                     };
                     if scale == 1.0 && !accumulate {
-                        return decode_row(&program.matrices[table.0], id, o);
+                        return decode_row(&weights[table], id, o);
                     }
                     row.resize(o.len(), 0.0);
-                    decode_row(&program.matrices[table.0], id, row);
+                    decode_row(&weights[table], id, row);
                     for (o, x) in o.iter_mut().zip(&*row) {
                         *o = x * scale + if accumulate { *o } else { 0.0 };
                     }
@@ -402,8 +415,7 @@ impl Run<'_> {
                     row.clear();
                     row.extend_from_slice(self.row(x, t));
                     for (i, (x, o)) in row.chunks_exact(each).zip(o.chunks_exact_mut(each)).enumerate() {
-                        let part =
-                            |id: Option<VectorId>| id.map(|id| norm_part(&program.vectors[id.0], each, i));
+                        let part = |id: Option<VectorId>| id.map(|id| norm_part(&weights[id], each, i));
                         self.norm(kind, x, (part(weight), part(bias)), eps, o);
                     }
                 });
@@ -431,7 +443,7 @@ impl Run<'_> {
                 let part = |act: Act| &self.row(act, t)[from..][..o.len()];
                 let (x, towards) = (part(x), part(towards));
                 let factor = match factor {
-                    Factor::Columns(id) => &program.vectors[id.0][from..][..o.len()],
+                    Factor::Columns(id) => &weights[id][from..][..o.len()],
                     Factor::Each(act) => part(act),
                 };
                 let rows = x.iter().zip(towards).zip(factor);
@@ -443,7 +455,7 @@ impl Run<'_> {
                 self.gate(activation, gate, up, o);
             }),
             Op::Route { logits, experts, correction, out } => self.each_row(out, counter, worker, |t, o| {
-                let correction = correction.map(|id| &*self.model.program.vectors[id.0]);
+                let correction = weights.vector(correction);
                 route(&experts, self.row(logits, t), correction, o);
             }),
             Op::ByPosition { x, scale, out } => self.each_row(out, counter, worker, |t, o| {

@@ -8,10 +8,14 @@ use super::{
 
 /// What does not fit, with both values.
 pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
-    let matrix = |m: MatrixId| {
-        let m = p.matrices.get(m.0).ok_or_else(|| format!("no matrix {}", m.0))?;
-        m.check().then_some(m).ok_or_else(|| "a matrix has the wrong number of bytes".to_owned())
+    // `count` copies from `m` on; what they have in common.
+    let copies = |m: MatrixId, count: usize| {
+        let weight = p.weights.get(m.weight).ok_or_else(|| format!("no weight {}", m.weight))?;
+        let (from, name, has) = (m.copy, &weight.name, weight.copies);
+        let end = from.checked_add(count).filter(|end| *end <= has);
+        end.map(|_| weight).ok_or_else(|| format!("{count} matrices of {name} from {from} on, it has {has}"))
     };
+    let matrix = |m: MatrixId| copies(m, 1);
     let vector = |v: Option<VectorId>, width: usize| match v.map(|v| (v, p.vectors.get(v.0))) {
         None => Ok(()),
         Some((_, Some(v))) if v.len() == width => Ok(()),
@@ -144,17 +148,14 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
         }
         Op::PerHead { x, from, weight, count, to, out } => {
             let (a, o) = (p.shape(x)?, p.shape(out)?);
-            for i in 0..count {
-                let one = matrix(weight.0.checked_add(i).map(MatrixId).ok_or("no such matrix")?)?;
-                let end = |step: usize, each: usize| i.saturating_mul(step).saturating_add(each);
-                if one.rows > to || end(from, one.cols) > a.width || end(to, one.rows) > o.width {
-                    let (rows, cols, a, o) = (one.rows, one.cols, a.width, o.width);
-                    return Err(format!(
-                        "head {i}: {cols} of {a} columns, every {from}, to {rows} of {o}, every {to}"
-                    ));
-                }
-                // One size for all: what is written is told by the first.
-                same("outputs of a head", one.rows, matrix(weight)?.rows)?;
+            let one = copies(weight, count)?;
+            let end =
+                |step: usize, each: usize| count.saturating_sub(1).saturating_mul(step).saturating_add(each);
+            if one.rows > to || end(from, one.cols) > a.width || end(to, one.rows) > o.width {
+                let (rows, cols, a, o) = (one.rows, one.cols, a.width, o.width);
+                return Err(format!(
+                    "{count} heads: {cols} of {a} columns, every {from}, to {rows} of {o}, every {to}"
+                ));
             }
             if count == 0 || x.slot == out.slot {
                 return Err(format!("{count} heads from slot {} to slot {}", x.slot.0, out.slot.0));
@@ -186,15 +187,11 @@ pub(super) fn op(p: &Program, op: &Op) -> Result<(), String> {
             same("number of experts", b.width, count)?;
             rows(b, a.rows)?;
             rows(w, a.rows)?;
-            for e in 0..count {
-                let first = |id: MatrixId| id.0.checked_add(e).map(MatrixId).ok_or("no such matrix");
-                let (up, down) = (matrix(first(gate_up)?)?, matrix(first(down)?)?);
-                same("rows of an expert's gate and up", up.rows, 2 * w.width)?;
-                same("columns of an expert's gate and up", up.cols, a.width)?;
-                same("rows of an expert's down", down.rows, a.width)?;
-                same("columns of an expert's down", down.cols, w.width)?;
-            }
-            Ok(())
+            let (up, down) = (copies(gate_up, count)?, copies(down, count)?);
+            same("rows of an expert's gate and up", up.rows, 2 * w.width)?;
+            same("columns of an expert's gate and up", up.cols, a.width)?;
+            same("rows of an expert's down", down.rows, a.width)?;
+            same("columns of an expert's down", down.cols, w.width)
         }
         Op::Pick { x, out } => {
             let (a, o) = (p.shape(x)?, p.shape(out)?);

@@ -416,6 +416,32 @@ impl Op {
         }
     }
 
+    /// The matrices that it reads: the first, and how many from there on.
+    pub fn matrices(&self) -> impl Iterator<Item = (MatrixId, usize)> {
+        let all = match *self {
+            Op::Embed { table: weight, .. } | Op::Linear { weight, .. } => [Some((weight, 1)), None],
+            Op::PerHead { weight, count, .. } => [Some((weight, count)), None],
+            Op::Experts { gate_up, down, count, .. } => [Some((gate_up, count)), Some((down, count))],
+            _ => [None; 2],
+        };
+        all.into_iter().flatten()
+    }
+
+    /// The vectors that it reads.
+    pub fn vectors(&self) -> impl Iterator<Item = VectorId> {
+        let all = match *self {
+            Op::Norm { weight, bias, .. } => [weight, bias],
+            Op::Linear { bias, .. } => [bias, None],
+            Op::Conv { weight, .. } => [Some(weight), None],
+            Op::Blend { factor: Factor::Columns(factor), .. } => [Some(factor), None],
+            Op::Wkv { bonus, .. } => [Some(bonus), None],
+            Op::Delta { a_log, dt_bias, .. } => [Some(a_log), Some(dt_bias)],
+            Op::Route { correction, .. } => [correction, None],
+            _ => [None; 2],
+        };
+        all.into_iter().flatten()
+    }
+
     /// The kind, for messages.
     pub const fn name(&self) -> &'static str {
         match self {

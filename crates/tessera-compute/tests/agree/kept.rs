@@ -1,19 +1,21 @@
 //! What is kept of a sequence: pages behind a window that are gone, and states that are put somewhere on the way.
 
-use super::programs::{Kind, SHAPE, decoder, pools};
+use super::programs::{Kind, SHAPE, decoder, load, pools};
 use super::random::{Random, bits};
-use tessera_compute::backend::{Backend, Executor};
+use tessera_compute::backend::{Backend, Executor, StepError};
 use tessera_compute::batch::{Batch, BatchError, GONE, Output, PAGE, PageKind, Save, Span, StateUse, Want};
 use tessera_compute::cpu::{Cpu, KvType};
 use tessera_compute::program::{Mask, Op, Program};
 use tessera_compute::reference::Reference;
+use tessera_compute::step::Step;
+use tessera_compute::weights::InMemory;
 use tessera_weights::dtype::DType;
 
 const WINDOW: usize = 20;
 
 /// Its second layer sees a window.
-fn windowed() -> Program {
-    let mut program = decoder(Kind::Dense(DType::F32), &SHAPE);
+fn windowed() -> (Program, InMemory) {
+    let (mut program, weights) = decoder(Kind::Dense(DType::F32), &SHAPE);
     let attends = program.ops.iter_mut().filter_map(|op| match op {
         Op::Attend(a) => Some(a),
         _ => None,
@@ -21,7 +23,7 @@ fn windowed() -> Program {
     attends.filter(|a| a.layer == 1).for_each(|a| a.mask = Mask::Window(WINDOW));
     program.check().unwrap();
     assert_eq!(program.page_kinds(), [PageKind::All, PageKind::Window]);
-    program
+    (program, weights)
 }
 
 fn backends() -> [Box<dyn Backend>; 3] {
@@ -41,7 +43,7 @@ fn step(
     position: usize,
     pages: [&[u32]; 2],
     state: StateUse,
-) -> Result<Vec<u32>, BatchError> {
+) -> Result<Vec<u32>, StepError> {
     let span = Span {
         start: 0,
         len: tokens.len(),
@@ -53,7 +55,8 @@ fn step(
     };
     let picked = [tokens.len() as u32 - 1];
     let mut out = Output::default();
-    e.step(&Batch { tokens, spans: &[span], picked: &picked, want: Want::Logits }, &mut out)?;
+    let batch = Batch { tokens, spans: &[span], picked: &picked, want: Want::Logits };
+    e.step(Step::of(&batch), &mut out)?;
     Ok(bits(&out.logits))
 }
 
@@ -67,7 +70,7 @@ fn pages_behind_a_window_are_not_looked_at_and_others_must_be_there() {
     let (before, rest) = tokens.split_at(PAGE + 40);
     for backend in backends() {
         let run = |pages: [&[u32]; 2]| {
-            let mut e = backend.load(windowed(), pools(4)).unwrap();
+            let mut e = load(&*backend, windowed(), pools(4));
             step(&mut *e, before, 0, [&[2, 0]; 2], state(None, 0)).unwrap();
             step(&mut *e, rest, before.len(), pages, state(Some(0), 0))
         };
@@ -86,18 +89,18 @@ fn pages_behind_a_window_are_not_looked_at_and_others_must_be_there() {
 
 #[test]
 fn kinds_of_pages_do_not_share_memory() {
-    let (tokens, windowed) = (tokens(PAGE + 9), windowed());
+    let (tokens, (windowed, weights)) = (tokens(PAGE + 9), windowed());
     for backend in backends() {
         let [all, window] = backend.page_len(&windowed);
-        let plain = backend.page_len(&decoder(Kind::Dense(DType::F32), &SHAPE));
+        let plain = backend.page_len(&decoder(Kind::Dense(DType::F32), &SHAPE).0);
         assert_eq!(plain, [all + window, 0]);
         let mut few = pools(2);
         few.pages = [3, 2];
-        let mut e = backend.load(windowed.clone(), few).unwrap();
+        let mut e = load(&*backend, (windowed.clone(), weights.clone()), few);
         assert_eq!(e.kv_len(), 3 * all + 2 * window + 2 * 4 * windowed.state_len());
         let expected = step(&mut *e, &tokens, 0, [&[0, 1], &[1, 0]], state(None, 0)).unwrap();
         // The same in other pages, and copied on the way.
-        let mut e = backend.load(windowed.clone(), few).unwrap();
+        let mut e = load(&*backend, (windowed.clone(), weights.clone()), few);
         let (first, last) = tokens.split_at(PAGE - 1);
         step(&mut *e, first, 0, [&[1], &[0]], state(None, 0)).unwrap();
         e.copy_page(PageKind::All, 1, 2);
@@ -114,7 +117,7 @@ fn a_state_that_was_put_aside_is_the_one_at_that_row() {
         let load = || {
             let mut pools = pools(4);
             pools.states = 4;
-            backend.load(decoder(Kind::Dense(DType::F32), &SHAPE), pools).unwrap()
+            load(&*backend, decoder(Kind::Dense(DType::F32), &SHAPE), pools)
         };
         let pages = [&[0, 1][..]; 2];
         let expected = step(&mut *load(), &tokens, 0, pages, state(None, 0)).unwrap();
@@ -133,7 +136,7 @@ fn a_state_that_was_put_aside_is_the_one_at_that_row() {
         for (rows, slot) in [(0, 1), (tokens.len() + 1, 1), (1, 0), (1, 4)] {
             let save = Some(Save { rows, slot });
             let refused = step(&mut *e, &tokens, 0, pages, StateUse { save, ..state(None, 0) }).unwrap_err();
-            assert!(matches!(refused, BatchError::BadState { .. }), "{refused}");
+            assert!(matches!(refused, StepError::Batch(BatchError::BadState { .. })), "{refused}");
         }
     }
 }

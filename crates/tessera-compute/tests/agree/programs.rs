@@ -1,7 +1,7 @@
 //! Whole programs on the CPU against the reference, and against themselves at any batch, chunk and number of threads.
 
 use super::random::{Random, bits, dense, grouped};
-use tessera_compute::backend::{Backend, Executor, Pools};
+use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
 use tessera_compute::batch::{Batch, Output, PAGE, Span, StateUse, Want};
 use tessera_compute::cpu::attend::PART;
 use tessera_compute::cpu::kernels::Kernels;
@@ -12,10 +12,13 @@ use tessera_compute::program::{
 };
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::{Pairs, Rope};
+use tessera_compute::step::Step;
+use tessera_compute::weights::{InMemory, WeightError};
 use tessera_weights::arch::{Experts, Score};
 use tessera_weights::config::{Activation, RopeScaling};
 use tessera_weights::dtype::DType;
 use tessera_weights::scheme::{GroupFormat, Layout};
+use tessera_weights::tensor::{Matrix, MatrixData};
 
 /// How a test decoder's matrices are stored.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +55,9 @@ fn attend(heads: Heads, qkv: Act, layer: usize, out: Act) -> Op {
     Op::Attend(Attend { q, k, v, heads, layer, rope: Some(0), mask: Mask::Causal, scale, cap: None, out })
 }
 
-pub fn decoder(kind: Kind, s: &Shape) -> Program {
+/// A program, and what gives its weights.
+pub fn decoder(kind: Kind, s: &Shape) -> (Program, InMemory) {
+    let mut w = InMemory::default();
     let mut r = Random(7);
     let layers = 2;
     let scaling = RopeScaling::Dynamic { factor: 2.0, original_context: 70 };
@@ -60,18 +65,26 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
     let rope = Rope { dim: s.heads.dim, theta: 10000.0, scaling, context: 140, pairs: Pairs::Halves };
     p.ropes.push(rope);
     p.kv = vec![Kv { heads: s.heads.kv, dim: s.heads.dim }; layers];
-    let matrix = |p: &mut Program, r: &mut Random, rows, cols| {
+    let matrix = |p: &mut Program, w: &mut InMemory, r: &mut Random, rows, cols| {
         let m = match kind {
             Kind::Grouped(f, layout, d) => grouped(r, rows, cols, f, layout, d),
             Kind::Dense(d) => dense(r, rows, cols, d),
         };
-        p.matrix(m)
+        w.matrix(p, m)
+    };
+    // Those of experts and heads lie one after another.
+    let stack = |p: &mut Program, w: &mut InMemory, r: &mut Random, count: usize, rows: usize, cols| {
+        let all = match kind {
+            Kind::Grouped(f, _, d) => grouped(r, count * rows, cols, f, Layout::Nk, d),
+            Kind::Dense(d) => dense(r, count * rows, cols, d),
+        };
+        w.copies(p, all, count)
     };
     let table = match kind {
         Kind::Grouped(f, _, d) => grouped(&mut r, s.vocab, s.hidden, f, Layout::Nk, d),
         Kind::Dense(d) => dense(&mut r, s.vocab, s.hidden, d),
     };
-    let table = p.matrix(table);
+    let table = w.matrix(&mut p, table);
     let ones = |r: &mut Random, n: usize| r.normals(n).into_iter().map(|x| 1.0 + 0.1 * x).collect::<Vec<_>>();
     let (x, normed) = (p.slot(Rows::All, s.hidden), p.slot(Rows::All, s.hidden));
     let (qkv, gated) = (p.slot(Rows::All, s.heads.qkv_width()), p.slot(Rows::All, s.ffn));
@@ -83,11 +96,11 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
             [(true, mid, s.heads.q * s.heads.dim, qkv), (false, gated, s.ffn, wide)]
         {
             let weight = ones(&mut r, s.hidden);
-            let weight = p.vector(weight);
+            let weight = w.vector(&mut p, weight);
             p.ops.push(rms(x, weight, normed));
             let rows = output.width;
-            let weight = matrix(&mut p, &mut r, rows, s.hidden);
-            let bias = s.bias.then(|| r.normals(rows)).map(|b| p.vector(b));
+            let weight = matrix(&mut p, &mut w, &mut r, rows, s.hidden);
+            let bias = s.bias.then(|| r.normals(rows)).map(|b| w.vector(&mut p, b));
             p.ops.push(Op::Linear { x: normed, weight, bias, accumulate: false, out: output });
             p.ops.push(match first {
                 true => attend(s.heads, qkv, layer, mid),
@@ -98,8 +111,8 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
                     out: gated,
                 },
             });
-            let weight = matrix(&mut p, &mut r, s.hidden, width);
-            let bias = s.bias.then(|| r.normals(s.hidden)).map(|b| p.vector(b));
+            let weight = matrix(&mut p, &mut w, &mut r, s.hidden, width);
+            let bias = s.bias.then(|| r.normals(s.hidden)).map(|b| w.vector(&mut p, b));
             p.ops.push(Op::Linear { x: input, weight, bias, accumulate: true, out: x });
         }
         if s.experts == 0 {
@@ -108,10 +121,10 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
         let count = s.experts;
         let (scores, weights) = (p.slot(Rows::All, count), p.slot(Rows::All, count));
         let weight = ones(&mut r, s.hidden);
-        let weight = p.vector(weight);
+        let weight = w.vector(&mut p, weight);
         p.ops.push(rms(x, weight, normed));
         let router = dense(&mut r, count, s.hidden, DType::F32);
-        let weight = p.matrix(router);
+        let weight = w.matrix(&mut p, router);
         p.ops.push(Op::Linear { x: normed, weight, bias: None, accumulate: false, out: scores });
         let experts = Experts {
             count,
@@ -124,11 +137,8 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
             on_input: layer == 1,
         };
         p.ops.push(Op::Route { logits: scores, experts, correction: None, out: weights });
-        let of = |p: &mut Program, r: &mut Random, rows, cols| {
-            (0..count).map(|_| matrix(p, r, rows, cols)).collect::<Vec<_>>()[0]
-        };
-        let gate_up = of(&mut p, &mut r, 2 * experts.width, s.hidden);
-        let down = of(&mut p, &mut r, s.hidden, experts.width);
+        let gate_up = stack(&mut p, &mut w, &mut r, count, 2 * experts.width, s.hidden);
+        let down = stack(&mut p, &mut w, &mut r, count, s.hidden, experts.width);
         let (work, on_input) = (p.slot(Rows::All, experts.width), experts.on_input);
         let activation = Activation::GeluTanh;
         p.ops.push(Op::Experts {
@@ -149,12 +159,12 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
         let (ab, mixed) = (p.slot(Rows::All, 2 * heads.values), p.slot(Rows::All, values));
         let half = p.slot(Rows::All, values / 2);
         for out in [wide, ab] {
-            let weight = matrix(&mut p, &mut r, out.width, s.hidden);
+            let weight = matrix(&mut p, &mut w, &mut r, out.width, s.hidden);
             p.ops.push(Op::Linear { x: normed, weight, bias: None, accumulate: false, out });
         }
         let kernel = 4;
         let weight = r.normals(wide.width * kernel);
-        let weight = p.vector(weight);
+        let weight = w.vector(&mut p, weight);
         p.states.extend([(kernel - 1) * wide.width, heads.values * heads.key * heads.value]);
         let state = p.states.len() - 2;
         p.ops.push(Op::Conv {
@@ -171,10 +181,10 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
         p.ops.push(Op::Norm { kind, x: both, each: heads.key, weight, bias, eps, out: both });
         p.ops.push(Op::Map { x: both, f: Function::Scale((heads.key as f32).powf(-0.5)), out: both });
         let (a, b) = (ab.part(0, heads.values), ab.part(heads.values, heads.values));
-        let [a_log, dt_bias] = [0; 2].map(|_| r.normals(heads.values)).map(|v| p.vector(v));
+        let [a_log, dt_bias] = [0; 2].map(|_| r.normals(heads.values)).map(|v| w.vector(&mut p, v));
         p.ops.push(Op::Delta { q, k, v, a, b, a_log, dt_bias, heads, state: state + 1, out: mixed });
         p.ops.push(Op::Columns { x: mixed, from: 20, each: 10, count: 4, to: 10, out: half });
-        let weight = matrix(&mut p, &mut r, s.hidden, half.width);
+        let weight = matrix(&mut p, &mut w, &mut r, s.hidden, half.width);
         p.ops.push(Op::Linear { x: half, weight, bias: None, accumulate: true, out: x });
         // RWKV's: the difference to the row before, blends, the recurrence, a norm with weights of its own for each part.
         let heads = WkvHeads { count: 3, dim: 12 };
@@ -182,14 +192,14 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
         let slots = [0; 8].map(|_| p.slot(Rows::All, width));
         let [y, towards, share, r_, k, v, decay, mixed] = slots;
         for out in [y, share, k, v, decay] {
-            let weight = matrix(&mut p, &mut r, width, s.hidden);
+            let weight = matrix(&mut p, &mut w, &mut r, width, s.hidden);
             p.ops.push(Op::Linear { x: normed, weight, bias: None, accumulate: false, out });
         }
-        let weight = p.vector([1.0, -1.0].repeat(width));
+        let weight = w.vector(&mut p, [1.0, -1.0].repeat(width));
         p.states.extend([width, width * heads.dim]);
         let state = p.states.len() - 2;
         p.ops.push(Op::Conv { x: y, weight, kernel: 2, state, activation: None, out: towards });
-        let [columns, bonus, weight, bias] = [0; 4].map(|_| r.normals(width)).map(|v| p.vector(v));
+        let [columns, bonus, weight, bias] = [0; 4].map(|_| r.normals(width)).map(|v| w.vector(&mut p, v));
         p.ops.push(Op::Blend { x: y, towards, factor: Factor::Each(share), out: r_ });
         p.ops.push(Op::Wkv { r: r_, k, v, decay, bonus, heads, state: state + 1, out: mixed });
         let (kind, weight, bias) = (NormKind::Layer, Some(weight), Some(bias));
@@ -200,21 +210,18 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
         // Each head through a matrix of its own; single tokens through others.
         let [both, single] = [0; 2].map(|_| p.slot(Rows::All, width));
         for out in [both, single] {
-            let weight = matrix(&mut p, &mut r, heads.dim, 2);
-            for _ in 1..heads.count {
-                matrix(&mut p, &mut r, heads.dim, 2);
-            }
+            let weight = stack(&mut p, &mut w, &mut r, heads.count, heads.dim, 2);
             let (from, count, to) = (heads.dim, heads.count, heads.dim);
             p.ops.push(Op::PerHead { x: share, from, weight, count, to, out });
         }
         p.ops.push(Op::ByCall { x: both, single, out: y });
         p.ops.push(Op::Add { x: y, scale: 0.2, out: share });
-        let weight = matrix(&mut p, &mut r, s.hidden, width);
+        let weight = matrix(&mut p, &mut w, &mut r, s.hidden, width);
         p.ops.push(Op::Linear { x: share, weight, bias: None, accumulate: true, out: x });
     }
     p.ops.push(Op::Pick { x, out: last });
     let weight = ones(&mut r, s.hidden);
-    let weight = p.vector(weight);
+    let weight = w.vector(&mut p, weight);
     p.ops.push(rms(last, weight, last_normed));
     p.begin_head(last_normed);
     p.ops.push(Op::Linear {
@@ -225,7 +232,15 @@ pub fn decoder(kind: Kind, s: &Shape) -> Program {
         out: p.logits.unwrap(),
     });
     p.check().unwrap();
-    p
+    (p, w)
+}
+
+pub fn load(
+    backend: &dyn Backend,
+    (program, mut weights): (Program, InMemory),
+    pools: Pools,
+) -> Box<dyn Executor> {
+    backend.load(program, &mut weights, pools).unwrap()
 }
 
 /// Logits of every position of two sequences, fed in chunks of `chunk` tokens, alone or together.
@@ -265,7 +280,7 @@ fn logits(e: &mut dyn Executor, sequences: [&[u32]; 2], chunk: usize, together: 
             return;
         }
         let batch = Batch { tokens: &tokens, spans: &only, picked: &picked, want: Want::Logits };
-        e.step(&batch, &mut output).unwrap();
+        e.step(Step::of(&batch), &mut output).unwrap();
         let vocab = output.logits.len() / tokens.len();
         for (s, span) in spans {
             out[s].extend_from_slice(&output.logits[span.start * vocab..(span.start + span.len) * vocab]);
@@ -303,7 +318,7 @@ fn the_cpu_gives_the_same_bits_at_any_batch_chunk_thread_count_and_instruction_s
         for kernels in Kernels::available() {
             for threads in [1, 2] {
                 let cpu = Cpu { threads, kernels: Some(kernels.name().to_owned()), ..Cpu::default() };
-                let mut e = cpu.load(decoder(kind, &SHAPE), pools(6)).unwrap();
+                let mut e = load(&cpu, decoder(kind, &SHAPE), pools(6));
                 for (chunk, together) in [(1, false), (1, true), (7, true), (64, false), (500, true)] {
                     let all: Vec<Vec<u32>> =
                         logits(&mut *e, s, chunk, together).iter().map(|l| bits(l)).collect();
@@ -332,7 +347,7 @@ fn attention_in_parts_gives_the_same_bits() {
                 let cpu = Cpu { threads, kv, kernels: name, ..Cpu::default() };
                 let heads = Heads { q: 5, kv: 1, dim: 36 };
                 let shape = Shape { hidden: 32, ffn: 32, heads, vocab: 101, bias: false, experts: 0 };
-                let mut e = cpu.load(decoder(Kind::Dense(DType::F16), &shape), pools(40)).unwrap();
+                let mut e = load(&cpu, decoder(Kind::Dense(DType::F16), &shape), pools(40));
                 let all: Vec<Vec<u32>> =
                     logits(&mut *e, s, chunk, together).iter().map(|l| bits(l)).collect();
                 if expected.is_empty() {
@@ -359,7 +374,7 @@ fn the_cpu_stays_close_to_the_reference() {
         // Where two experts are nearly as good, a coarse form may choose the other.
         let dense = Shape { experts: 0, ..SHAPE };
         let expected = [&SHAPE, &dense]
-            .map(|shape| logits(&mut *Reference.load(decoder(kind, shape), pools(6)).unwrap(), s, 500, true));
+            .map(|shape| logits(&mut *load(&Reference, decoder(kind, shape), pools(6)), s, 500, true));
         for (activations, kv) in [
             (Activations::F32, KvType::F16),
             (Activations::Bits15, KvType::F16),
@@ -370,8 +385,7 @@ fn the_cpu_stays_close_to_the_reference() {
             let fine = activations != Activations::Bits8 && kv == KvType::F16;
             let (bound, shape, expected) =
                 if fine { (2e-3, &SHAPE, &expected[0]) } else { (2e-2, &dense, &expected[1]) };
-            let mut cpu =
-                Cpu { activations, kv, ..Cpu::default() }.load(decoder(kind, shape), pools(6)).unwrap();
+            let mut cpu = load(&Cpu { activations, kv, ..Cpu::default() }, decoder(kind, shape), pools(6));
             let found = logits(&mut *cpu, s, 500, true);
             for (f, e) in found.iter().zip(expected) {
                 let error: f64 = f.iter().zip(e).map(|(f, e)| f64::from(f - e).powi(2)).sum();
@@ -388,7 +402,7 @@ fn the_reference_does_not_depend_on_chunks() {
     let s = sequences();
     let s = [&*s[0], &*s[1]];
     let kind = Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16);
-    let mut e = Reference.load(decoder(kind, &SHAPE), pools(6)).unwrap();
+    let mut e = load(&Reference, decoder(kind, &SHAPE), pools(6));
     let whole = logits(&mut *e, s, 500, true);
     assert!(whole == logits(&mut *e, s, 1, false));
     assert!(whole == logits(&mut *e, s, 50, true));
@@ -400,7 +414,7 @@ fn a_step_may_want_no_logits() {
     let backends: [&dyn Backend; 2] = [&Reference, &Cpu::default()];
     for backend in backends {
         let step = |steps: &[(&[u32], &[u32])]| {
-            let mut e = backend.load(decoder(kind, &SHAPE), pools(1)).unwrap();
+            let mut e = load(backend, decoder(kind, &SHAPE), pools(1));
             let (mut out, mut position) = (Output::default(), 0);
             for (tokens, picked) in steps {
                 let len = tokens.len();
@@ -413,7 +427,8 @@ fn a_step_may_want_no_logits() {
                     pages: [&[0]; 2],
                     state: state(position),
                 }];
-                e.step(&Batch { tokens, spans: &spans, picked, want: Want::Logits }, &mut out).unwrap();
+                e.step(Step::of(&Batch { tokens, spans: &spans, picked, want: Want::Logits }), &mut out)
+                    .unwrap();
                 assert_eq!(out.logits.len(), picked.len() * SHAPE.vocab);
                 position += len;
             }
@@ -426,7 +441,7 @@ fn a_step_may_want_no_logits() {
 #[test]
 fn a_batch_that_does_not_fit_is_refused() {
     let kind = Kind::Dense(DType::F32);
-    let mut e = Cpu::default().load(decoder(kind, &SHAPE), pools(1)).unwrap();
+    let mut e = load(&Cpu::default(), decoder(kind, &SHAPE), pools(1));
     let span = |len, position, pages: &'static [u32]| Span {
         start: 0,
         len,
@@ -438,7 +453,9 @@ fn a_batch_that_does_not_fit_is_refused() {
     };
     let mut out = Output::default();
     let mut refused = |tokens: &[u32], spans: &[Span<'_>], picked: &[u32]| {
-        e.step(&Batch { tokens, spans, picked, want: Want::Logits }, &mut out).unwrap_err().to_string()
+        e.step(Step::of(&Batch { tokens, spans, picked, want: Want::Logits }), &mut out)
+            .unwrap_err()
+            .to_string()
     };
     assert_eq!(refused(&[], &[], &[]), "the batch has no tokens");
     assert_eq!(refused(&[101], &[span(1, 0, &[0])], &[]), "token id 101 is outside the vocabulary of 101");
@@ -446,4 +463,42 @@ fn a_batch_that_does_not_fit_is_refused() {
     assert!(refused(&[1], &[span(1, 0, &[1])], &[]).contains("the pool has 1"));
     assert!(refused(&[1, 2], &[span(1, 0, &[0])], &[]).contains("rows 1..1 of 2"));
     assert!(refused(&[1], &[span(1, 0, &[0])], &[1]).contains("picked row 1"));
+}
+
+/// A weight that is not what the program describes is an error that names it and both, on every backend.
+#[test]
+fn a_weight_of_another_shape_is_refused_by_its_name() {
+    let backends: [&dyn Backend; 2] = [&Reference, &Cpu::default()];
+    let kind = Kind::Grouped(GroupFormat::INT4, Layout::Nk, DType::BF16);
+    for backend in backends {
+        let refused = |change: &dyn Fn(&mut InMemory)| {
+            let (program, mut weights) = decoder(kind, &SHAPE);
+            change(&mut weights);
+            let LoadError::Weight(error) = backend.load(program, &mut weights, pools(1)).err().unwrap()
+            else {
+                panic!("another error")
+            };
+            error
+        };
+        let found = refused(&|w| drop(w.vectors.insert("vector 0".to_owned(), vec![1.0; 95])));
+        assert_eq!(found.to_string(), "vector 0 should be 96 values, what came is 95 values");
+        let other =
+            |m: Matrix| move |w: &mut InMemory| drop(w.matrices.insert("matrix 0".to_owned(), m.clone()));
+        let mut r = Random(1);
+        let int4 = "int4 in groups of 32, bfloat16 scales";
+        let found = refused(&other(grouped(&mut r, 96, 101, GroupFormat::INT4, Layout::Nk, DType::BF16)));
+        let expected = format!("matrix 0 should be [101, 96] {int4}, what came is [96, 101] {int4}");
+        assert_eq!(found.to_string(), expected);
+        let found = refused(&other(dense(&mut r, 101, 96, DType::F16)));
+        let expected = format!("matrix 0 should be [101, 96] {int4}, what came is [101, 96] float16");
+        assert_eq!(found.to_string(), expected);
+        let mut short = grouped(&mut r, 101, 96, GroupFormat::INT4, Layout::Nk, DType::BF16);
+        if let MatrixData::Grouped { scales, .. } = &mut short.data {
+            *scales = scales.slice(2..scales.len()).unwrap();
+        }
+        assert!(refused(&other(short)).to_string().ends_with("scales in 5452 bytes"));
+        let found = refused(&|w| drop(w.matrices.remove("matrix 0")));
+        let what = "it is not at hand".to_owned();
+        assert_eq!(found, WeightError::Missing { name: "matrix 0".to_owned(), what });
+    }
 }

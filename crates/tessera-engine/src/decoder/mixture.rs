@@ -34,7 +34,7 @@ impl Builder<'_> {
         let (at, activation) = (Some(layer), self.block.activation);
         let gate_up = self.weights.linear(&mut self.p, at, Role::SharedGateUp)?;
         let down = self.weights.linear(&mut self.p, at, Role::SharedDown)?;
-        let wide = self.p.matrices[gate_up.weight.0].rows;
+        let wide = self.p.weights[gate_up.weight.weight].rows;
         let width = wide / 2;
         let work = self.slot(Work::Shared, width);
         let out = self.x;

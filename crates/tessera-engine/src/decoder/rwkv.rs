@@ -1,7 +1,7 @@
 //! A layer of RWKV 6: a recurrence in attention's place, and an MLP that sees the token before. See "Eagle and Finch" (Peng
 //! et al. 2024), section 4.
 
-use tessera_compute::program::{Act, Factor, Function, MatrixId, NormKind, Op, VectorId, WkvHeads};
+use tessera_compute::program::{Act, Factor, Function, NormKind, Op, Vector, VectorId, WkvHeads};
 use tessera_weights::arch::{Place, Role, Rwkv};
 use tessera_weights::config::Activation;
 
@@ -54,7 +54,7 @@ impl Builder<'_> {
         let widen = self.weights.turned(&mut self.p, at, own("attention.time_maa_w2"))?;
         for (i, (maa, projection, out)) in parts.into_iter().enumerate() {
             let x = narrow.part(i * rwkv.mix, rwkv.mix);
-            let weight = MatrixId(widen.0 + i);
+            let weight = widen.after(i);
             let bias = Some(self.channels(layer, maa)?);
             self.push(Op::Linear { x, weight, bias, accumulate: false, out: share });
             self.push(Op::Blend { x: y, towards, factor: Factor::Each(share), out: mixed });
@@ -119,7 +119,7 @@ impl Builder<'_> {
         let out = self.slot(Work::Shift, x.width);
         let state = self.p.states.len();
         self.p.states.push(x.width);
-        let weight = self.p.vector([1.0, -1.0].repeat(x.width));
+        let weight = self.p.vector(Vector::Constant([1.0, -1.0].repeat(x.width)));
         self.push(Op::Conv { x, weight, kernel: 2, state, activation: None, out });
         out
     }

@@ -1,16 +1,15 @@
-//! A folder's tensors by the part that they play.
+//! A folder's tensors by the part that they play: what a program says of them, told from the manifest.
 
 use std::collections::{HashMap, HashSet};
 
-use tessera_compute::program::{MatrixId, Program, VectorId};
+use tessera_compute::program::{Made, MatrixId, Parameter, Program, Vector, VectorId, Weight};
 use tessera_weights::arch::{self, Param, ParamKind, Role, Sizes};
-use tessera_weights::bytes::Bytes;
 use tessera_weights::config::ModelConfig;
 use tessera_weights::dtype::DType;
-use tessera_weights::folder::{Folder, FolderError};
-use tessera_weights::quantize::decode_row;
+use tessera_weights::folder::{FolderError, Shape};
+use tessera_weights::manifest::Manifest;
 use tessera_weights::scheme::{Layout, Scheme};
-use tessera_weights::tensor::{Matrix, MatrixData};
+use tessera_weights::tensor::Form;
 
 use super::DecoderError;
 
@@ -30,9 +29,9 @@ pub(super) struct NormWeights {
     pub len: usize,
 }
 
-/// Puts tensors into a program, and knows which it has not been asked for.
+/// Puts descriptions of tensors into a program, and knows which it has not been asked for.
 pub(super) struct Weights<'a> {
-    folder: &'a Folder,
+    manifest: &'a Manifest,
     scheme: &'a Scheme,
     /// All parameters but biases, which go with a weight.
     params: HashMap<(Option<usize>, Role), Param>,
@@ -42,12 +41,16 @@ pub(super) struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    pub fn new(folder: &'a Folder, scheme: &'a Scheme, config: &ModelConfig) -> Result<Self, DecoderError> {
+    pub fn new(
+        manifest: &'a Manifest,
+        scheme: &'a Scheme,
+        config: &ModelConfig,
+    ) -> Result<Self, DecoderError> {
         let params = arch::params(&config.model_type, &Sizes::from(config))?;
         let others = params.into_iter().filter(|p| !p.name.ends_with(".bias"));
         let params = others.map(|p| ((p.layer, p.role), p)).collect();
         let left_out = arch::left_out(&config.model_type);
-        Ok(Weights { folder, scheme, params, used: HashSet::new(), left_out })
+        Ok(Weights { manifest, scheme, params, used: HashSet::new(), left_out })
     }
 
     pub fn has(&self, layer: Option<usize>, role: Role) -> bool {
@@ -64,12 +67,12 @@ impl<'a> Weights<'a> {
         let (base, cols) = (base(&param.name), param.cols());
         // A context that a packager chose does not change how many positions were trained.
         let lying =
-            ["q_weight", "weight"].iter().find_map(|end| self.folder.tensor(&format!("{base}.{end}")));
+            ["q_weight", "weight"].iter().find_map(|end| self.manifest.record(&format!("{base}.{end}")));
         let rows = match (role, lying.and_then(|tensor| tensor.shape.first())) {
             (Role::Positions, Some(&rows)) => rows,
             _ => param.rows(),
         };
-        Ok(self.matrix(p, base, Layout::Nk, rows, cols)?)
+        Ok(self.matrix(p, base, Layout::Nk, Shape::one(rows, cols))?)
     }
 
     /// A linear layer, with a bias where the folder has one.
@@ -89,7 +92,7 @@ impl<'a> Weights<'a> {
         if self.has(None, Role::Head) {
             return self.linear(p, None, Role::Head).map(Some);
         }
-        let there = |end: &&str| self.folder.tensor(&format!("lm_head.{end}")).is_some();
+        let there = |end: &&str| self.manifest.record(&format!("lm_head.{end}")).is_some();
         match ["q_weight", "weight"].iter().any(there) {
             true => Ok(Some(self.named(p, "lm_head", config.vocab_size, config.hidden_size)?)),
             false => Ok(None),
@@ -106,10 +109,7 @@ impl<'a> Weights<'a> {
     ) -> Result<NormWeights, DecoderError> {
         let param = self.param(layer, role)?.clone();
         let len = param.cols();
-        let mut scale = self.folder.vector(&param.name, len)?;
-        self.used.insert(param.name.clone());
-        scale.iter_mut().for_each(|x| *x += offset);
-        let weight = p.vector(scale);
+        let weight = self.floats(p, param.name.clone(), vec![len], offset)?;
         let bias = self.bias(p, base(&param.name), len)?;
         Ok(NormWeights { weight, bias, len })
     }
@@ -126,9 +126,7 @@ impl<'a> Weights<'a> {
         if param.numel() != len {
             return Err(DecoderError::Part { role, layer });
         }
-        let values = self.folder.floats(&param.name, &param.shape)?;
-        self.used.insert(param.name);
-        Ok(p.vector(values))
+        Ok(self.floats(p, param.name, param.shape, 0.0)?)
     }
 
     /// The matrices of a parameter `[.., inputs, outputs]` that no scheme quantises, each turned over, one after another:
@@ -145,9 +143,7 @@ impl<'a> Weights<'a> {
             [inputs, outputs] => (None, inputs, outputs),
             _ => return Err(DecoderError::Part { role, layer }),
         };
-        let matrices = self.folder.planes_by_input(&param.name, count, outputs, inputs)?;
-        self.used.insert(param.name);
-        in_a_row(p, matrices).ok_or(DecoderError::Part { role, layer })
+        Ok(self.by_input(p, param.name, count, outputs, inputs)?)
     }
 
     /// The matrices `[heads, outputs, inputs]` of a parameter that no scheme quantises, one after another: the first of
@@ -160,12 +156,13 @@ impl<'a> Weights<'a> {
     ) -> Result<Option<MatrixId>, DecoderError> {
         let param = self.param(layer, role)?.clone();
         let &[count, rows, cols] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
-        if self.folder.tensor(&param.name).is_none() {
+        if self.manifest.record(&param.name).is_none() {
             return Ok(None);
         }
-        let matrices = self.folder.planes(&param.name, count, rows, cols)?;
-        self.used.insert(param.name);
-        Ok(in_a_row(p, matrices))
+        let dtype = self.manifest.planes(&param.name, Shape { stack: Some(count), rows, cols })?;
+        self.used.insert(param.name.clone());
+        let weight = Weight::stored(param.name, rows, cols, Form::Dense(dtype));
+        Ok(Some(p.weight(Weight { copies: count, ..weight })))
     }
 
     /// Both halves of each head of a matrix `[heads * (first + second), inputs]`: the first turned over,
@@ -179,37 +176,24 @@ impl<'a> Weights<'a> {
     ) -> Result<[MatrixId; 2], DecoderError> {
         let param = self.param(layer, role)?.clone();
         let Scheme { group, layout, .. } = *self.scheme;
-        let all = self.folder.matrix(base(&param.name), group, layout, param.rows(), param.cols())?;
+        let (base, rows, inputs) = (base(&param.name), param.rows(), param.cols());
+        let stored = self.manifest.form(base, group, layout, Shape::one(rows, inputs))?;
         self.leave(layer, role)?;
-        let (each, inputs) = (all.rows / heads, all.cols);
-        let row = |at: usize| {
-            let mut row = vec![0.0; inputs];
-            decode_row(&all, at, &mut row);
-            row
+        let each = rows / heads.max(1);
+        let second = each.checked_sub(first).filter(|second| *second > 0);
+        let second = second.ok_or(DecoderError::Part { role, layer })?;
+        let mut half = |rows, cols, from, turned| {
+            let made = Made::Head { stored, each, from, turned };
+            let (name, form) = (format!("{base}.weight"), Form::Dense(DType::F32));
+            p.weight(Weight { name, rows, cols, copies: heads, form, made })
         };
-        let dense = |rows: usize, cols: usize, values: Vec<f32>| {
-            let bytes = Bytes::from_vec(values.iter().flat_map(|x| x.to_le_bytes()).collect());
-            Matrix { rows, cols, data: MatrixData::Dense { dtype: DType::F32, bytes } }
-        };
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for head in 0..heads {
-            let rows: Vec<Vec<f32>> = (0..each).map(|i| row(head * each + i)).collect();
-            let (before, after) = rows.split_at(first);
-            let turned = (0..inputs).flat_map(|i| before.iter().map(move |row| row[i])).collect();
-            keys.push(dense(inputs, first, turned));
-            values.push(dense(each - first, inputs, after.concat()));
-        }
-        let ids = [keys, values].map(|list| in_a_row(p, list));
-        match ids {
-            [Some(keys), Some(values)] => Ok([keys, values]),
-            _ => Err(DecoderError::Part { role, layer }),
-        }
+        Ok([half(inputs, first, 0, true), half(second, inputs, first, false)])
     }
 
     /// Whether a matrix is quantised in this folder.
     pub fn is_quantised(&self, layer: Option<usize>, role: Role) -> Result<bool, DecoderError> {
         let name = format!("{}.q_weight", base(&self.param(layer, role)?.name));
-        Ok(self.folder.tensor(&name).is_some())
+        Ok(self.manifest.record(&name).is_some())
     }
 
     /// Knows a parameter that is not read; the folder may lack it.
@@ -229,19 +213,18 @@ impl<'a> Weights<'a> {
     ) -> Result<MatrixId, DecoderError> {
         let param = self.param(layer, role)?.clone();
         let &[count, rows, cols] = &*param.shape else { return Err(DecoderError::Part { role, layer }) };
-        let matrices = match param.kind {
-            ParamKind::ExpertsByInput => self.folder.planes_by_input(&param.name, Some(count), cols, rows)?,
-            _ => self.folder.experts(base(&param.name), self.scheme.group, count, rows, cols)?,
-        };
-        self.used.insert(param.name.clone());
-        self.used.extend(["q_weight", "q_scale"].map(|end| format!("{}.{end}", base(&param.name))));
-        in_a_row(p, matrices).ok_or(DecoderError::Part { role, layer })
+        if param.kind == ParamKind::ExpertsByInput {
+            return Ok(self.by_input(p, param.name, Some(count), cols, rows)?);
+        }
+        let shape = Shape { stack: Some(count), rows, cols };
+        Ok(self.matrix(p, base(&param.name), Layout::Nk, shape)?)
     }
 
     /// How many tensors nobody asked for, and the first of them.
     pub fn unused(&self) -> Option<(usize, String)> {
         let other = |name: &str| self.left_out.iter().any(|start| name.starts_with(start));
-        let mut unused = self.folder.tensors().filter(|t| !self.used.contains(&t.name) && !other(&t.name));
+        let records = self.manifest.records().iter();
+        let mut unused = records.filter(|r| !self.used.contains(&r.name) && !other(&r.name));
         let first = unused.next()?;
         Some((1 + unused.count(), first.name.clone()))
     }
@@ -253,39 +236,60 @@ impl<'a> Weights<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<Linear, FolderError> {
-        let weight = self.matrix(p, base, self.scheme.layout, rows, cols)?;
+        let weight = self.matrix(p, base, self.scheme.layout, Shape::one(rows, cols))?;
         let bias = self.bias(p, base, rows)?;
         Ok(Linear { weight, bias })
     }
 
+    /// What lies under this name, dense or quantised.
     fn matrix(
         &mut self,
         p: &mut Program,
         base: &str,
         layout: Layout,
+        shape: Shape,
+    ) -> Result<MatrixId, FolderError> {
+        let form = self.manifest.form(base, self.scheme.group, layout, shape)?;
+        self.used.extend(["weight", "q_weight", "q_scale"].map(|end| format!("{base}.{end}")));
+        let weight = Weight::stored(format!("{base}.weight"), shape.rows, shape.cols, form);
+        Ok(p.weight(Weight { copies: shape.stack.unwrap_or(1), ..weight }))
+    }
+
+    /// Matrices that lie `[count, cols, rows]`, turned over.
+    fn by_input(
+        &mut self,
+        p: &mut Program,
+        name: String,
+        count: Option<usize>,
         rows: usize,
         cols: usize,
     ) -> Result<MatrixId, FolderError> {
-        let matrix = self.folder.matrix(base, self.scheme.group, layout, rows, cols)?;
-        self.used.extend(["weight", "q_weight", "q_scale"].map(|end| format!("{base}.{end}")));
-        Ok(p.matrix(matrix))
+        let dtype =
+            self.manifest.floats(&name, &count.into_iter().chain([cols, rows]).collect::<Vec<_>>())?;
+        self.used.insert(name.clone());
+        let (copies, form) = (count.unwrap_or(1), Form::Dense(dtype));
+        Ok(p.weight(Weight { name, rows, cols, copies, form, made: Made::Turned }))
     }
 
     fn bias(&mut self, p: &mut Program, base: &str, len: usize) -> Result<Option<VectorId>, FolderError> {
         let name = format!("{base}.bias");
-        if self.folder.tensor(&name).is_none() {
-            return Ok(None);
+        match self.manifest.record(&name) {
+            None => Ok(None),
+            Some(_) => self.floats(p, name, vec![len], 0.0).map(Some),
         }
-        let bias = self.folder.vector(&name, len)?;
-        self.used.insert(name);
-        Ok(Some(p.vector(bias)))
     }
-}
 
-/// Adds matrices that are named by the first of them.
-fn in_a_row(p: &mut Program, matrices: Vec<Matrix>) -> Option<MatrixId> {
-    let ids: Vec<MatrixId> = matrices.into_iter().map(|m| p.matrix(m)).collect();
-    ids.first().copied()
+    fn floats(
+        &mut self,
+        p: &mut Program,
+        name: String,
+        shape: Vec<usize>,
+        plus: f32,
+    ) -> Result<VectorId, FolderError> {
+        self.manifest.floats(&name, &shape)?;
+        self.used.insert(name.clone());
+        Ok(p.vector(Vector::Parameter(Parameter { name, shape, plus })))
+    }
 }
 
 fn base(name: &str) -> &str {

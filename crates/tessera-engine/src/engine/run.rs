@@ -474,7 +474,7 @@ impl From<StepError> for Failure {
         let kind = match &error {
             StepError::Changed(_) => FailureKind::Files,
             StepError::Units(_) => FailureKind::Pages,
-            StepError::Context { .. } | StepError::Batch(_) => FailureKind::Internal,
+            StepError::Context { .. } | StepError::Device(_) => FailureKind::Internal,
         };
         Failure { error: error.to_string(), kind }
     }

@@ -2,9 +2,10 @@
 
 use crate::common::*;
 use proptest::prelude::*;
-use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
+use tessera_compute::backend::{Backend, Compute, Executor, Immediate, LoadError, Pools};
 use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Want};
 use tessera_compute::program::Program;
+use tessera_compute::weights::Weights;
 use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason, SubmitError};
 use tessera_engine::sampler::SamplingParams;
 
@@ -42,13 +43,19 @@ impl Backend for Hashing {
         rows
     }
 
-    fn load(&self, program: Program, pools: Pools) -> Result<Box<dyn Executor>, LoadError> {
-        Ok(Box::new(Pages { pages: vec![[(0, 0); PAGE]; pools.pages[0]], vocab: program.vocab }))
+    fn load(
+        &self,
+        program: Program,
+        _: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
+        let pages = vec![[(0, 0); PAGE]; pools.pages[0]];
+        Ok(Box::new(Immediate::new(Pages { pages, vocab: program.vocab })))
     }
 }
 
-impl Executor for Pages {
-    fn step(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
+impl Compute for Pages {
+    fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
         let positions = usize::MAX;
         batch.check(Limits {
             vocab: self.vocab,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::arch::{Param, ParamKind};
 use crate::bytes::Changed;
 use crate::dtype::DType;
-use crate::folder::{Folder, FolderError};
+use crate::folder::{Folder, FolderError, Shape};
 use crate::model::FolderModel;
 use crate::quantize::decode;
 use crate::scheme::{Layout, Scheme};
@@ -69,7 +69,8 @@ impl MlcSource {
 fn find(folder: &Folder, param: &Param, scheme: &Scheme) -> Result<Place, FolderError> {
     let base = param.name.strip_suffix(".weight").unwrap_or(&param.name);
     if let (ParamKind::Experts, &[count, rows, cols]) = (param.kind, param.shape.as_slice()) {
-        return folder.stacked(base, scheme.group, count, rows, cols).map(Place::Matrix);
+        let shape = Shape { stack: Some(count), rows, cols };
+        return folder.stacked(base, scheme.group, Layout::Nk, shape).map(Place::Matrix);
     }
     // What no scheme quantises may have any name.
     let plain = matches!(param.kind, ParamKind::Plain | ParamKind::VectorF32);

@@ -1,7 +1,7 @@
 //! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
 
 use super::*;
-use crate::backend::{Backend, Executor, Pools};
+use crate::backend::{Backend, Executor, Immediate, Pools};
 use crate::batch::{Batch, Output, Span, Want};
 use crate::cpu::kernels::Kernels;
 use crate::cpu::pool::Pool;
@@ -12,6 +12,7 @@ use crate::program::{Attend, Factor, Function, Slot};
 use crate::program::{Heads, Ids, Kv, Mask, NormKind, Rows};
 use crate::reference::Reference;
 use crate::rope::{Pairs, Rope};
+use crate::weights::{InMemory, Loaded};
 use proptest::prelude::*;
 use tessera_weights::bytes::Bytes;
 use tessera_weights::config::RopeScaling;
@@ -31,6 +32,7 @@ type Choice = (u8, u8, u8, u8);
 /// A program under construction, and the slots that hold something.
 struct Builder {
     p: Program,
+    weights: InMemory,
     written: Vec<Act>,
     grouped: bool,
     seed: u64,
@@ -62,12 +64,12 @@ impl Builder {
             let bytes = (0..rows * cols).flat_map(|_| (scale * self.float()).to_le_bytes()).collect();
             MatrixData::Dense { dtype: DType::F32, bytes: Bytes::from_vec(bytes) }
         };
-        self.p.matrix(Matrix { rows, cols, data })
+        self.weights.matrix(&mut self.p, Matrix { rows, cols, data })
     }
 
     fn vector(&mut self, len: usize, around: f32) -> VectorId {
         let values = (0..len).map(|_| around + 0.1 * self.float()).collect();
-        self.p.vector(values)
+        self.weights.vector(&mut self.p, values)
     }
 
     fn shape(&self, act: Act) -> (Rows, usize) {
@@ -187,7 +189,7 @@ fn gate(x: Act, activation: Activation, out: Act) -> Op {
 }
 
 /// A legal program of the choices that can be made.
-fn program(choices: &[Choice], grouped: bool) -> Program {
+fn program(choices: &[Choice], grouped: bool) -> (Program, InMemory) {
     let mut p = Program::new(VOCAB);
     p.ropes = [(HEADS.dim, Pairs::Halves), (HEADS.dim / 2, Pairs::Neighbours)]
         .map(|(dim, pairs)| Rope { dim, theta: 10000.0, scaling: RopeScaling::None, context: 256, pairs })
@@ -198,7 +200,8 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
     {
         (0..3).for_each(|_| _ = p.slot(rows, width));
     }
-    let mut b = Builder { p, written: Vec::new(), grouped, seed: choices.len() as u64 };
+    let mut b =
+        Builder { p, weights: InMemory::default(), written: Vec::new(), grouped, seed: choices.len() as u64 };
     if let Some(embed) = b.op((0, 0, 0, 0)) {
         b.push(embed);
     }
@@ -222,18 +225,24 @@ fn program(choices: &[Choice], grouped: bool) -> Program {
     let logits = b.p.logits.unwrap();
     b.push(Op::Linear { x: out, weight, bias: None, accumulate: false, out: logits });
     b.p.check().unwrap();
-    b.p
+    (b.p, b.weights)
 }
 
 /// The program with these stages on the CPU.
-fn step(program: &Program, stages: Stages, threads: usize, activations: Activations) -> Step {
+fn step(
+    (program, weights): &mut (Program, InMemory),
+    stages: Stages,
+    threads: usize,
+    activations: Activations,
+) -> Step {
+    let loaded = Loaded::new(program, weights).unwrap();
     let cpu = Cpu { threads, activations, ..Cpu::default() };
     let pool = Pool::new(threads, counters(&stages).pop().unwrap_or(0)).unwrap();
     let scratch = (0..threads).map(|_| Scratch::default()).collect();
     let kv = Zeroed::new(cpu.kv.layout(program, [2; 2]).len()).unwrap();
     let (states, pools) = (Zeroed::floats(0).unwrap(), Pools { pages: [2; 2], states: 0 });
     Step::new(
-        program.clone(),
+        (program.clone(), loaded),
         stages,
         Kernels::choose(None).unwrap(),
         cpu,
@@ -252,7 +261,7 @@ fn logits(executor: &mut dyn Executor) -> Vec<f32> {
         let spans =
             [Span { start: 0, len, position, rope_len: 1, call: None, pages: [&[1, 0]; 2], state: None }];
         let batch = Batch { tokens: &tokens, spans: &spans, picked, want: Want::Logits };
-        executor.step(&batch, &mut output).unwrap();
+        executor.step(crate::step::Step::of(&batch), &mut output).unwrap();
         all.extend_from_slice(&output.logits);
         position += len;
     }
@@ -264,21 +273,24 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 fn check(choices: &[Choice], grouped: bool) {
-    let p = program(choices, grouped);
+    let mut both = program(choices, grouped);
+    let p = both.0.clone();
     let all = p.ops.iter().map(Stage::of).collect();
     let (fused, plain) = (compile(&p), Stages { all, body: p.head });
     for stage in &fused.all {
         assert!(!stage.io().races(), "{stage:?} of {:?}", p.ops);
     }
     for activations in [Activations::Bits15, Activations::F32] {
-        let expected = bits(&logits(&mut step(&p, plain.clone(), 1, activations)));
+        let expected = bits(&logits(&mut Immediate::new(step(&mut both, plain.clone(), 1, activations))));
         for threads in [1, 3] {
-            let found = bits(&logits(&mut step(&p, fused.clone(), threads, activations)));
+            let found =
+                bits(&logits(&mut Immediate::new(step(&mut both, fused.clone(), threads, activations))));
             assert!(found == expected, "{threads} threads, {activations:?}: {:?}\n{fused:?}", p.ops);
         }
     }
-    let found = logits(&mut step(&p, fused, 1, Activations::F32));
-    let expected = logits(&mut *Reference.load(p.clone(), Pools { pages: [2; 2], states: 0 }).unwrap());
+    let found = logits(&mut Immediate::new(step(&mut both, fused, 1, Activations::F32)));
+    let expected =
+        logits(&mut *Reference.load(p.clone(), &mut both.1, Pools { pages: [2; 2], states: 0 }).unwrap());
     let error: f64 = found.iter().zip(&expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
     let size: f64 = expected.iter().map(|e| f64::from(*e).powi(2)).sum();
     // Keys and values in f16 cost some 1e-3 for each attention on the way.
@@ -301,7 +313,8 @@ proptest! {
 fn what_fuses() {
     type Ops<'a> = &'a dyn Fn(&mut Builder, [Act; 3], [Act; 2]);
     let kinds = |ops: Ops<'_>| {
-        let mut b = Builder { p: program(&[], false), written: Vec::new(), grouped: false, seed: 1 };
+        let (p, weights) = program(&[], false);
+        let mut b = Builder { p, weights, written: Vec::new(), grouped: false, seed: 1 };
         b.p.ops.truncate(1);
         let act = |i: usize| Act { slot: Slot(i), from: 0, width: if i < 4 { WIDTH } else { 2 * WIDTH } };
         ops(&mut b, [act(1), act(2), act(3)], [act(4), act(5)]);
