@@ -53,6 +53,7 @@ impl Run<'_> {
     ///
     /// # Safety
     /// As for [`Run::state`].
+    #[allow(clippy::mut_from_ref)]
     unsafe fn saved(
         &self,
         span: &Span<'_>,
