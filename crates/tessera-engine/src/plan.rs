@@ -162,7 +162,7 @@ impl Claim {
 
 /// States that so many sequences take: each its own; some to go back to from a draft; and what is put aside for later.
 pub(crate) fn states_for(sequences: usize) -> usize {
-    sequences.saturating_add(sequences / 2).saturating_add(3)
+    sequences.saturating_add(sequences / 2).saturating_add(5)
 }
 
 impl Budget {

@@ -71,15 +71,14 @@ pub fn scaled_engine(
     Engine::start(Model::load(&files, &cpu(1), room).unwrap(), tokenizer(), options).unwrap()
 }
 
-/// An engine of the golden of a family, with a longer context than it was made for.
-pub fn family_engine(family: &str, context: usize, sequences: usize, options: EngineOptions) -> Engine {
+/// The golden of a family with a longer context than it was made for, for steps of `rows` tokens: where it has windows
+/// there are as few pages of them as there can be.
+pub fn family(name: &str, context: usize, sequences: usize, rows: usize) -> Model {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data/arch");
-    let mut files = ModelFiles::open(&data.join(family).join("q4f32_1")).unwrap();
+    let mut files = ModelFiles::open(&data.join(name).join("q4f32_1")).unwrap();
     files.config.context_window_size = context;
-    // As small as steps may be: pages of windows are as few as they can be.
-    let memory = Some(Budget::of(1 << 30, options.max_batch_tokens));
-    let room = Room { context: None, sequences, memory };
-    Engine::start(Model::load(&files, &cpu(1), room).unwrap(), tokenizer(), options).unwrap()
+    let room = Room { context: None, sequences, memory: Some(Budget::of(1 << 30, rows)) };
+    Model::load(&files, &cpu(1), room).unwrap()
 }
 
 pub fn engine(backend: &dyn Backend, context: usize, sequences: usize, options: EngineOptions) -> Engine {

@@ -1,7 +1,11 @@
 //! A request's results do not depend on who else is there.
 
 use crate::common::*;
+use std::ops::ControlFlow;
 use tessera_engine::engine::{Engine, EngineOptions, EngineRequest};
+use tessera_engine::generate::{CHUNK, Request, generate};
+use tessera_engine::kv::Sequence;
+use tessera_engine::model::Model;
 use tessera_engine::sampler::SamplingParams;
 use tessera_weights::config::RopeScaling;
 
@@ -148,29 +152,78 @@ fn states_and_windows_are_shared_and_given_back_as_pages_are() {
         two.sampling.logit_bias = vec![(9, 60.0), (10, 60.0)];
         requests().into_iter().chain([two]).map(small)
     };
-    for family in ["qwen3_5", "rwkv6", "mistral-window", "gemma3_text", "deepseek_v2"] {
-        let alone = family_engine(family, 512, 1, EngineOptions { max_batch_tokens: 512, ..plain() });
+    for name in ["qwen3_5", "rwkv6", "mistral-window", "gemma3_text", "deepseek_v2"] {
+        let alone = Engine::start(family(name, 512, 1, 512), tokenizer(), plain()).unwrap();
         let expected: Vec<Essence> = requests().map(|request| answer(&alone, request).essence()).collect();
         // With room for all, and with so little that they wait for each other.
         for sequences in [10, 1] {
             let options = EngineOptions { max_batch_tokens: 48, ..EngineOptions::default() };
-            let engine = family_engine(family, 512, sequences, options);
+            let model = family(name, 512, sequences, options.max_batch_tokens);
+            let engine = Engine::start(model, tokenizer(), options).unwrap();
             for warm in [false, true] {
                 let streams: Vec<Stream> = requests().map(|r| Stream::start(&engine, r)).collect();
                 let found: Vec<Answer> = streams.into_iter().map(Stream::finish).collect();
                 for (i, answer) in found.iter().enumerate() {
-                    let at = format!("{family}: request {i}, room for {sequences}, warm {warm}");
+                    let at = format!("{name}: request {i}, room for {sequences}, warm {warm}");
                     assert_eq!(answer.essence(), expected[i], "{at}");
                 }
                 let cached: usize = found.iter().map(|a| a.usage().cached_tokens).sum();
-                assert!(sequences == 1 || !warm || cached > 600, "{family}: {cached} tokens from the cache");
+                assert!(sequences == 1 || !warm || cached > 600, "{name}: {cached} tokens from the cache");
             }
             assert_idle(&engine);
             let stats = engine.stats();
-            assert_eq!((stats.finished, stats.failed), (20, 0), "{family}");
+            assert_eq!((stats.finished, stats.failed), (20, 0), "{name}");
             let (drafted, right) = (stats.drafted_tokens, stats.accepted_tokens);
-            assert!(sequences == 1 || right > 0, "{family}: {right} of {drafted} drafts");
+            assert!(sequences == 1 || right > 0, "{name}: {right} of {drafted} drafts");
         }
+    }
+}
+
+/// A chat: each turn begins where the last one ended, or where its prompt did if the answer is told otherwise then.
+#[test]
+fn turns_of_a_chat_go_on_where_they_can() {
+    let request = |prompt: &[u32]| Request {
+        prompt: prompt.to_vec(),
+        sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+        max_tokens: Some(20),
+        stop: Vec::new(),
+        stop_token_ids: Vec::new(),
+        begins_text: false,
+        speculate: true,
+    };
+    let small = |seed, len| tokens(seed, len).into_iter().map(|t| t % 131).collect::<Vec<u32>>();
+    for name in ["qwen3_5", "rwkv6", "mistral-window", "gemma3_text", "deepseek_v2", "phi3-longrope"] {
+        let turn = |model: &mut Model, sequence: &mut Sequence, prompt: &[u32]| {
+            generate(model, &tokenizer(), sequence, &request(prompt), &mut |_| ControlFlow::Continue(()))
+                .unwrap()
+        };
+        let anew = |prompt: &[u32]| {
+            turn(&mut family(name, 512, 1, CHUNK), &mut Sequence::default(), prompt).token_ids
+        };
+        let (mut model, mut sequence) = (family(name, 512, 1, CHUNK), Sequence::default());
+        let first = small(1, 150);
+        let answer = turn(&mut model, &mut sequence, &first);
+        assert_eq!((answer.token_ids == anew(&first), answer.cached_tokens), (true, 0), "{name}");
+        let second = [&first[..], &answer.token_ids, &small(2, 30)].concat();
+        // Again with another end, as when a turn is made anew, and without the first answer.
+        let other = [&first[..], &answer.token_ids, &small(3, 50)].concat();
+        let told = [&first[..], &small(4, 90)].concat();
+        // Keys and values of the last token that was chosen are not computed.
+        let long = name == "phi3-longrope";
+        // The state there is gone when its page has been filled: then the last page of the prompt before is next.
+        let again = if matches!(name, "qwen3_5" | "rwkv6") { 128 } else { 169 };
+        for (prompt, cached) in [(&second, 169), (&second, 192), (&other, again), (&told, 128)] {
+            let answer = turn(&mut model, &mut sequence, prompt);
+            assert_eq!(answer.token_ids, anew(prompt), "{name}");
+            let found = answer.cached_tokens;
+            assert!(
+                long || (cached..cached + 32).contains(&found),
+                "{name}: {found} of {cached} of {} tokens",
+                prompt.len()
+            );
+        }
+        model.release(sequence);
+        assert_eq!(model.kv().available(), model.kv().total(), "{name}");
     }
 }
 
