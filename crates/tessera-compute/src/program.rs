@@ -219,7 +219,7 @@ impl Program {
         })
     }
 
-    /// Of each layer that keeps keys and values, whether any of its queries looks behind a window.
+    /// The kind of each layer's pages: [`PageKind::All`] where any of its queries looks behind a window.
     pub fn page_kinds(&self) -> Vec<PageKind> {
         let of = |layer: usize| {
             let masks = self.ops.iter().filter_map(move |op| match op {

@@ -121,7 +121,8 @@ impl PrefixCache {
         let near = [before, after].into_iter().flatten().filter(|(k, _)| (k.0, k.1) == (parent, class));
         let near = near.map(|(k, id)| Part { node: *id, len: common(&k.2, &key.2) });
         let part = near.filter(|part| parts && self.copies(&found.nodes, *part)).max_by_key(|p| p.len);
-        found.part = part.filter(|p| p.len >= LEAST_COPIED);
+        // Without its state a few tokens more cost all since the last one.
+        found.part = part.filter(|p| p.len >= LEAST_COPIED || self.reach.uses[STATE]);
         while found.part.is_none() && !self.goes_on(&found.nodes) {
             found.nodes.pop();
         }
@@ -148,6 +149,17 @@ impl PrefixCache {
     fn sees(&self, nodes: &[u64], position: usize) -> bool {
         let first = self.reach.first_page(position).min(nodes.len());
         !self.reach.uses[WINDOW] || nodes[first..].iter().all(|id| self.unit(*id, WINDOW).is_some())
+    }
+
+    /// Whether it has not been given up.
+    pub fn contains(&self, id: u64) -> bool {
+        self.nodes.contains_key(&id)
+    }
+
+    /// Whether there is nothing.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.index.is_empty() && self.givers.iter().all(BTreeSet::is_empty)
     }
 
     /// The node's unit of a kind.
@@ -177,7 +189,7 @@ impl PrefixCache {
     }
 
     /// Adds a node for `tokens` with these units, or finds one that holds at least as much, which takes those that it
-    /// lacks. `None` if a longer one holds a part; otherwise the node and the units that it has.
+    /// lacks. `None` if a longer one holds a part, or if the parent is gone; otherwise the node and the units that it has.
     pub fn insert(
         &mut self,
         parent: Option<u64>,
@@ -211,19 +223,20 @@ impl PrefixCache {
             });
             return Some((id, std::array::from_fn(|kind| has[kind].or(given[kind]))));
         }
-        if let Some((shorter, id)) = self.index.range(..&key).next_back().map(|(k, id)| (k, *id))
-            && siblings(shorter)
-            && tokens.starts_with(&shorter.2)
-        {
-            self.remove(id, pools);
+        if parent != 0 && !self.contains(parent) {
+            return None;
         }
-        for (unit, pool) in units.iter().zip(pools.iter_mut()) {
-            unit.iter().for_each(|unit| pool.cache(*unit));
-        }
+        let before = self.index.range(..&key).next_back();
+        let shorter = before.filter(|(k, _)| siblings(k) && tokens.starts_with(&k.2)).map(|(_, id)| *id);
         self.last_id += 1;
         self.clock += 1;
         let (id, clock) = (self.last_id, self.clock);
+        // First, so that what is above the shorter one is not left with nothing on the way.
         self.change(parent, |above| (above.children, above.used) = (above.children + 1, clock));
+        shorter.iter().for_each(|shorter| self.remove(*shorter, pools));
+        for (unit, pool) in units.iter().zip(pools.iter_mut()) {
+            unit.iter().for_each(|unit| pool.cache(*unit));
+        }
         self.index.insert(key.clone(), id);
         self.nodes.insert(id, Node { key, units: [None; UNITS], children: 0, used: clock });
         self.change(id, |node| node.units = units);

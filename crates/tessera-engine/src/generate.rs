@@ -139,10 +139,7 @@ pub fn generate(
     let reusable = model.reusable(sequence, prompt).min(known.len());
     model.keep_prefixes(true);
     model.truncate(sequence, reusable);
-    if model.cached(known, prompt.len()) >= sequence.tokens.len() {
-        model.release(std::mem::take(sequence));
-        *sequence = model.begin(known, prompt.len());
-    }
+    model.go_on(sequence, known, prompt.len());
     let mut answer = Answer {
         text: String::new(),
         token_ids: Vec::new(),

@@ -206,14 +206,26 @@ impl Kv {
         if class != 0 {
             sequence.classes.resize(len, class);
         }
+        self.stop(&mut sequence, found.known, prompt_len);
+        (sequence, copies)
+    }
+
+    /// A sequence goes on with a prompt that begins with its tokens.
+    pub fn go_on(&self, sequence: &mut Sequence, tokens: &[u32], prompt_len: usize, class: u32) {
+        let known = self.cache.find(tokens, class, false).known;
+        self.stop(sequence, known, prompt_len);
+    }
+
+    /// Where the state of a sequence is to be put aside: where its prompt leaves the pages that are known, and at the end
+    /// of its last whole page. There others, and its next turn, will begin.
+    fn stop(&self, sequence: &mut Sequence, known: usize, prompt_len: usize) {
+        sequence.stops.clear();
         if self.reach.uses[STATE] && self.keeps {
-            // Where this prompt leaves others, and its own last page: there others, and its next turn, will begin.
-            let stops = [found.known, prompt_len.saturating_sub(1) / PAGE].map(|pages| pages * PAGE);
-            sequence.stops = stops.into_iter().filter(|stop| *stop > len).collect();
-            sequence.stops.sort_unstable();
+            let (held, last) = (sequence.tokens.len(), prompt_len.saturating_sub(1) / PAGE);
+            let stops = [known.min(last), last].map(|pages| pages * PAGE);
+            sequence.stops.extend(stops.into_iter().filter(|stop| *stop > held));
             sequence.stops.dedup();
         }
-        (sequence, copies)
     }
 
     fn hold(&mut self, units: Units) {
@@ -243,7 +255,10 @@ impl Kv {
         true
     }
 
-    /// Makes room in `sequence` for `positions` positions in all, and for its state; on failure nothing is taken.
+    /// Makes room in `sequence` for `positions` positions in all, and for its state.
+    ///
+    /// # Errors
+    /// Where there is too little; nothing is taken then.
     pub fn grow(&mut self, sequence: &mut Sequence, positions: usize) -> Result<(), OutOfUnits> {
         self.forget(sequence);
         let needed = self.missing(sequence, positions);
@@ -273,6 +288,7 @@ impl Kv {
     /// Where the state of a sequence is and will be, for a step of `rows` tokens, the last `drafts` of which may be
     /// taken back. Room was made for it.
     pub fn state(&mut self, sequence: &mut Sequence, rows: usize, drafts: usize) -> Option<StateUse> {
+        self.forget_saving(sequence);
         let to = sequence.state?;
         let held = sequence.tokens.len();
         if let Some(base) = sequence.base.take_if(|base| base.position < held) {
@@ -299,11 +315,30 @@ impl Kv {
         }
     }
 
-    /// A step has been made, or has failed: then what it was to put aside is not there.
-    pub fn stepped(&mut self, sequence: &mut Sequence, made: bool) {
-        let Some(saved) = sequence.saving.take() else { return };
-        let gone = if made { sequence.base.replace(saved) } else { Some(saved) };
-        gone.iter().for_each(|base| self.pools[STATE].drop_hold(base.slot));
+    /// A step has been made, and what it was to put aside is there.
+    pub fn stepped(&mut self, sequence: &mut Sequence) {
+        if let Some(saved) = sequence.saving.take()
+            && let Some(before) = sequence.base.replace(saved)
+        {
+            self.pools[STATE].drop_hold(before.slot);
+        }
+    }
+
+    /// A step was begun and has failed. Keys and values are written again by the next one; a state may be that of some of
+    /// its tokens, and is of use no more where none was put aside before it.
+    pub fn failed(&mut self, sequence: &mut Sequence) {
+        self.forget_saving(sequence);
+        let held = sequence.tokens.len();
+        if self.reach.uses[STATE] && sequence.base.is_none_or(|base| base.position < held) {
+            self.truncate(sequence, 0);
+        }
+    }
+
+    /// Gives back the slot for what a step was to put aside, which was not made.
+    fn forget_saving(&mut self, sequence: &mut Sequence) {
+        if let Some(saving) = sequence.saving.take() {
+            self.pools[STATE].drop_hold(saving.slot);
+        }
     }
 
     /// Gives pages behind the window back.
@@ -320,6 +355,7 @@ impl Kv {
     /// Keeps the first `len` tokens of `sequence` and takes back what is left over. It keeps fewer where it could not go
     /// on from there: a cut inside a page that others may read, one without its state, one whose window is gone.
     pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
+        self.forget_saving(sequence);
         let mut len = len.min(sequence.tokens.len());
         if len < sequence.offered {
             len = len / PAGE * PAGE;
@@ -348,21 +384,29 @@ impl Kv {
     }
 
     /// Offers the sequence's tokens to others: its full pages, and with `tail` what is in the last one. Then what is
-    /// behind its window may go.
+    /// behind its window may go, and a state that it has left behind.
     pub fn remember(&mut self, sequence: &mut Sequence, tail: bool) {
         while self.keeps && self.offer_page(sequence, tail) {}
+        let held = sequence.tokens.len();
+        if let Some(base) = sequence.base.take_if(|base| base.position < held) {
+            self.pools[STATE].drop_hold(base.slot);
+        }
         self.forget(sequence);
     }
 
     /// Offers the first page that was not offered whole; true if it was this time.
     fn offer_page(&mut self, sequence: &mut Sequence, tail: bool) -> bool {
+        // What nobody held was given up, with what leads to it.
+        while sequence.nodes.pop_if(|node| !self.cache.contains(*node)).is_some() {}
         let index = sequence.nodes.len();
         let from = index * PAGE;
-        let to = sequence.tokens.len().min(from + PAGE);
+        let held = sequence.tokens.len();
+        let to = held.min(from + PAGE);
         let full = to == from + PAGE;
         let base = sequence.base.filter(|base| base.position == to);
-        // Without pages only those are of use that lead to a state.
-        let leads = sequence.base.is_some_and(|base| base.position >= to);
+        // Without pages only those are of use that lead to a state, which is offered with them.
+        let kept = |base: Base| base.position.is_multiple_of(PAGE) || tail && base.position == held;
+        let leads = sequence.base.is_some_and(|base| base.position >= to && kept(base));
         let pages = self.reach.uses[ALL] || self.reach.uses[WINDOW];
         let useful = if full { pages || leads } else { tail && (!self.reach.uses[STATE] || base.is_some()) };
         let classes = sequence.classes.get(from..to).unwrap_or_default();

@@ -92,7 +92,8 @@ pub enum ModelError {
     },
 }
 
-/// A step that could not be made. Sequences hold what they held before.
+/// A step that could not be made. Sequences hold what they held before; one with a state that the step had begun to
+/// change holds nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StepError {
     /// A sequence would be longer than the context.
@@ -167,10 +168,12 @@ impl Model {
                 files.config.context_window_size
             ));
         }
-        let states = if program.states.is_empty() { 0 } else { states_for(room.sequences) };
-        let of_states = states.saturating_mul(program.state_len()).saturating_mul(size_of::<f32>());
+        let each = program.state_len().saturating_mul(size_of::<f32>());
+        let states = if program.states.is_empty() { 0 } else { states_for(&room, each as u64) };
+        let of_states = states.saturating_mul(each);
+        let made = program.weights.iter().map(|weight| weight.made_len() as u64).fold(0, u64::saturating_add);
         let needs = Needs {
-            weights: files.folder.stored_len(),
+            weights: files.folder.stored_len().saturating_add(made),
             page: backend.page_len(&program).map(|len| len as u64),
             window: program.window(),
             workspace: backend.workspace_len(&program, rows).saturating_add(of_states) as u64,
@@ -263,9 +266,23 @@ impl Model {
         sequence
     }
 
-    /// How many of the first tokens are kept for a new sequence.
-    pub fn cached(&self, tokens: &[u32], prompt_len: usize) -> usize {
-        self.kv.cached(tokens, self.class(prompt_len, true))
+    /// Lets a sequence that holds the first of these tokens go on with them, or begin anew where more of them was kept.
+    pub fn go_on(&mut self, sequence: &mut Sequence, tokens: &[u32], prompt_len: usize) {
+        let class = self.class(prompt_len, true);
+        if self.kv.cached(tokens, class) > sequence.tokens.len() {
+            self.kv.release(std::mem::take(sequence));
+            *sequence = self.begin(tokens, prompt_len);
+        } else {
+            self.kv.go_on(sequence, tokens, prompt_len, class);
+        }
+    }
+
+    /// Makes room for a step that brings a sequence to so many positions, before other sequences take it.
+    ///
+    /// # Errors
+    /// Where there is too little.
+    pub fn reserve(&mut self, sequence: &mut Sequence, positions: usize) -> Result<(), OutOfUnits> {
+        self.kv.grow(sequence, positions)
     }
 
     /// What a new sequence of these tokens would take of what is available to reach `positions`.
@@ -306,10 +323,9 @@ impl Model {
     /// How many drafted tokens, of at most `room`, may follow `n` tokens of a sequence: none where its state could not go
     /// back to the token that was right.
     pub fn draft_limit(&self, sequence: &Sequence, prompt_len: usize, n: usize, room: usize) -> usize {
-        if !self.kv.saved().fit_in(self.kv.available()) {
-            return 0;
-        }
-        self.span_limit(sequence, prompt_len, n + room).saturating_sub(n)
+        let more = self.span_limit(sequence, prompt_len, n + room).saturating_sub(n);
+        let needed = self.kv.missing(sequence, sequence.tokens.len() + n + more) + self.kv.saved();
+        if needed.fit_in(self.kv.available()) { more } else { 0 }
     }
 
     /// How many of `n` tokens a sequence may be fed in one step: where the RoPE depends on the length, those of one
@@ -372,9 +388,13 @@ impl Model {
             self.kv.grow(feed.sequence, asked)?;
         }
         self.claim.touch(PageKind::EACH.map(|kind| self.kv.pool(kind as usize).touched()));
-        let kv = &mut self.kv;
-        let state = |feed: &mut Feed<'_>| kv.state(feed.sequence, feed.tokens.len(), feed.drafts);
-        let states: Vec<_> = feeds.iter_mut().map(state).collect();
+        let mut states = vec![None; feeds.len()];
+        // Drafts need what they go back to; what is put aside for others takes what is left.
+        for drafts in [true, false] {
+            for (feed, state) in feeds.iter_mut().zip(&mut states).filter(|(f, _)| (f.drafts > 0) == drafts) {
+                *state = self.kv.state(feed.sequence, feed.tokens.len(), feed.drafts);
+            }
+        }
         let (mut tokens, mut picked, mut spans) = (Vec::new(), Vec::new(), Vec::new());
         for (feed, state) in feeds.iter().zip(states) {
             let (start, position) = (tokens.len(), feed.sequence.tokens.len());
@@ -395,10 +415,12 @@ impl Model {
         feeds: &mut [Feed<'_>],
         made: Result<(), StepError>,
     ) -> Result<&Output, StepError> {
-        let made = made.and_then(|()| Ok(unchanged(&self.shards)?));
-        feeds.iter_mut().for_each(|feed| self.kv.stepped(feed.sequence, made.is_ok()));
-        made?;
+        if let Err(error) = made.and_then(|()| Ok(unchanged(&self.shards)?)) {
+            feeds.iter_mut().for_each(|feed| self.kv.failed(feed.sequence));
+            return Err(error);
+        }
         for feed in feeds {
+            self.kv.stepped(feed.sequence);
             let (position, len) = (feed.sequence.tokens.len(), feed.tokens.len());
             let class = self.class(self.rope_len(&feed.call, position + len), !feed.call.is_empty());
             if class != 0 {

@@ -14,7 +14,7 @@ pub const LEAST_CONTEXT: usize = 4096;
 /// What a model needs, whatever there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Bytes of the weights, as they lie in the files.
+    /// Bytes of the weights: as they lie in the files, and what is made of them at load.
     pub weights: u64,
     /// Bytes of a page of keys and values, of each kind; 0 of one that the model has no use for.
     pub page: [u64; PageKind::COUNT],
@@ -160,9 +160,19 @@ impl Claim {
     }
 }
 
-/// States that so many sequences take: each its own; some to go back to from a draft; and what is put aside for later.
-pub(crate) fn states_for(sequences: usize) -> usize {
-    sequences.saturating_add(sequences / 2).saturating_add(5)
+/// Slots of states, each of which takes `each` bytes: every sequence has its own, and there are some to go back to from a
+/// draft and for what is put aside for later. Where sequences may wait for each other there are fewer of them, rather
+/// than that more than a quarter of the memory goes to states.
+pub(crate) fn states_for(room: &Room, each: u64) -> usize {
+    let wanted = |sequences: usize| sequences.saturating_add(sequences / 2).saturating_add(5);
+    let all = wanted(room.sequences);
+    match room.memory {
+        Some(Budget { free, fewer: true, .. }) => {
+            let fit = usize::try_from(free / 4 / each.max(1)).unwrap_or(usize::MAX);
+            all.min(fit.max(wanted(1)))
+        }
+        _ => all,
+    }
 }
 
 impl Budget {
@@ -257,6 +267,19 @@ mod tests {
         let room = Room { memory: Some(Budget::of(100 + 2 * 10 * 20, 512)), ..room };
         let plan = Plan::new(needs, &room).unwrap();
         assert_eq!((plan.pages, plan.context), ([0, 20], 10 * 64));
+    }
+
+    #[test]
+    fn states() {
+        let states = |sequences, free, fewer| {
+            let budget = Budget { free, share: free, fewer, rows: 1 };
+            states_for(&Room { context: None, sequences, memory: Some(budget) }, 10)
+        };
+        assert_eq!(states(16, 1 << 30, true), 16 + 8 + 5);
+        assert_eq!(states(16, 10 * 4 * 20, true), 20);
+        assert_eq!(states(16, 0, true), 6);
+        // Who cannot wait has what it needs.
+        assert_eq!(states(16, 0, false), 29);
     }
 
     #[test]

@@ -66,6 +66,16 @@ impl Weight {
         Weight { name, rows, cols, copies: 1, form, made: Made::Stored }
     }
 
+    /// Bytes that it takes beside the file: what is made of a parameter is made at load, and kept.
+    pub const fn made_len(&self) -> usize {
+        match (self.made, self.form) {
+            (Made::Stored, _) | (_, Form::Grouped { .. }) => 0,
+            (_, Form::Dense(dtype)) => {
+                self.rows.saturating_mul(self.cols).saturating_mul(self.copies).saturating_mul(dtype.size())
+            }
+        }
+    }
+
     /// Whether there can be such a matrix; what is wrong with it otherwise.
     pub(super) fn check(&self) -> Result<(), String> {
         let Weight { name, rows, cols, copies, form, .. } = self;

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tessera_compute::backend;
 use tessera_compute::batch::Want;
 
 /// Serves until the engine is closed.
@@ -273,6 +274,11 @@ impl Worker<'_> {
         let (embeds, generates) =
             generates.into_iter().partition(|i| self.running[*i].slot.want() == Want::Hidden);
         let room = draft_room(&self.ready(), &shares);
+        for (one, share) in self.running.iter_mut().zip(&shares).filter(|(_, share)| **share > 0) {
+            // Only one that is alone can find too little, which its step says.
+            let positions = one.sequence.tokens.len() + share;
+            let _ = self.model.reserve(&mut one.sequence, positions);
+        }
         let mut outcomes: Vec<Option<Outcome>> = self.running.iter().map(|_| None).collect();
         for members in [generates, embeds] {
             let members: Vec<usize> = members;
@@ -336,7 +342,7 @@ impl Worker<'_> {
         for i in members {
             let Running { slot, sequence, .. } = &mut running[*i];
             let (held, n) = (sequence.tokens.len(), shares[*i]);
-            // A draft may take a page that is free, not one that somebody else needs.
+            // A draft takes what is free: what the others need of this step they have.
             let drafts = if n == slot.pending(held) && !slot.is_prefill(held) {
                 let more = model.draft_limit(sequence, slot.prompt_len(), n, room);
                 let needed = model.kv().missing(sequence, held + n + more) + model.kv().saved();
@@ -344,9 +350,9 @@ impl Worker<'_> {
             } else {
                 Vec::new()
             };
-            free = free.less(model.kv().missing(sequence, held + n + drafts.len()));
             if !drafts.is_empty() {
-                free = free.less(model.kv().saved());
+                let needed = model.kv().missing(sequence, held + n + drafts.len());
+                free = free.less(needed + model.kv().saved());
             }
             let (tokens, pick) = slot.feed(held, n, &drafts);
             fed.push(Fed { tokens, pick, drafts: drafts.len() });
@@ -472,7 +478,8 @@ impl Failure {
 impl From<StepError> for Failure {
     fn from(error: StepError) -> Failure {
         let kind = match &error {
-            StepError::Changed(_) => FailureKind::Files,
+            // The model has to be loaded again.
+            StepError::Changed(_) | StepError::Device(backend::StepError::Lost(_)) => FailureKind::Files,
             StepError::Units(_) => FailureKind::Pages,
             StepError::Context { .. } | StepError::Device(_) => FailureKind::Internal,
         };

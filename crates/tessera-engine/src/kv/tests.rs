@@ -72,7 +72,7 @@ impl Memory {
                 memory[pages[position / PAGE] as usize][position % PAGE] = all[position + 1];
             }
         }
-        kv.stepped(sequence, true);
+        kv.stepped(sequence);
         true
     }
 
@@ -100,7 +100,8 @@ fn check_pools(kv: &Kv, sequences: &[Sequence]) {
         kv.pool(kind).check(pages.filter(|page| *page != GONE));
     }
     let bases = sequences.iter().filter_map(|s| s.base.map(|base| base.slot));
-    kv.pool(STATE).check(bases.chain(sequences.iter().filter_map(|s| s.state)));
+    let saving = sequences.iter().filter_map(|s| s.saving.map(|base| base.slot));
+    kv.pool(STATE).check(bases.chain(saving).chain(sequences.iter().filter_map(|s| s.state)));
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +112,7 @@ enum Action {
     Remember { which: usize, tail: bool },
     Offer { which: usize },
     Truncate { which: usize, part: usize },
+    Fail { which: usize, gone: bool },
     Release { which: usize },
     Clear,
 }
@@ -124,6 +126,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => (which.clone(), any::<bool>()).prop_map(|(which, tail)| Action::Remember { which, tail }),
         1 => which.clone().prop_map(|which| Action::Offer { which }),
         1 => (which.clone(), 0..100usize).prop_map(|(which, part)| Action::Truncate { which, part }),
+        1 => (which.clone(), any::<bool>()).prop_map(|(which, gone)| Action::Fail { which, gone }),
         2 => which.prop_map(|which| Action::Release { which }),
         1 => Just(Action::Clear),
     ]
@@ -222,6 +225,22 @@ proptest! {
                     prop_assert!(sequence.tokens.len() <= len);
                     prop_assert!(!plain || len - sequence.tokens.len() < PAGE);
                 }
+                // A step that fails, or a panic in it, after which the sequence is only given back.
+                Action::Fail { which, gone } if n > 0 => {
+                    let sequence = &mut sequences[which % n];
+                    let held = sequence.tokens.len();
+                    if kv.grow(sequence, held + 3).is_ok() {
+                        if let Some(state) = kv.state(sequence, 3, 2) {
+                            memory.states[state.to as usize] = 0;
+                        }
+                        if gone {
+                            kv.release(std::mem::take(sequence));
+                        } else {
+                            kv.failed(sequence);
+                            prop_assert!(totals[STATE] > 0 || sequence.tokens.len() == held);
+                        }
+                    }
+                }
                 Action::Release { which } if n > 0 => {
                     let sequence = sequences.swap_remove(which % n);
                     kv.release(sequence);
@@ -244,7 +263,7 @@ proptest! {
             all.push(unit);
         }
         prop_assert_eq!(all.len(), totals.iter().sum::<usize>());
-        prop_assert_eq!(kv.cached(&prompt(0, 300), 0), 0);
+        prop_assert!(kv.cache.is_empty());
         all.into_iter().for_each(|(kind, unit)| kv.pools[kind].drop_hold(unit));
         prop_assert_eq!(kv.available(), Amounts(totals));
     }
@@ -347,4 +366,39 @@ fn two_who_computed_the_same_keep_one_page() {
     kv.release(a);
     kv.release(b);
     assert_eq!(kv.available()[ALL], 4);
+}
+
+/// Pages that hold nothing lead to states all the same, and do not go while something is behind them.
+#[test]
+fn states_alone_are_found_turn_after_turn() {
+    let mut kv = kv([0, 0, 6], usize::MAX);
+    kv.keep_prefixes(true);
+    let mut memory = Memory::new(&kv);
+    let tokens = prompt(0, 400);
+    // The end of a prompt, that of its answer, and what is there of it then.
+    for (prompt_len, end, found) in [(100, 148, 0), (230, 250, 148), (300, 330, 250), (331, 331, 330)] {
+        let (mut sequence, copies) = kv.begin(&tokens[..prompt_len - 1], prompt_len, 0);
+        assert_eq!((sequence.tokens.len(), copies.len()), (found, 0));
+        while sequence.tokens.len() < end {
+            let held = sequence.tokens.len();
+            let n = kv.step_limit(&sequence, if held < prompt_len { prompt_len - held } else { 1 });
+            assert!(memory.feed(&mut kv, &mut sequence, &tokens[held..held + n], 0, 0));
+            kv.remember(&mut sequence, false);
+        }
+        kv.offer(&mut sequence);
+        kv.release(sequence);
+        check_pools(&kv, &[]);
+    }
+    // What a running sequence began with may be given up meanwhile: what it offers then is found nevertheless.
+    let (mut sequence, _) = kv.begin(&tokens[..330], 331, 0);
+    for end in [380, 390] {
+        let held = sequence.tokens.len();
+        assert!(memory.feed(&mut kv, &mut sequence, &tokens[held..end], 0, 0));
+    }
+    let held: Vec<u32> = std::iter::from_fn(|| kv.take(STATE)).collect();
+    assert!(kv.cache.is_empty());
+    held.into_iter().for_each(|slot| kv.pools[STATE].drop_hold(slot));
+    kv.offer(&mut sequence);
+    kv.release(sequence);
+    assert_eq!(kv.cached(&tokens, 0), 390);
 }

@@ -45,6 +45,13 @@ fn requests() -> Vec<EngineRequest> {
     (0..8).map(request).chain([embed]).collect()
 }
 
+/// One that has two tokens to choose from, so that drafts are right as often as not.
+fn two_tokens() -> EngineRequest {
+    let mut two = greedy(tokens(8, 30), 60);
+    two.sampling.logit_bias = vec![(9, 60.0), (10, 60.0)];
+    two
+}
+
 fn plain() -> EngineOptions {
     EngineOptions { prefix_cache: false, speculate: false, ..EngineOptions::default() }
 }
@@ -63,6 +70,7 @@ fn together(engine: &Engine) -> Vec<Answer> {
 #[test]
 fn alone_or_together_cold_or_warm_at_any_chunk_and_number_of_threads() {
     let expected = alone();
+    let repeated = answer(&engine(&cpu(1), 512, 1, plain()), two_tokens()).essence();
     for (threads, max_batch_tokens) in [(1, 512), (2, 7), (2, 64), (1, 16)] {
         let max_sequences = max_batch_tokens.min(8);
         let options = EngineOptions { max_sequences, max_batch_tokens, ..EngineOptions::default() };
@@ -84,6 +92,8 @@ fn alone_or_together_cold_or_warm_at_any_chunk_and_number_of_threads() {
                 assert_eq!(cached, prompts);
             }
         }
+        // Whoever runs alone is drafted.
+        assert_eq!(answer(&engine, two_tokens()).essence(), repeated);
         assert!(engine.stats().accepted_tokens > 0, "nothing was drafted: {:?}", engine.stats());
     }
 }
@@ -147,10 +157,7 @@ fn states_and_windows_are_shared_and_given_back_as_pages_are() {
             request.prompt.iter_mut().for_each(|token| *token %= 131);
             request
         };
-        // The last one has two tokens to choose from, so that drafts are right as often as not.
-        let mut two = greedy(tokens(8, 30), 60);
-        two.sampling.logit_bias = vec![(9, 60.0), (10, 60.0)];
-        requests().into_iter().chain([two]).map(small)
+        requests().into_iter().chain([two_tokens()]).map(small)
     };
     for name in ["qwen3_5", "rwkv6", "mistral-window", "gemma3_text", "deepseek_v2"] {
         let alone = Engine::start(family(name, 512, 1, 512), tokenizer(), plain()).unwrap();
