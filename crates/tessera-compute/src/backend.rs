@@ -1,6 +1,6 @@
 //! What a backend is: it takes a program and pages, and makes steps.
 
-use crate::batch::{Batch, BatchError, Output, PageKind};
+use crate::batch::{Batch, BatchError, Output, PageKind, Pools};
 use crate::program::{Program, ProgramError};
 use crate::step::Step;
 use crate::weights::{WeightError, Weights};
@@ -123,15 +123,6 @@ impl<C: Compute> Executor for Immediate<C> {
     fn describe(&self) -> String {
         self.inner.describe()
     }
-}
-
-/// What a device keeps of sequences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pools {
-    /// KV pages of [`crate::batch::PAGE`] positions, of each kind.
-    pub pages: [usize; PageKind::COUNT],
-    /// Slots of states, in programs that have one: each of [`Program::state_len`] values.
-    pub states: usize,
 }
 
 /// A way to run programs.

@@ -82,6 +82,15 @@ pub struct Save {
     pub slot: u32,
 }
 
+/// What a device keeps of sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pools {
+    /// KV pages of [`PAGE`] positions, of each kind.
+    pub pages: [usize; PageKind::COUNT],
+    /// Slots of states, in programs that have one: each of [`Program::state_len`](crate::program::Program::state_len) values.
+    pub states: usize,
+}
+
 /// What the indices of a batch may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

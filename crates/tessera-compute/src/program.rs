@@ -2,8 +2,7 @@
 //! before any weight is there: it can be checked, planned with and printed. A backend asks for the weights when it loads
 //! it ([`crate::weights`]) and runs it at every step.
 
-use crate::backend::Pools;
-use crate::batch::{Limits, PageKind, Want};
+use crate::batch::{Limits, PageKind, Pools, Want};
 use crate::rope::Rope;
 use std::ops::Range;
 

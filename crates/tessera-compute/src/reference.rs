@@ -1,8 +1,8 @@
 //! The oracle: every operation in plain f32, as its definition reads. No SIMD, no quantised
 //! activations, keys and values in f32. Slow, and the judge of every other backend.
 
-use crate::backend::{Backend, Compute, Executor, Immediate, LoadError, Pools};
-use crate::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Span, StateUse, Want};
+use crate::backend::{Backend, Compute, Executor, Immediate, LoadError};
+use crate::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Pools, Span, StateUse, Want};
 use crate::functions::{activate, apply, argmax, norm, norm_part};
 use crate::memory::{Zeroed, ZeroedFloats};
 use crate::pages::PageLayout;

@@ -10,12 +10,10 @@ mod run;
 mod running;
 
 pub use crate::constraint::{Constraint, ConstraintError};
-pub use crate::generate::FinishReason;
 pub use crate::request::{
-    EngineEvent, EngineOptions, EngineRequest, EngineStats, FailureKind, MAX_LOGPROBS, StartError,
-    SubmitError, Timing, Usage,
+    EngineEvent, EngineOptions, EngineRequest, EngineStats, FailureKind, FinishReason, MAX_LOGPROBS,
+    StartError, SubmitError, Timing, TokenLogprob, Usage,
 };
-pub use crate::slot::TokenLogprob;
 
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;

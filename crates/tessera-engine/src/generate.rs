@@ -3,7 +3,7 @@
 use crate::kv::Sequence;
 use crate::lookup::MAX_DRAFT;
 use crate::model::{Feed, Model, Pick, StepError};
-use crate::request::EngineRequest;
+use crate::request::{EngineRequest, FinishReason};
 use crate::sampler::{SampleError, SamplingParams};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent};
 use crate::tokenizer::Tokenizer;
@@ -30,28 +30,6 @@ pub struct Request {
     pub begins_text: bool,
     /// Whether text that repeats itself is drafted from what came before. The answer is the same.
     pub speculate: bool,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// A stop token or stop string.
-    Stop,
-    /// `max_tokens`, or the context is full.
-    Length,
-    /// The receiver wanted no more.
-    Cancelled,
-}
-
-impl FinishReason {
-    /// OpenAI's word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::Cancelled => "cancelled",
-        }
-    }
 }
 
 /// What happens while an answer is made.

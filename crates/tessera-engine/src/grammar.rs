@@ -7,6 +7,7 @@
 //! not promised (properties come in the order of the schema, a number in a `const` in its shortest form,
 //! control characters other than `\b \f \n \r \t` are never written).
 
+mod canonical;
 mod formats;
 mod lark;
 mod members;

@@ -6,8 +6,7 @@
 
 use crate::cache::{PrefixCache, Reach, Units};
 use crate::units::{ALL, Amounts, STATE, UNITS, UnitPool, WINDOW, pages_for};
-use tessera_compute::backend::Pools;
-use tessera_compute::batch::{GONE, PAGE, PageKind, Save, StateUse};
+use tessera_compute::batch::{GONE, PAGE, PageKind, Pools, Save, StateUse};
 
 /// Pages behind the window that a sequence keeps, so that its last tokens can be taken back.
 const SLACK: usize = 2;

@@ -3,42 +3,18 @@
 use crate::decoder::{DecoderError, FolderWeights, program};
 use crate::kv::{Kv, OutOfUnits, Sequence};
 use crate::open::ModelFiles;
-use crate::plan::{Claim, Mib, Needs, Plan, states_for};
+use crate::plan::{Claim, Needs, Plan, PlanError, Room, states_for};
 use crate::units::Amounts;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tessera_compute::backend::{self, Backend, Executor, LoadError, Pools};
-use tessera_compute::batch::{Batch, Output, PageKind, Span, Want};
+use tessera_compute::backend::{self, Backend, Executor, LoadError};
+use tessera_compute::batch::{Batch, Output, PageKind, Pools, Span, Want};
 use tessera_compute::program::Mask;
 use tessera_compute::step::Step;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::embedding::{Embedding, Pooling};
-
-/// What to make room for.
-#[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// Longest sequence in tokens; `None` takes the model's own context, or what fits.
-    pub context: Option<usize>,
-    /// Sequences of that length at once.
-    pub sequences: usize,
-    /// What may be taken of memory; `None` does not ask.
-    pub memory: Option<Budget>,
-}
-
-/// Memory for one model: its weights, keys and values, and what a step works in.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// Bytes that there are.
-    pub free: u64,
-    /// Bytes of them that are meant for this model, where others are still to be loaded.
-    pub share: u64,
-    /// Whether sequences may share pages for fewer of them at full length: they wait for each other then.
-    pub fewer: bool,
-    /// Tokens of the largest step.
-    pub rows: usize,
-}
 
 /// A model that can make steps.
 pub struct Model {
@@ -74,22 +50,9 @@ pub enum ModelError {
     /// A weights file changed meanwhile.
     #[error(transparent)]
     Changed(#[from] Changed),
-    /// The context is longer than the model was made for.
-    #[error("a context of {asked} tokens was asked for, the model has {has}")]
-    Context {
-        /// Tokens asked for.
-        asked: usize,
-        /// The model's own.
-        has: usize,
-    },
-    /// Too little memory.
-    #[error("{plan} need {} of memory, {} are free", Mib(plan.total()), Mib(*free))]
-    Memory {
-        /// What would be taken for what was asked for.
-        plan: Box<Plan>,
-        /// Bytes that there are.
-        free: u64,
-    },
+    /// What was asked for cannot be, or does not fit.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
 }
 
 /// A step that could not be made. Sequences hold what they held before; one with a state that the step had begun to

@@ -1,7 +1,6 @@
 //! What a model takes of memory, planned before any of it is taken.
 
 use crate::kv::most_pages;
-use crate::model::{Budget, ModelError, Room};
 use crate::units::{ALL, WINDOW, pages_for};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +9,51 @@ use tessera_compute::batch::{PAGE, PageKind};
 /// Where it is not said how long the context has to be, it is not made shorter than this to leave memory for other
 /// models.
 pub const LEAST_CONTEXT: usize = 4096;
+
+/// What to make room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Longest sequence in tokens; `None` takes the model's own context, or what fits.
+    pub context: Option<usize>,
+    /// Sequences of that length at once.
+    pub sequences: usize,
+    /// What may be taken of memory; `None` does not ask.
+    pub memory: Option<Budget>,
+}
+
+/// Memory for one model: its weights, keys and values, and what a step works in.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes that there are.
+    pub free: u64,
+    /// Bytes of them that are meant for this model, where others are still to be loaded.
+    pub share: u64,
+    /// Whether sequences may share pages for fewer of them at full length: they wait for each other then.
+    pub fewer: bool,
+    /// Tokens of the largest step.
+    pub rows: usize,
+}
+
+/// What cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The context is longer than the model was made for.
+    #[error("a context of {asked} tokens was asked for, the model has {has}")]
+    Context {
+        /// Tokens asked for.
+        asked: usize,
+        /// The model's own.
+        has: usize,
+    },
+    /// Too little memory.
+    #[error("{plan} need {} of memory, {} are free", Mib(plan.total()), Mib(*free))]
+    Memory {
+        /// What would be taken for what was asked for.
+        plan: Box<Plan>,
+        /// Bytes that there are.
+        free: u64,
+    },
+}
 
 /// What a model needs, whatever there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +94,12 @@ pub struct Plan {
 impl Plan {
     /// As much as is asked for, or as fits. Memory is cut in this order: fewer sequences at full length where they
     /// may share, then a shorter context where none was asked for.
-    pub fn new(needs: Needs, room: &Room) -> Result<Plan, ModelError> {
+    pub fn new(needs: Needs, room: &Room) -> Result<Plan, PlanError> {
         let own = needs.context;
         if let Some(asked) = room.context
             && asked > own
         {
-            return Err(ModelError::Context { asked, has: own });
+            return Err(PlanError::Context { asked, has: own });
         }
         let context = room.context.unwrap_or(own);
         let one = pages_for(context);
@@ -93,7 +137,7 @@ impl Plan {
         let each = pages / apart.max(1);
         if room.context.is_some() || each == 0 {
             let pages = if room.context.is_some() { wanted } else { apart };
-            return Err(ModelError::Memory { plan: Box::new(plan(pages, context)), free: budget.free });
+            return Err(PlanError::Memory { plan: Box::new(plan(pages, context)), free: budget.free });
         }
         Ok(plan(each * apart, each * PAGE))
     }

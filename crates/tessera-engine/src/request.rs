@@ -1,9 +1,7 @@
 //! What goes into an engine and what comes out of it.
 
 use crate::constraint::Constraint;
-use crate::generate::FinishReason;
 use crate::sampler::{SampleError, SamplingParams};
-use crate::slot::TokenLogprob;
 use std::time::Duration;
 
 /// Most alternatives to a token that can be asked for.
@@ -271,4 +269,40 @@ pub struct EngineStats {
     pub drafted_tokens: u64,
     /// Those that the model agreed with.
     pub accepted_tokens: u64,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// A stop token or stop string.
+    Stop,
+    /// `max_tokens`, or the context is full.
+    Length,
+    /// The receiver wanted no more.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// OpenAI's word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A token's probability and its best alternatives, in the model's own distribution: the softmax of the
+/// raw logits, before bias, penalties, temperature and grammar.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// Its bytes; empty for an id that no token has.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The most probable tokens, most probable first, equals by id.
+    pub top: Vec<(u32, f32)>,
 }

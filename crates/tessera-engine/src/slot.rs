@@ -10,11 +10,10 @@
 
 use crate::constraint::{Constraint, ConstraintError};
 use crate::detokenize::{DetokenizeOptions, Detokenizer};
-use crate::generate::FinishReason;
 use crate::lookup::Lookup;
 use crate::model::Pick;
 use crate::pool::Pool;
-use crate::request::EngineRequest;
+use crate::request::{EngineRequest, FinishReason, TokenLogprob};
 use crate::sampler::{SampleError, Sampler, logprobs};
 use crate::tokenizer::Tokenizer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,20 +21,6 @@ use std::sync::Arc;
 use tessera_compute::batch::{Output, Want};
 use tessera_compute::functions::argmax;
 use tessera_weights::embedding::Pooling;
-
-/// A token's probability and its best alternatives, in the model's own distribution: the softmax of the
-/// raw logits, before bias, penalties, temperature and grammar.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TokenLogprob {
-    /// The token.
-    pub id: u32,
-    /// Its bytes; empty for an id that no token has.
-    pub bytes: Vec<u8>,
-    /// Natural logarithm of its probability.
-    pub logprob: f32,
-    /// The most probable tokens, most probable first, equals by id.
-    pub top: Vec<(u32, f32)>,
-}
 
 /// Most rows of logits that one sequence takes from a step.
 const MOST_ROWS: usize = 64;

@@ -10,6 +10,7 @@ mod bytes;
 mod hf;
 mod sentencepiece;
 mod settings;
+mod steps;
 
 use bound::Shrink;
 use settings::Settings;

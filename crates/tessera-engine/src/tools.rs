@@ -18,9 +18,11 @@
 //! Where the template does not know tools, the generic format is used, or that whose marks the tokenizer has,
 //! and the prompt gets the text of [`conversation`].
 
+mod calls;
 mod choice;
 mod grammar;
 mod json;
+mod lark;
 mod literal;
 mod marks;
 mod members;
@@ -30,8 +32,9 @@ mod render;
 mod tagged;
 mod types;
 
+pub use calls::ToolEvent;
 pub use choice::{Tool, ToolChoice, ToolError};
-pub use parser::{ToolEvent, ToolParser};
+pub use parser::ToolParser;
 pub use render::conversation;
 
 use crate::tokenizer::Tokenizer;
@@ -126,7 +129,7 @@ impl ToolFormat {
         let has = |mark: &str| text.contains(mark);
         let json = !has("<arg_key>") && !has("tool_name");
         [
-            (ToolFormat::Tagged, has("<tool_call>") && has(tagged::FUNCTION) && has(tagged::PARAMETER)),
+            (ToolFormat::Tagged, has("<tool_call>") && has(marks::FUNCTION) && has(marks::PARAMETER)),
             (ToolFormat::Hermes, has("<tool_call>") && json),
             (ToolFormat::MistralNamed, has("[TOOL_CALLS]") && has("[ARGS]")),
             (ToolFormat::Mistral, has("[TOOL_CALLS]")),

@@ -1,18 +1,9 @@
 //! A shared, immutable range of bytes: mapped from a file or owned.
 
+pub use crate::changed::Changed;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
-
-/// A mapped file that is not what it was when it was opened: what was read from it since means nothing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}: {what}")]
-pub struct Changed {
-    /// The file.
-    pub file: String,
-    /// How.
-    pub what: String,
-}
 
 enum Owner {
     Vec(Vec<u8>),

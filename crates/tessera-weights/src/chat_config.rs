@@ -5,6 +5,7 @@ mod detect;
 mod fields;
 mod generate;
 mod mixed;
+mod origin;
 pub mod python_json;
 
 pub use conv::{ConvTemplate, RoleText};

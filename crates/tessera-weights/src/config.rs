@@ -1,6 +1,7 @@
 //! The hyper-parameters of a decoder, from `mlc-chat-config.json`, from HF's `config.json`, or from
 //! the shapes in a manifest.
 
+mod fields;
 mod infer;
 pub mod known;
 mod nested;

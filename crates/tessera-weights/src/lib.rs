@@ -6,6 +6,7 @@
 
 pub mod arch;
 pub mod bytes;
+mod changed;
 pub mod chat_config;
 pub mod config;
 pub mod convert;

@@ -5,7 +5,7 @@
 //! first there is [`guard`]: it puts zeros in the place of what is gone and leaves a mark. Against both
 //! [`Mapped::check`]: whoever has computed something from a mapping asks it before the result is used.
 
-use crate::bytes::Changed;
+use crate::changed::Changed;
 use memmap2::Mmap;
 use std::fs::{File, Metadata};
 use std::io;

@@ -4,6 +4,7 @@ use tessera_compute::backend::LoadError;
 use tessera_engine::decoder::DecoderError;
 use tessera_engine::generate::GenerateError;
 use tessera_engine::model::{ModelError, StepError};
+use tessera_engine::plan::PlanError;
 use tessera_engine::text::TextError;
 use tessera_engine::tokenizer::TokenizerError;
 use tessera_hub::HubError;
@@ -109,8 +110,8 @@ fn of_model(error: &ModelError) -> Option<&'static str> {
             "the config and the tensors are not of one model: compare them with `tessera inspect --tensors`"
         }
         ModelError::Changed(_) => CHANGED,
-        ModelError::Context { .. } => "leave --context out to use the model's own",
-        ModelError::Memory { .. } => {
+        ModelError::Plan(PlanError::Context { .. }) => "leave --context out to use the model's own",
+        ModelError::Plan(PlanError::Memory { .. }) => {
             "give a shorter --context, fewer sequences at once, `--kv q8`, or close other programs"
         }
         ModelError::Load(LoadError::Kernels { .. }) => "without --kernels the fastest are used",

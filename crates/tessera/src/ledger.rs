@@ -3,7 +3,7 @@
 use crate::machine::memory;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use tessera_engine::model::Budget;
+use tessera_engine::plan::Budget;
 use tessera_engine::plan::Claim;
 
 /// Part of the free memory that models may take; the rest is for everything else.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::reference::Reference;
 use tessera_engine::generate::CHUNK;
-use tessera_engine::model::{Model, Room};
+use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
+use tessera_engine::plan::Room;
 use tessera_weights::arch::Semantics;
 
 /// A loaded model with its folder.

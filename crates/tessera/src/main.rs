@@ -14,7 +14,9 @@ mod machine;
 mod models;
 mod output;
 mod progress;
+mod pulling;
 mod stdin;
+mod verification;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};

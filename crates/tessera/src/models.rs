@@ -1,8 +1,8 @@
 //! What a MODEL or PATH argument means: a folder on this machine, a name of the store, or a catalogue
 //! name that is pulled on first use.
 
-use crate::commands::pull;
 use crate::output::{Output, hinted};
+use crate::pulling::pull;
 use std::path::PathBuf;
 use tessera_hub::{Catalogue, FetchOptions, HubError, Kind, Source, Store, kind_of};
 use tessera_weights::arch::Semantics;
@@ -16,7 +16,7 @@ pub fn resolve(name: &str, out: &Output) -> anyhow::Result<PathBuf> {
         Err(HubError::NotInStore { known: true, .. }) => {
             out.note(format_args!("{name} is not in the store yet; pulling it"));
             let source = Source::parse(name)?;
-            return Ok(pull::pull(&store, &source, FetchOptions::default(), None, out)?.path);
+            return Ok(pull(&store, &source, FetchOptions::default(), None, out)?.path);
         }
         Err(error) => return Err(error.into()),
     };

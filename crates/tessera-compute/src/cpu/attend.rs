@@ -7,7 +7,7 @@
 //! order. Inside a page the order of every sum is fixed. So a query's result does not depend on which
 //! other queries are made, nor on whether one thread made all parts.
 
-use super::kv::Format;
+use super::kv::{Format, padded};
 use super::simd::{LANES, Lanes, exp, fma, tree_sum};
 use crate::batch::PAGE;
 
@@ -35,11 +35,6 @@ pub struct HeadPages<'a> {
     pub dim: usize,
     /// `cap * tanh(score / cap)` on every score.
     pub cap: Option<f32>,
-}
-
-/// Width of a row of values in a page, and of a result.
-pub const fn padded(dim: usize) -> usize {
-    dim.div_ceil(LANES) * LANES
 }
 
 /// Values of a [`Query`]'s part: the sums, then maximum and total.

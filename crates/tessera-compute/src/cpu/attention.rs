@@ -2,7 +2,7 @@
 
 use super::attend::{HeadPages, PART, QUERIES, Query, part_len};
 use super::pool::Worker;
-use super::step::{Run, Scratch};
+use super::run::{Run, Scratch};
 use crate::batch::{Batch, PAGE, Span};
 use crate::program::{Act, Attend, Heads, Op, Program, Rows};
 use crate::rope::Pairs;

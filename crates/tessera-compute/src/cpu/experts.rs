@@ -1,11 +1,11 @@
 //! Products of many matrices one after another: experts, each with the rows that go through it, so that a row's sum has
 //! one order, and heads.
 
-use super::linear::{Chosen, Which};
+use super::linear::Which;
 use super::pool::Worker;
 use super::q8::TILE;
+use super::run::{Chosen, Run, Scratch};
 use super::stage::Linear;
-use super::step::{Run, Scratch};
 use crate::program::{MatrixId, Op};
 use tessera_weights::config::Activation;
 

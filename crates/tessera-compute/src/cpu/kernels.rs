@@ -2,8 +2,9 @@
 //! entry gives the same bits on every instruction set.
 
 use super::attend::{self, HeadPages, Query};
-use super::codes::{Bits3, Bits4, Coded, Codes};
+use super::codes::{Coded, Codes};
 use super::dense::{self, Dense};
+use super::format::{Bits3, Bits4};
 use super::panel::{self, PANEL, Panel};
 use super::q8::{self, TILE};
 use super::simd::{LANES, Scalar};
@@ -69,7 +70,7 @@ const AVX2_ROWS: usize = 3;
 macro_rules! lanes_for {
     ($module:ident, $lanes:ty $(, $features:literal)?) => {
         mod $module {
-            use super::super::codes::Format;
+            use super::super::format::Format;
             use super::*;
 
             lanes_for!(@functions $lanes, $(#[target_feature(enable = $features)])?);

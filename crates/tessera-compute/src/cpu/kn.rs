@@ -6,7 +6,8 @@
 //! `sum = fma(dot, w_scale * a_scale, sum)` over ascending groups, one chain a row; last `sum + 0`,
 //! which the tile kernel does by adding its empty runs and which turns -0 into 0.
 
-use super::codes::{Codes, Format, word_dot};
+use super::codes::{Codes, word_dot};
+use super::format::Format;
 use super::q8;
 use super::simd::{LANES, fma};
 use std::ops::Range;

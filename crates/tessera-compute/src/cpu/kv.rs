@@ -1,9 +1,13 @@
 //! How keys and values are kept in a page of one layer and head: 16-bit floats, or 8-bit integers with a
 //! scale for each 32 of a position's values.
 
-use super::attend::padded;
 use super::simd::{LANES, Lanes};
 use crate::batch::PAGE;
+
+/// Width of a row of values in a page, and of a result.
+pub const fn padded(dim: usize) -> usize {
+    dim.div_ceil(LANES) * LANES
+}
 
 /// A form of keys and values. `head` is the first byte of a layer and head in a page.
 pub trait Format: Copy + 'static {

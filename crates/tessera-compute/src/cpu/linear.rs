@@ -8,9 +8,9 @@ use super::lined::Lined;
 use super::panel::{PANEL, Panel};
 use super::pool::Worker;
 use super::q8::{TILE, grow};
+use super::run::{Chosen, Pointers, Prepared, Run, Scratch};
 use super::simd::LANES;
 use super::stage::{Linear, Normed};
-use super::step::{Pointers, Prepared, Run, Scratch};
 use crate::program::VectorId;
 use std::ops::Range;
 use tessera_weights::quantize::decode_row;
@@ -64,14 +64,6 @@ pub(super) enum Which<'a> {
     All(usize),
     /// These.
     Some(&'a [Chosen]),
-}
-
-/// A row, a factor on its input and one on its product.
-#[derive(Clone, Copy)]
-pub(super) struct Chosen {
-    pub row: usize,
-    pub before: f32,
-    pub after: f32,
 }
 
 impl Which<'_> {

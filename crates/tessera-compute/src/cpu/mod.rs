@@ -4,6 +4,7 @@
 pub mod attend;
 pub mod codes;
 pub mod dense;
+pub mod format;
 pub mod kernels;
 pub mod kn;
 pub mod kv;
@@ -19,12 +20,13 @@ mod f32ops;
 mod linear;
 mod pool;
 mod recurrent;
+mod run;
 mod simd;
 mod stage;
 mod step;
 
-use crate::backend::{Backend, Executor, Immediate, LoadError, Pools};
-use crate::batch::{PAGE, PageKind};
+use crate::backend::{Backend, Executor, Immediate, LoadError};
+use crate::batch::{PAGE, PageKind, Pools};
 use crate::memory::Zeroed;
 use crate::pages::PageLayout;
 use crate::program::Program;
@@ -165,7 +167,7 @@ impl Backend for Cpu {
                     cause: refused.cause.to_string(),
                 }
             })?;
-        let scratch = (0..pool.threads()).map(|_| step::Scratch::default()).collect();
+        let scratch = (0..pool.threads()).map(|_| run::Scratch::default()).collect();
         Ok(Box::new(Immediate::new(step::Step::new(
             (program, weights),
             stages,

@@ -1,6 +1,7 @@
 //! Unpacking a panel of 16 rows once for many tokens.
 
-use super::codes::{Codes, Format, GROUP_BYTES};
+use super::codes::{Codes, GROUP_BYTES};
+use super::format::Format;
 use super::lined::Lined;
 #[cfg(target_arch = "x86_64")]
 use super::simd::LANES;

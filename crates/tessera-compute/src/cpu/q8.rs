@@ -15,7 +15,7 @@
 //! [`Tiles`]: for the tile kernels. `[tile of TILE tokens][group][token][plane]` of a group's steps, a
 //! scale and an offset, the groups in the order of [`visit`].
 
-use super::codes::Format;
+use super::format::Format;
 use super::lined::Lined;
 use super::simd::{LANES, Lanes, tree_sum};
 

@@ -1,7 +1,7 @@
 //! Recurrences: each thread takes columns or heads of one sequence, row after row.
 
 use super::pool::Worker;
-use super::step::Run;
+use super::run::Run;
 use crate::batch::Span;
 use crate::program::{DeltaHeads, Function, Op, WkvHeads};
 use crate::recurrent::delta_gates;

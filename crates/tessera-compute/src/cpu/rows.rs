@@ -6,7 +6,8 @@
 //! `lane[g] = fma(dot, w_scale * a_scale, lane[g])` over ascending groups of a lane, then
 //! [`tree_sum`] over lanes. Every variant does exactly this, so all give the same bits.
 
-use super::codes::{Codes, Format, word_dot};
+use super::codes::{Codes, word_dot};
+use super::format::Format;
 use super::q8;
 use super::simd::{LANES, fma, tree_sum};
 use std::ops::Range;

@@ -1,7 +1,7 @@
 //! Many tokens times a panel of rows: a tile of tokens at a time. Groups are visited by the lanes of the
 //! row kernels, so the sums are theirs, to the bit.
 
-use super::codes::Format;
+use super::format::Format;
 use super::panel::{PANEL, Panel};
 use super::q8::{self, TILE};
 use super::simd::{LANES, Lanes, fma};

@@ -1,8 +1,8 @@
 //! Whole programs on the CPU against the reference, and against themselves at any batch, chunk and number of threads.
 
 use super::random::{Random, bits, dense, grouped};
-use tessera_compute::backend::{Backend, Executor, LoadError, Pools};
-use tessera_compute::batch::{Batch, Output, PAGE, Span, StateUse, Want};
+use tessera_compute::backend::{Backend, Executor, LoadError};
+use tessera_compute::batch::{Batch, Output, PAGE, Pools, Span, StateUse, Want};
 use tessera_compute::cpu::attend::PART;
 use tessera_compute::cpu::kernels::Kernels;
 use tessera_compute::cpu::{Activations, Cpu, KvType};

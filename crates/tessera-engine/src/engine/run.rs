@@ -3,9 +3,8 @@
 use super::masks::{Done, Masks};
 use super::running::Running;
 use super::{Shared, Submission, lock};
-use crate::generate::FinishReason;
 use crate::model::{Feed, Model, Pick, StepError};
-use crate::request::{EngineStats, FailureKind};
+use crate::request::{EngineStats, FailureKind, FinishReason};
 use crate::scheduler::{FairQueue, Ready, admits, draft_room, plan};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent, Taken};
 use crate::tokenizer::Tokenizer;

@@ -1,9 +1,8 @@
 //! A request in the engine and its way out.
 
 use super::{Sink, Submission};
-use crate::generate::FinishReason;
 use crate::kv::Sequence;
-use crate::request::{EngineEvent, FailureKind, Timing, Usage};
+use crate::request::{EngineEvent, FailureKind, FinishReason, Timing, Usage};
 use crate::slot::{Slot, SlotEvent};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,13 +1,12 @@
 //! Checks of regular expressions and Lark grammars that come from outside.
 
+use super::pattern::MAX_PARTS;
 use super::{GrammarError, JsonSpacing, MAX_LARK, MAX_REGEX, schema};
 use serde_json::{Map, Value};
 use std::fmt::Write;
 
 /// Depth of brackets; llguidance reads them by recursion.
 const MAX_DEPTH: usize = 100;
-/// Most parts of a regex with its repetitions written out.
-pub(super) const MAX_PARTS: usize = 1_000_000;
 
 fn invalid(what: &'static str, message: impl Into<String>) -> GrammarError {
     GrammarError::Invalid { what, message: message.into() }

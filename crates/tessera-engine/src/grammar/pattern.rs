@@ -5,8 +5,10 @@
 //! character classes that every engine reads alike. What has no such form (look-around, back references,
 //! word boundaries, Unicode properties) is refused.
 
-use super::lark::MAX_PARTS;
 use std::fmt::Write;
+
+/// Most parts of a regex or a grammar with its repetitions written out.
+pub(super) const MAX_PARTS: usize = 1_000_000;
 
 /// Longest pattern that is read.
 pub(super) const MAX_PATTERN: usize = 16 << 10;

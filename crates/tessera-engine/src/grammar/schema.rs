@@ -30,8 +30,6 @@ use algebra::{Algebra, Stop};
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
-pub(super) use judge::canonical;
-
 /// Depth of a schema, references followed.
 const MAX_DEPTH: usize = 64;
 /// Definitions that lead to each other, each first met in the one before: llguidance reads them by recursion.

@@ -2,7 +2,7 @@
 //! object, and no item in a list without equals. The text is followed byte by byte; a token that would
 //! complete a repetition is taken out of the mask.
 
-use super::schema::canonical;
+use super::canonical::canonical;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! How few tokens a text can have: what says that a prompt is too long before it is encoded, which takes a
 //! hundred times its length in memory.
 
-use super::hf::steps;
+use super::steps::steps;
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::Tokenizer as Inner;

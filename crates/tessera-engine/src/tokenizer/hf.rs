@@ -3,6 +3,7 @@
 
 use super::bytes::Spelling;
 use super::settings::Settings;
+use super::steps::steps;
 use super::{Backend, Entry, Opened, TokenizerError, bound, contained};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,16 +25,6 @@ struct Shape {
     pre_tokenizer: Value,
     #[serde(default)]
     decoder: Value,
-}
-
-/// Every step of a component, sequences unrolled.
-pub(super) fn steps<'a>(component: &'a Value, out: &mut Vec<&'a Value>) {
-    let members = ["decoders", "pretokenizers"].iter().find_map(|key| component[*key].as_array());
-    match members {
-        Some(members) => members.iter().for_each(|member| steps(member, out)),
-        None if component.is_null() => {}
-        None => out.push(component),
-    }
 }
 
 impl Shape {

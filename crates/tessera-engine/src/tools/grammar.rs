@@ -1,15 +1,11 @@
 //! What makes a model write calls that fit: for each format the grammar around the schemas of the tools.
 
+use super::lark::{literal, literal_regex};
 use super::marks::{DEEPSEEK_CALL, DEEPSEEK_CALL_END, DEEPSEEK_SEPARATOR, MISTRAL_ARGUMENTS, MISTRAL_ID};
 use super::{Tool, ToolChoice, ToolFormat, members};
 use crate::grammar::{CallForm, CallParts, GrammarConstraint, GrammarEnv, GrammarError, ToolGrammar};
 use crate::tokenizer::Tokenizer;
-use serde_json::{Value, json};
-
-/// A text as a literal in Lark.
-pub(super) fn literal(text: &str) -> String {
-    Value::from(text).to_string()
-}
+use serde_json::json;
 
 impl ToolFormat {
     fn form(self) -> CallForm {
@@ -166,17 +162,4 @@ impl ToolFormat {
             )
         })
     }
-}
-
-/// A text as a regular expression in Lark.
-pub(super) fn literal_regex(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '_' {
-                c.to_string()
-            } else {
-                format!("\\x{{{:X}}}", c as u32)
-            }
-        })
-        .collect()
 }

@@ -1,8 +1,11 @@
 //! What stands around calls in each format.
 
 use super::ToolFormat;
-use super::tagged::FUNCTION;
 
+pub(super) const FUNCTION: &str = "<function=";
+pub(super) const FUNCTION_END: &str = "</function>";
+pub(super) const PARAMETER: &str = "<parameter=";
+pub(super) const PARAMETER_END: &str = "</parameter>";
 pub(super) const HERMES: &str = "<tool_call>";
 pub(super) const HERMES_END: &str = "</tool_call>";
 const LLAMA: &str = "<|python_tag|>";

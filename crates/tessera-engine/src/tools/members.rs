@@ -1,7 +1,7 @@
 //! Grammars of calls whose arguments stand each for itself: between tags, or as Python's.
 
-use super::grammar::{literal, literal_regex};
-use super::tagged::{FUNCTION, FUNCTION_END, PARAMETER, PARAMETER_END};
+use super::lark::{literal, literal_regex};
+use super::marks::{FUNCTION, FUNCTION_END, PARAMETER, PARAMETER_END};
 use crate::grammar::{GrammarError, Member, Text, Way};
 use std::fmt::Write;
 

@@ -2,8 +2,8 @@
 //! `<|python_end|>`. Arguments are literals of Python or JSON; each becomes JSON when it is whole.
 
 use super::ToolFormat;
+use super::calls::{Calls, ToolEvent, text};
 use super::literal::Literal;
-use super::parser::{Calls, ToolEvent, text};
 use serde_json::Value;
 
 /// Longest name.

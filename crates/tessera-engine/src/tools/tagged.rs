@@ -12,14 +12,11 @@
 //!
 //! A value is text, or JSON where the tool's schema has another type. It becomes JSON when its tag closes.
 
-use super::parser::{Calls, ToolEvent, search, text};
+use super::calls::{Calls, ToolEvent, search, text};
+use super::marks::{FUNCTION, FUNCTION_END, PARAMETER, PARAMETER_END};
 use super::{ToolFormat, types};
 use serde_json::Value;
 
-pub(super) const FUNCTION: &str = "<function=";
-pub(super) const FUNCTION_END: &str = "</function>";
-pub(super) const PARAMETER: &str = "<parameter=";
-pub(super) const PARAMETER_END: &str = "</parameter>";
 /// Longest name in a tag.
 const MAX_NAME: usize = 256;
 

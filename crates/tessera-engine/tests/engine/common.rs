@@ -11,8 +11,9 @@ use tessera_engine::engine::{
     Engine, EngineEvent, EngineOptions, EngineRequest, FailureKind, FinishReason, Sink, Ticket, Timing,
     TokenLogprob, Usage,
 };
-use tessera_engine::model::{Budget, Model, Room};
+use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
+use tessera_engine::plan::{Budget, Room};
 use tessera_engine::sampler::SamplingParams;
 use tessera_engine::tokenizer::Tokenizer;
 use tessera_weights::config::{ModelConfig, RopeScaling};

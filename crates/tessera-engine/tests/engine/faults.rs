@@ -2,8 +2,8 @@
 
 use crate::common::*;
 use proptest::prelude::*;
-use tessera_compute::backend::{Backend, Compute, Executor, Immediate, LoadError, Pools};
-use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Want};
+use tessera_compute::backend::{Backend, Compute, Executor, Immediate, LoadError};
+use tessera_compute::batch::{Batch, BatchError, Limits, Output, PAGE, PageKind, Pools, Want};
 use tessera_compute::program::Program;
 use tessera_compute::weights::Weights;
 use tessera_engine::engine::{EngineOptions, EngineRequest, FailureKind, FinishReason, SubmitError};

@@ -8,6 +8,7 @@ mod block;
 mod blocks;
 mod families;
 mod parts;
+mod reader;
 mod role;
 mod sizes;
 

@@ -1,7 +1,7 @@
 //! The sizes of what only some families have: experts, recurrences, latent attention.
 
 use super::block::Latent;
-use super::sizes::Reader;
+use super::reader::Reader;
 use super::{ArchError, Sizes};
 
 /// Sizes beside those of a dense decoder.

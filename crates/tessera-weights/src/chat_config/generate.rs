@@ -1,6 +1,7 @@
 //! A chat config made from Hugging Face's files, as MLC's `gen_config` makes it.
 
 use super::mixed;
+use super::origin::{Field, From};
 use super::{ChatConfig, ConvField, ConvTemplate, TokenizerInfo};
 use crate::config::flattened;
 use crate::embedding::{Embedding, Pooling};
@@ -28,40 +29,6 @@ pub struct ChatConfigInputs<'a> {
     /// What the source's authors say of the vectors that it makes, if they do.
     pub embedding: Option<Embedding>,
 }
-
-/// Where the value of a hyper-parameter comes from.
-#[derive(Clone, Copy)]
-pub(super) enum From {
-    /// The key of the same name; left out when it is missing.
-    Same,
-    /// The key of the same name, or null.
-    Null,
-    /// The key of the same name, or false.
-    False,
-    Text(&'static str),
-    /// Under either of its names.
-    Vocab,
-    One,
-    Context,
-    Prefill,
-    RopeTheta,
-    RopeScaling,
-    KvHeads,
-    HeadDim,
-    /// GPT-2's width of the MLP, four times the model's unless given.
-    Inner,
-    Sliding,
-    /// The key of the same name, or this whole number.
-    Whole(i64),
-    /// The key of the same name, or this number.
-    Fraction(f64),
-    /// The same, from `rope_parameters` where that has it.
-    Partial(f64),
-    /// `rope_parameters` without the base, which is a field of its own.
-    RopeParameters,
-}
-
-pub(super) type Field = (&'static str, From);
 
 const LLAMA: &[Field] = &[
     ("hidden_size", From::Same),

@@ -1,6 +1,6 @@
 //! The hyper-parameters of families that are more than attention and one MLP, as MLC's configs list them.
 
-use super::generate::{Field, From};
+use super::origin::{Field, From};
 
 /// Behind Llama's.
 pub(super) const MIXTRAL: &[Field] =

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::ConfigError;
-use super::parse::Fields;
+use super::fields::Fields;
 use crate::arch::{Experts, Groups, PositionScale, Score, Sizes};
 
 const DEEPSEEK: [&str; 3] = ["deepseek", "deepseek_v2", "deepseek_v3"];

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::ConfigError;
-use super::parse::Fields;
+use super::fields::Fields;
 use super::routing;
 use crate::arch::{Experts, Parts, PositionScale, Sizes};
 

@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod header;
 mod llama;
+mod meta;
 mod pretokenizer;
 mod rope;
 mod settings;

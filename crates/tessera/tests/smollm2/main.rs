@@ -15,8 +15,9 @@ use tessera_compute::batch::Want;
 use tessera_compute::cpu::{Activations, Cpu};
 use tessera_compute::reference::Reference;
 use tessera_engine::kv::Sequence;
-use tessera_engine::model::{Feed, Model, Pick, Room};
+use tessera_engine::model::{Feed, Model, Pick};
 use tessera_engine::open::ModelFiles;
+use tessera_engine::plan::Room;
 use tessera_engine::template::{Message, RenderOptions, TemplateChoice};
 use tessera_engine::text::Text;
 

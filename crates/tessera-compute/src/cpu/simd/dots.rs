@@ -4,7 +4,7 @@
 //! The functions around these are compiled for the smaller set, into which an intrinsic of the larger
 //! one would not be inlined. So its one instruction is written as such.
 
-use super::super::codes::Format;
+use super::super::format::Format;
 use std::arch::x86_64::*;
 
 /// How 32 codes below 16 meet 32 values of any i8.

@@ -1,11 +1,12 @@
 //! Random legal programs: fused against one stage an operation, bit for bit, and against the reference.
 
 use super::*;
-use crate::backend::{Backend, Executor, Immediate, Pools};
-use crate::batch::{Batch, Output, Span, Want};
+use crate::backend::{Backend, Executor, Immediate};
+use crate::batch::{Batch, Output, Pools, Span, Want};
 use crate::cpu::kernels::Kernels;
 use crate::cpu::pool::Pool;
-use crate::cpu::step::{Scratch, Step, counters};
+use crate::cpu::run::Scratch;
+use crate::cpu::step::{Step, counters};
 use crate::cpu::{Activations, Cpu};
 use crate::memory::Zeroed;
 use crate::program::{Attend, Factor, Function, Slot};

@@ -2,7 +2,7 @@
 
 use super::forms::{Form, Forms, NEVER, Set, Term, everything, same};
 use super::patterns::Patterns;
-use super::resources::Document;
+use super::resources::{Document, Home};
 use super::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mode, unsupported};
 use crate::grammar::GrammarError;
 use serde_json::Value;
@@ -19,15 +19,6 @@ const LOOK: usize = 6;
 const MOST_NESTED: usize = 24;
 /// Schemas on the way from the root that are being read, the call stack's measure.
 const MAX_PATH: usize = if cfg!(feature = "threads") { 150 } else { 70 };
-
-/// Where a schema is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Home {
-    pub document: usize,
-    /// The resource, which is what `#` means.
-    pub resource: usize,
-    pub draft: super::dialect::Draft,
-}
 
 #[derive(Clone, Copy)]
 pub(super) enum Kind<'a> {

@@ -1,12 +1,14 @@
 //! Whether a value is taken by a form, and whether a form takes any value at all.
 
-use super::algebra::{Algebra, Found, Home};
+use super::algebra::{Algebra, Found};
 use super::forms::{
     Among, Doubt, DoubtKind, Form, Forms, List, Need, Number, Object, Set, Text, everything, is_multiple,
     same,
 };
 use super::read::{MAX_NUMBER, Reader};
+use super::resources::Home;
 use super::unsupported;
+use crate::grammar::canonical::canonical;
 use crate::grammar::pattern;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -379,22 +381,6 @@ impl<'a> Algebra<'a> {
 fn has_equals(values: &[Value]) -> bool {
     let mut known: BTreeSet<String> = BTreeSet::new();
     values.iter().any(|value| !known.insert(canonical(value)))
-}
-
-/// A text that equal values have in common.
-pub(in crate::grammar) fn canonical(value: &Value) -> String {
-    match value {
-        // Minus zero is zero.
-        Value::Number(n) => format!("{:?}", n.as_f64().map(|n| n + 0.0)),
-        Value::Array(list) => format!("[{}]", list.iter().map(canonical).collect::<Vec<_>>().join(",")),
-        Value::Object(map) => {
-            let mut members: Vec<String> =
-                map.iter().map(|(k, v)| format!("{}:{}", Value::from(k.as_str()), canonical(v))).collect();
-            members.sort_unstable();
-            format!("{{{}}}", members.join(","))
-        }
-        other => other.to_string(),
-    }
 }
 
 impl Doubt {

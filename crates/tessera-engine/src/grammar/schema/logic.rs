@@ -1,9 +1,10 @@
 //! What satisfies a schema.
 
-use super::algebra::{Algebra, Found, Home};
+use super::algebra::{Algebra, Found};
 use super::forms::{Form, Forms, List, Object, Seen, Set, everything};
 use super::objects::{Dependent, require};
 use super::read::Reader;
+use super::resources::Home;
 use super::{MAX_ENUM, kind, unsupported};
 use crate::grammar::GrammarError;
 use serde_json::Value;

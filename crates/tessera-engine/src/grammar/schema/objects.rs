@@ -1,8 +1,9 @@
 //! Keywords about the members of objects.
 
-use super::algebra::{Algebra, Found, Home};
+use super::algebra::{Algebra, Found};
 use super::forms::{Object, Seen, Set};
 use super::read::Reader;
+use super::resources::Home;
 use super::resources::escaped;
 use super::{MAX_COUNT, unsupported};
 use crate::grammar::pattern;

@@ -1,12 +1,13 @@
 //! What violates a schema: the opposite of each of its keywords.
 
-use super::algebra::{Algebra, Found, Home};
+use super::algebra::{Algebra, Found};
 use super::forms::{
     Among, Contains, DoubtKind, Form, Forms, List, Need, Number, Object, Set, Text, everything,
 };
 use super::logic::{forget_seen, unite, unite_all, with_member};
 use super::objects::Dependent;
 use super::read::{MAX_NUMBER, Reader};
+use super::resources::Home;
 use super::{MAX_COUNT, MAX_LENGTH};
 use serde_json::Value;
 use std::collections::BTreeSet;

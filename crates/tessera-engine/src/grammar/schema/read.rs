@@ -1,8 +1,9 @@
 //! Keywords of one schema object: their values, checked, and what they say about numbers, strings, lists.
 
-use super::algebra::{Algebra, Found, Home};
+use super::algebra::{Algebra, Found};
 use super::dialect::{ASSERTIONS, Draft, slip_of};
 use super::forms::{Contains, Doubt, DoubtKind, List, Number, Seen, Set, Text};
+use super::resources::Home;
 use super::{MAX_COUNT, MAX_LENGTH, kind, unsupported};
 use crate::grammar::{GrammarError, formats, pattern};
 use serde_json::{Map, Value};

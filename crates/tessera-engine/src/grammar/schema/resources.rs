@@ -1,11 +1,19 @@
 //! Where references lead: resources by their `$id`, places in them by anchor or JSON pointer.
 
-use super::algebra::Home;
 use super::dialect::{DRAFTS, Draft};
 use super::unsupported;
 use crate::grammar::GrammarError;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
+
+/// Where a schema is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub document: usize,
+    /// The resource, which is what `#` means.
+    pub resource: usize,
+    pub draft: super::dialect::Draft,
+}
 
 /// Levels of a document that are looked at for identifiers.
 const MAX_LEVELS: usize = 200;

@@ -10,8 +10,9 @@ use rustyline::error::ReadlineError;
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use tessera_engine::generate::{Event, FinishReason, generate};
+use tessera_engine::generate::{Event, generate};
 use tessera_engine::kv::Sequence;
+use tessera_engine::request::FinishReason;
 use tessera_engine::template::Message;
 use tessera_engine::text::Text;
 
