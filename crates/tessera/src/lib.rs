@@ -17,8 +17,9 @@
 //! use tessera::compute::cpu::Cpu;
 //! use tessera::engine::generate::{Event, Request, generate};
 //! use tessera::engine::kv::Sequence;
-//! use tessera::engine::model::{Model, Room};
+//! use tessera::engine::model::Model;
 //! use tessera::engine::open::ModelFiles;
+//! use tessera::engine::plan::Room;
 //! use tessera::engine::template::{Message, RenderOptions, TemplateChoice};
 //! use tessera::engine::text::Text;
 //!
