@@ -141,7 +141,8 @@ pub fn generate(
         let pending = slot.pending(held);
         let n = model.span_limit(sequence, prompt.len(), slot.limit(held, pending.min(CHUNK)));
         let room = if n == pending && held >= prompt.len() { MAX_DRAFT } else { 0 };
-        let drafts = slot.draft(model.draft_limit(sequence, prompt.len(), n, room));
+        let free = model.kv().available();
+        let drafts = slot.draft(model.draft_limit(sequence, prompt.len(), (n, room), free));
         let want = slot.want();
         let (tokens, pick) = slot.feed(held, n, &drafts);
         let prefilling = held < prompt.len();

@@ -134,6 +134,12 @@ impl Model {
         let each = program.state_len().saturating_mul(size_of::<f32>());
         let states = if program.states.is_empty() { 0 } else { states_for(&room, each as u64) };
         let of_states = states.saturating_mul(each);
+        if states > 0 && states < room.sequences {
+            notes.push(format!(
+                "{states} sequences can run at once, not {}: a quarter of the memory holds no more of their states",
+                room.sequences
+            ));
+        }
         let made = program.weights.iter().map(|weight| weight.made_len() as u64).fold(0, u64::saturating_add);
         let needs = Needs {
             weights: files.folder.stored_len().saturating_add(made),
@@ -150,7 +156,7 @@ impl Model {
             ));
         }
         let pools = Pools { pages, states };
-        let kv = Kv::new(pools, program.window(), plan.rows);
+        let kv = Kv::new(pools, needs.window, plan.rows);
         let executor = backend.load(program, &mut FolderWeights(&files.folder), pools)?;
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
         let by_call = |mask| matches!(mask, Mask::CallWindow(_) | Mask::Cache { .. });
@@ -283,12 +289,18 @@ impl Model {
         sequence.classes.iter().take(common).position(|c| *c != class).unwrap_or(common)
     }
 
-    /// How many drafted tokens, of at most `room`, may follow `n` tokens of a sequence: none where its state could not go
-    /// back to the token that was right.
-    pub fn draft_limit(&self, sequence: &Sequence, prompt_len: usize, n: usize, room: usize) -> usize {
+    /// How many drafted tokens, of at most `room`, may follow `n` tokens of a sequence: none where
+    /// `free` does not hold them, and the state to go back to from a wrong one.
+    pub fn draft_limit(
+        &self,
+        sequence: &Sequence,
+        prompt_len: usize,
+        (n, room): (usize, usize),
+        free: Amounts,
+    ) -> usize {
         let more = self.span_limit(sequence, prompt_len, n + room).saturating_sub(n);
         let needed = self.kv.missing(sequence, sequence.tokens.len() + n + more) + self.kv.saved();
-        if needed.fit_in(self.kv.available()) { more } else { 0 }
+        if needed.fit_in(free) { more } else { 0 }
     }
 
     /// How many of `n` tokens a sequence may be fed in one step: where the RoPE depends on the length, those of one

@@ -15,7 +15,7 @@ use tessera_engine::kv::Sequence;
 use tessera_engine::model::{Feed, Model, Pick};
 use tessera_engine::open::ModelFiles;
 use tessera_engine::plan::{Budget, Room};
-use tessera_engine::units::{ALL, WINDOW};
+use tessera_engine::units::{ALL, STATE, WINDOW};
 use tessera_weights::arch::{Mask, Semantics};
 use tessera_weights::manifest::{MANIFEST_NAMES, Manifest};
 
@@ -293,7 +293,7 @@ fn recurrences_go_on_where_a_state_was_put_aside() {
         let mut sequence = model.begin(&prompts[0][..149], 150);
         assert_eq!(sequence.tokens.len(), 128);
         fed(&mut model, &mut sequence, &prompts[0][..140]);
-        assert_eq!(model.draft_limit(&sequence, 140, 1, 8), 8);
+        assert_eq!(model.draft_limit(&sequence, 140, (1, 8), model.kv().available()), 8);
         let tokens = [&prompts[0][140..142], &[1, 2, 3]].concat();
         let feed = Feed { sequence: &mut sequence, tokens: &tokens, call: 0..0, drafts: 4, pick: Pick::None };
         model.forward(&mut [feed], Want::Logits).unwrap();
@@ -305,6 +305,22 @@ fn recurrences_go_on_where_a_state_was_put_aside() {
         model.release(sequence);
         assert_eq!(model.kv().available(), model.kv().total());
     }
+}
+
+/// Where memory holds fewer states than sequences are to run at once, that is said.
+#[test]
+fn fewer_states_than_sequences_are_told() {
+    let files = ModelFiles::open(&data().join("qwen3_5/q4f32_1")).unwrap();
+    let load = |sequences: usize| {
+        let budget = Budget { fewer: true, ..Budget::of(8 << 20, 16) };
+        let room = Room { context: None, sequences, memory: Some(budget) };
+        let model = Model::load(&files, &Cpu::default(), room).unwrap();
+        (model.kv().total()[STATE], model.notes().join("\n"))
+    };
+    assert_eq!(load(2), (8, String::new()));
+    let (states, notes) = load(1000);
+    let told = format!("{states} sequences can run at once, not 1000");
+    assert!(states < 1000 && notes.contains(&told), "{states}: {notes}");
 }
 
 /// Whatever the length, a window costs no more pages than it is long, and not a bit is another one.

@@ -343,9 +343,7 @@ impl Worker<'_> {
             let (held, n) = (sequence.tokens.len(), shares[*i]);
             // A draft takes what is free: what the others need of this step they have.
             let drafts = if n == slot.pending(held) && !slot.is_prefill(held) {
-                let more = model.draft_limit(sequence, slot.prompt_len(), n, room);
-                let needed = model.kv().missing(sequence, held + n + more) + model.kv().saved();
-                slot.draft(if needed.fit_in(free) { more } else { 0 })
+                slot.draft(model.draft_limit(sequence, slot.prompt_len(), (n, room), free))
             } else {
                 Vec::new()
             };
