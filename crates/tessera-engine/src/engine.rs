@@ -1,20 +1,21 @@
 //! A model that serves many requests at once.
 //!
-//! One plain thread owns the model. It repeats four steps: *admit* requests from the queue, *plan* which
-//! tokens of which sequences are fed, *step* the model, *emit* what came out. Requests come in by
-//! [`Engine::submit`]; events go out through the request's own sink. A request's tokens do not depend on
-//! the others, on the cache, or on how its prompt was cut.
+//! One plain thread drives a [`Machine`]. Requests come in by [`Engine::submit`]; events go out through the request's own
+//! sink. Grammars' masks are computed beside the model's steps.
 
 mod masks;
+mod outlet;
 mod run;
-mod running;
 
 pub use crate::constraint::{Constraint, ConstraintError};
+pub use crate::failure::{Failure, FailureKind};
 pub use crate::request::{
-    EngineEvent, EngineOptions, EngineRequest, EngineStats, FailureKind, FinishReason, MAX_LOGPROBS,
-    StartError, SubmitError, Timing, TokenLogprob, Usage,
+    EngineEvent, EngineOptions, EngineRequest, EngineStats, FinishReason, MAX_LOGPROBS, StartError,
+    SubmitError, Timing, TokenLogprob, Usage,
 };
 
+use crate::limits::Limits;
+use crate::machine::Machine;
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use std::collections::VecDeque;
@@ -55,10 +56,9 @@ struct Shared {
     wake: Condvar,
     stats: Mutex<EngineStats>,
     options: EngineOptions,
-    context: usize,
-    /// Whether vectors are all that it makes.
-    encoder: bool,
-    vocab_size: usize,
+    limits: Limits,
+    /// Times are counted from here.
+    begun: Instant,
 }
 
 /// What the thread has not seen yet.
@@ -78,9 +78,10 @@ struct Inbox {
 
 /// A request on its way.
 struct Submission {
+    id: u64,
     request: EngineRequest,
-    outlet: running::Outlet,
-    at: Instant,
+    outlet: outlet::Outlet,
+    at: Duration,
 }
 
 impl Engine {
@@ -90,31 +91,17 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         options: EngineOptions,
     ) -> Result<Engine, StartError> {
-        for (option, found) in
-            [("max_sequences", options.max_sequences), ("max_batch_tokens", options.max_batch_tokens)]
-        {
-            if found == 0 {
-                return Err(StartError::Option { option, expected: "at least 1", found });
-            }
-        }
-        if options.max_batch_tokens < options.max_sequences {
-            let (option, found) = ("max_batch_tokens", options.max_batch_tokens);
-            return Err(StartError::Option { option, expected: "at least max_sequences", found });
-        }
+        let machine = Machine::new(model, tokenizer, options)?;
         let shared = Arc::new(Shared {
             inbox: Mutex::default(),
             wake: Condvar::new(),
             stats: Mutex::default(),
             options,
-            context: match model.is_encoder() {
-                true => model.context().min(options.max_batch_tokens),
-                false => model.context(),
-            },
-            encoder: model.is_encoder(),
-            vocab_size: model.config.vocab_size,
+            limits: machine.limits(),
+            begun: Instant::now(),
         });
         let own = shared.clone();
-        let thread = threads::spawn("tessera-engine".to_owned(), move || run::run(&own, model, &tokenizer))?;
+        let thread = threads::spawn("tessera-engine".to_owned(), move || run::run(&own, machine))?;
         Ok(Engine { handle: Arc::new(Handle { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
@@ -122,7 +109,7 @@ impl Engine {
     /// engine's thread.
     pub fn submit(&self, request: EngineRequest, sink: Sink) -> Result<Ticket, SubmitError> {
         let shared = &self.handle.shared;
-        shared.check(&request)?;
+        shared.limits.check(&request)?;
         let mut inbox = shared.inbox();
         if inbox.closes.is_some() || inbox.ended {
             return Err(SubmitError::Closed);
@@ -136,8 +123,8 @@ impl Engine {
         let id = inbox.last_id;
         let cancelled = Arc::new(AtomicBool::new(false));
         let ticket = Ticket { id, cancelled: cancelled.clone(), shared: shared.clone() };
-        let outlet = running::Outlet::new(sink, cancelled);
-        inbox.submitted.push_back(Submission { request, outlet, at: Instant::now() });
+        let outlet = outlet::Outlet::new(sink, cancelled);
+        inbox.submitted.push_back(Submission { id, request, outlet, at: shared.begun.elapsed() });
         shared.wake.notify_one();
         Ok(ticket)
     }
@@ -159,7 +146,7 @@ impl Engine {
 
     /// Longest sequence in tokens.
     pub fn context(&self) -> usize {
-        self.handle.shared.context
+        self.handle.shared.limits.context
     }
 
     /// Refuses new requests, lets those that were accepted go on for `grace`, fails the rest, and returns
@@ -201,43 +188,6 @@ impl Shared {
         let at = at.unwrap_or_else(|| Instant::now() + Duration::from_secs(u32::MAX.into()));
         inbox.closes = Some(inbox.closes.map_or(at, |other| other.min(at)));
         self.wake.notify_one();
-    }
-
-    fn check(&self, request: &EngineRequest) -> Result<(), SubmitError> {
-        if self.encoder && !request.embed {
-            return Err(SubmitError::Encoder);
-        }
-        let (prompt, context) = (request.prompt.len(), self.context);
-        if prompt == 0 {
-            return Err(SubmitError::EmptyPrompt);
-        }
-        // An answer has at least one token.
-        let answers = !request.embed && request.max_tokens != Some(0);
-        if prompt.saturating_add(usize::from(answers)) > context {
-            return Err(SubmitError::PromptTooLong { prompt, context });
-        }
-        let bias = request.sampling.logit_bias.iter().map(|(token, _)| token);
-        for (field, token) in
-            request.prompt.iter().map(|t| ("prompt", t)).chain(bias.map(|t| ("logit_bias", t)))
-        {
-            if *token as usize >= self.vocab_size {
-                return Err(SubmitError::BadToken { field, token: *token, vocab_size: self.vocab_size });
-            }
-        }
-        if let Some(asked) = request.logprobs
-            && asked > MAX_LOGPROBS
-        {
-            return Err(SubmitError::Logprobs { asked, limit: MAX_LOGPROBS });
-        }
-        let others = [
-            ("logprobs", request.logprobs.is_some()),
-            ("prompt_logprobs", request.prompt_logprobs),
-            ("a grammar", request.constraint.is_some()),
-        ];
-        if let Some((field, _)) = others.iter().find(|(_, given)| request.embed && *given) {
-            return Err(SubmitError::Embed { field });
-        }
-        Ok(request.sampling.check()?)
     }
 }
 

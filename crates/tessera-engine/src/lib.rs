@@ -7,10 +7,13 @@ pub mod detokenize;
 pub mod embed;
 #[cfg(feature = "threads")]
 pub mod engine;
+pub mod failure;
 pub mod generate;
 pub mod grammar;
 pub mod kv;
+pub mod limits;
 pub mod lookup;
+pub mod machine;
 pub mod model;
 pub mod open;
 pub mod plan;
@@ -18,7 +21,6 @@ pub mod pool;
 pub mod reasoning;
 pub mod request;
 pub mod sampler;
-#[cfg(feature = "threads")]
 mod scheduler;
 pub mod slot;
 pub mod template;

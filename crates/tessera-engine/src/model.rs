@@ -337,9 +337,17 @@ impl Model {
     /// One step: appends the tokens of every feed and computes the logits that are wanted, in the order
     /// of the feeds. The calling thread waits.
     pub fn forward(&mut self, feeds: &mut [Feed<'_>], want: Want) -> Result<&Output, StepError> {
-        let step = self.plan(feeds, want)?;
-        let made = self.executor.step(step, &mut self.output).map_err(StepError::from);
-        self.commit(feeds, made)
+        let made = self.plan(feeds, want).and_then(|step| self.step(step));
+        if let Err(error) = made {
+            self.failed(feeds);
+            return Err(error);
+        }
+        self.commit(feeds)
+    }
+
+    /// Makes a step of [`Model::plan`]; the calling thread waits. [`Model::commit`] is next.
+    pub fn step(&mut self, step: Step) -> Result<(), StepError> {
+        Ok(self.executor.step(step, &mut self.output)?)
     }
 
     /// Begins a step of [`Model::plan`], for whoever does not wait for it but asks with [`Model::poll`]. Until it is made
@@ -384,15 +392,14 @@ impl Model {
         Ok(Step::of(&batch))
     }
 
-    /// What became of the step of these feeds: where it was made their tokens are appended, and what it gave is returned.
-    pub fn commit(
-        &mut self,
-        feeds: &mut [Feed<'_>],
-        made: Result<(), StepError>,
-    ) -> Result<&Output, StepError> {
-        if let Err(error) = made.and_then(|()| Ok(unchanged(&self.shards)?)) {
-            feeds.iter_mut().for_each(|feed| self.kv.failed(feed.sequence));
-            return Err(error);
+    /// The step of these feeds is made: appends their tokens, and returns what it gave.
+    ///
+    /// # Errors
+    /// Where it was computed from other weights than those that were opened. Then nothing is appended.
+    pub fn commit(&mut self, feeds: &mut [Feed<'_>]) -> Result<&Output, StepError> {
+        if let Err(changed) = unchanged(&self.shards) {
+            self.failed(feeds);
+            return Err(changed.into());
         }
         for feed in feeds {
             self.kv.stepped(feed.sequence);
@@ -404,6 +411,11 @@ impl Model {
             feed.sequence.tokens.extend_from_slice(feed.tokens);
         }
         Ok(&self.output)
+    }
+
+    /// The step of these feeds could not be made: what was to be put aside of them is not.
+    pub fn failed(&mut self, feeds: &mut [Feed<'_>]) {
+        feeds.iter_mut().for_each(|feed| self.kv.failed(feed.sequence));
     }
 }
 

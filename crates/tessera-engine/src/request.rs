@@ -1,6 +1,7 @@
 //! What goes into an engine and what comes out of it.
 
 use crate::constraint::Constraint;
+use crate::failure::Failure;
 use crate::sampler::{SampleError, SamplingParams};
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ pub struct EngineRequest {
     pub keep_special: bool,
 }
 
-/// What happens to a request, in this order: `Started`, then `PromptLogprobs`, `Token`s or `Embedding`,
+/// What happens to a request, in this order: `Started`, `Prefill`s, then `PromptLogprobs`, `Token`s or `Embedding`,
 /// then `Done`. `Failed` may come at any time and is the last then. Nothing follows the last event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineEvent {
@@ -96,6 +97,13 @@ pub enum EngineEvent {
         cached_tokens: usize,
         /// Time in the queue.
         queued: Duration,
+    },
+    /// Some of the prompt has been fed.
+    Prefill {
+        /// Tokens fed, those that were there already included. They may be fewer than before where a request gave its pages to others.
+        done: usize,
+        /// Tokens of the prompt.
+        total: usize,
     },
     /// One for each token of the prompt but the first, which nothing predicts.
     PromptLogprobs(Vec<TokenLogprob>),
@@ -122,31 +130,14 @@ pub enum EngineEvent {
         timing: Timing,
     },
     /// The end of a request that cannot go on.
-    Failed {
-        /// For people.
-        error: String,
-        /// For programs.
-        kind: FailureKind,
-    },
+    Failed(Failure),
 }
 
-/// Why a request failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
-    /// The model's output is not a number.
-    Model,
-    /// No token is left to choose from.
-    NoToken,
-    /// The grammar cannot go on.
-    Constraint,
-    /// The engine is shut down.
-    Shutdown,
-    /// A weights file changed: the engine ends, and the model has to be loaded again.
-    Files,
-    /// There are too few KV pages for this one sequence.
-    Pages,
-    /// A defect of the engine or its backend.
-    Internal,
+impl EngineEvent {
+    /// Whether nothing follows it.
+    pub const fn is_last(&self) -> bool {
+        matches!(self, EngineEvent::Done { .. } | EngineEvent::Failed(_))
+    }
 }
 
 /// Tokens of one request.

@@ -2,9 +2,11 @@
 
 use tessera_compute::backend::LoadError;
 use tessera_engine::decoder::DecoderError;
+use tessera_engine::failure::{Failure, FailureKind};
 use tessera_engine::generate::GenerateError;
 use tessera_engine::model::{ModelError, StepError};
 use tessera_engine::plan::PlanError;
+use tessera_engine::request::SubmitError;
 use tessera_engine::text::TextError;
 use tessera_engine::tokenizer::TokenizerError;
 use tessera_hub::HubError;
@@ -147,10 +149,13 @@ fn of_tokenizer(error: &TokenizerError) -> Option<&'static str> {
 
 fn of_generate(error: &GenerateError) -> Option<&'static str> {
     Some(match error {
-        GenerateError::EmptyPrompt => "give some text",
-        GenerateError::PromptTooLong { .. } | GenerateError::Step(StepError::Context { .. }) => CONTEXT,
-        GenerateError::Step(StepError::Changed(_)) => CHANGED,
-        GenerateError::Broken { .. } => "`tessera verify` tells whether the weights are damaged",
+        GenerateError::Refused(SubmitError::EmptyPrompt) => "give some text",
+        GenerateError::Refused(SubmitError::PromptTooLong { .. })
+        | GenerateError::Failed(Failure::Step(StepError::Context { .. })) => CONTEXT,
+        GenerateError::Failed(Failure::Step(StepError::Changed(_))) => CHANGED,
+        GenerateError::Failed(failure) if failure.kind() == FailureKind::Model => {
+            "`tessera verify` tells whether the weights are damaged"
+        }
         _ => return None,
     })
 }

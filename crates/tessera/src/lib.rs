@@ -15,11 +15,12 @@
 //! use std::ops::ControlFlow;
 //! use std::path::Path;
 //! use tessera::compute::cpu::Cpu;
-//! use tessera::engine::generate::{Event, Request, generate};
-//! use tessera::engine::kv::Sequence;
+//! use tessera::engine::generate::generate;
+//! use tessera::engine::machine::Machine;
 //! use tessera::engine::model::Model;
 //! use tessera::engine::open::ModelFiles;
 //! use tessera::engine::plan::Room;
+//! use tessera::engine::request::{EngineEvent, EngineOptions, EngineRequest};
 //! use tessera::engine::template::{Message, RenderOptions, TemplateChoice};
 //! use tessera::engine::text::Text;
 //!
@@ -27,25 +28,25 @@
 //! let files = ModelFiles::open(Path::new("my-model-q4f16_1-MLC"))?;
 //! let text = Text::open(&files, TemplateChoice::Auto)?;
 //! let room = Room { context: Some(2048), sequences: 1, memory: None };
-//! let mut model = Model::load(&files, &Cpu::default(), room)?;
+//! let model = Model::load(&files, &Cpu::default(), room)?;
 //! for note in files.notes.iter().chain(&text.notes) {
 //!     eprintln!("{note}"); // what had to be guessed
 //! }
+//! let mut machine = Machine::new(model, text.tokenizer.clone(), EngineOptions::one_by_one(true))?;
 //!
 //! let question = [Message::new("user", "Why is the sky blue?")];
-//! let request = Request {
+//! let request = EngineRequest {
 //!     prompt: text.chat_prompt(&question, &RenderOptions::answer())?,
 //!     sampling: text.defaults.clone(),
 //!     max_tokens: Some(256),
 //!     stop: text.stop_strings(),
 //!     stop_token_ids: text.stop_token_ids.clone(),
 //!     begins_text: true,
-//!     speculate: true,
+//!     ..EngineRequest::default()
 //! };
-//! let mut sequence = Sequence::default();
-//! let answer = generate(&mut model, &text.tokenizer, &mut sequence, &request, &mut |event| {
-//!     if let Event::Text(piece) = event {
-//!         print!("{piece}");
+//! let answer = generate(&mut machine, request, &mut |event| {
+//!     if let EngineEvent::Token { text, .. } | EngineEvent::Done { text, .. } = event {
+//!         print!("{text}");
 //!     }
 //!     ControlFlow::Continue(())
 //! })?;

@@ -14,8 +14,8 @@ const MOST_THREADS: usize = 4;
 
 /// A constraint, and its mask.
 pub(super) struct Done {
-    /// The sequence that it belongs to.
-    pub order: u64,
+    /// The request that it belongs to.
+    pub id: u64,
     pub constraint: Box<dyn Constraint>,
     pub mask: Result<Vec<u32>, ConstraintError>,
 }
@@ -51,16 +51,16 @@ impl Masks {
     }
 
     /// Asks for the mask of a constraint.
-    pub fn ask(&self, order: u64, constraint: Box<dyn Constraint>) {
+    pub fn ask(&self, id: u64, constraint: Box<dyn Constraint>) {
         let mut state = lock(&self.desk.state);
-        state.asked.push_back((order, constraint));
+        state.asked.push_back((id, constraint));
         if state.parked < state.asked.len() && state.threads < MOST_THREADS && self.spawn() {
             state.threads += 1;
         }
         if state.threads == 0 {
             // No thread is to be had: the step does the work.
-            if let Some((order, constraint)) = state.asked.pop_back() {
-                state.done.push(made(order, constraint));
+            if let Some((id, constraint)) = state.asked.pop_back() {
+                state.done.push(made(id, constraint));
             }
         }
         self.desk.asked.notify_one();
@@ -103,14 +103,14 @@ fn work(desk: &Desk, wake: &dyn Fn()) {
         if state.closed {
             return;
         }
-        let Some((order, constraint)) = state.asked.pop_front() else {
+        let Some((id, constraint)) = state.asked.pop_front() else {
             state.parked += 1;
             state = desk.asked.wait(state).unwrap_or_else(|e| e.into_inner());
             state.parked -= 1;
             continue;
         };
         drop(state);
-        let done = made(order, constraint);
+        let done = made(id, constraint);
         state = lock(&desk.state);
         state.done.push(done);
         desk.done.notify_all();
@@ -120,9 +120,9 @@ fn work(desk: &Desk, wake: &dyn Fn()) {
     }
 }
 
-fn made(order: u64, mut constraint: Box<dyn Constraint>) -> Done {
+fn made(id: u64, mut constraint: Box<dyn Constraint>) -> Done {
     let mask = catch_unwind(AssertUnwindSafe(|| constraint.mask().map(<[u32]>::to_vec)));
     let failed = |_| Err(ConstraintError::Failed { what: "it panicked".to_owned() });
     let mask = mask.unwrap_or_else(failed);
-    Done { order, constraint, mask }
+    Done { id, constraint, mask }
 }

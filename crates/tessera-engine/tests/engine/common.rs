@@ -125,6 +125,9 @@ impl Answer {
             EngineEvent::Started { cached_tokens, .. } => {
                 assert_eq!(self.started.replace(cached_tokens), None);
             }
+            EngineEvent::Prefill { done, total } => {
+                assert!(done <= total && self.tokens.is_empty());
+            }
             EngineEvent::PromptLogprobs(scores) => {
                 assert!(self.tokens.is_empty());
                 assert!(self.prompt_logprobs.replace(scores).is_none());
@@ -142,8 +145,8 @@ impl Answer {
                 self.done = Some((finish_reason, usage, timing));
                 return true;
             }
-            EngineEvent::Failed { error, kind } => {
-                self.failed = Some((error, kind));
+            EngineEvent::Failed(failure) => {
+                self.failed = Some((failure.to_string(), failure.kind()));
                 return true;
             }
         }

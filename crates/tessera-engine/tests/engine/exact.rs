@@ -3,9 +3,8 @@
 use crate::common::*;
 use std::ops::ControlFlow;
 use tessera_engine::engine::{Engine, EngineOptions, EngineRequest};
-use tessera_engine::generate::{CHUNK, Request, generate};
-use tessera_engine::kv::Sequence;
-use tessera_engine::model::Model;
+use tessera_engine::generate::{CHUNK, generate};
+use tessera_engine::machine::Machine;
 use tessera_engine::sampler::SamplingParams;
 use tessera_weights::config::RopeScaling;
 
@@ -189,28 +188,26 @@ fn states_and_windows_are_shared_and_given_back_as_pages_are() {
 /// A chat: each turn begins where the last one ended, or where its prompt did if the answer is told otherwise then.
 #[test]
 fn turns_of_a_chat_go_on_where_they_can() {
-    let request = |prompt: &[u32]| Request {
+    let request = |prompt: &[u32]| EngineRequest {
         prompt: prompt.to_vec(),
         sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
         max_tokens: Some(20),
-        stop: Vec::new(),
-        stop_token_ids: Vec::new(),
-        begins_text: false,
-        speculate: true,
+        ..EngineRequest::default()
     };
     let small = |seed, len| tokens(seed, len).into_iter().map(|t| t % 131).collect::<Vec<u32>>();
     for name in ["qwen3_5", "rwkv6", "mistral-window", "gemma3_text", "deepseek_v2", "phi3-longrope"] {
-        let turn = |model: &mut Model, sequence: &mut Sequence, prompt: &[u32]| {
-            generate(model, &tokenizer(), sequence, &request(prompt), &mut |_| ControlFlow::Continue(()))
-                .unwrap()
+        let turn = |machine: &mut Machine, prompt: &[u32]| {
+            generate(machine, request(prompt), &mut |_| ControlFlow::Continue(())).unwrap()
         };
-        let anew = |prompt: &[u32]| {
-            turn(&mut family(name, 512, 1, CHUNK), &mut Sequence::default(), prompt).token_ids
+        let machine = || {
+            let model = family(name, 512, 1, CHUNK);
+            Machine::new(model, tokenizer(), EngineOptions::one_by_one(true)).unwrap()
         };
-        let (mut model, mut sequence) = (family(name, 512, 1, CHUNK), Sequence::default());
+        let anew = |prompt: &[u32]| turn(&mut machine(), prompt).token_ids;
+        let mut machine = machine();
         let first = small(1, 150);
-        let answer = turn(&mut model, &mut sequence, &first);
-        assert_eq!((answer.token_ids == anew(&first), answer.cached_tokens), (true, 0), "{name}");
+        let answer = turn(&mut machine, &first);
+        assert_eq!((answer.token_ids == anew(&first), answer.usage.cached_tokens), (true, 0), "{name}");
         let second = [&first[..], &answer.token_ids, &small(2, 30)].concat();
         // Again with another end, as when a turn is made anew, and without the first answer.
         let other = [&first[..], &answer.token_ids, &small(3, 50)].concat();
@@ -220,17 +217,17 @@ fn turns_of_a_chat_go_on_where_they_can() {
         // The state there is gone when its page has been filled: then the last page of the prompt before is next.
         let again = if matches!(name, "qwen3_5" | "rwkv6") { 128 } else { 169 };
         for (prompt, cached) in [(&second, 169), (&second, 192), (&other, again), (&told, 128)] {
-            let answer = turn(&mut model, &mut sequence, prompt);
+            let answer = turn(&mut machine, prompt);
             assert_eq!(answer.token_ids, anew(prompt), "{name}");
-            let found = answer.cached_tokens;
+            let found = answer.usage.cached_tokens;
             assert!(
                 long || (cached..cached + 32).contains(&found),
                 "{name}: {found} of {cached} of {} tokens",
                 prompt.len()
             );
         }
-        model.release(sequence);
-        assert_eq!(model.kv().available(), model.kv().total(), "{name}");
+        let kv = machine.model().kv();
+        assert_eq!(kv.available(), kv.total(), "{name}");
     }
 }
 

@@ -4,4 +4,5 @@ mod common;
 mod control;
 mod exact;
 mod faults;
+mod machine;
 mod outputs;

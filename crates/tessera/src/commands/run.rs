@@ -6,7 +6,7 @@ mod stats;
 
 use crate::cli::{RunArgs, SamplingArgs, Template};
 use crate::interrupt;
-use crate::load::{Loaded, load};
+use crate::load::load;
 use crate::output::{Output, hinted};
 use anyhow::Context;
 use serde_json::json;
@@ -14,9 +14,10 @@ use stats::Stats;
 use std::io::{IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
-use tessera_engine::generate::{Event, Request, generate};
-use tessera_engine::kv::Sequence;
-use tessera_engine::request::FinishReason;
+use std::time::Duration;
+use tessera_engine::generate::{Answer, generate};
+use tessera_engine::machine::Machine;
+use tessera_engine::request::{EngineEvent, EngineOptions, EngineRequest, FinishReason};
 use tessera_engine::sampler::SamplingParams;
 use tessera_engine::template::{Message, RenderOptions, TemplateChoice};
 use tessera_engine::text::Text;
@@ -38,17 +39,19 @@ pub fn run(args: RunArgs, out: &Output) -> anyhow::Result<ExitCode> {
     if let Some(address) = &args.server {
         return remote::run(&args, address, prompt, out);
     }
-    let mut loaded = load(&args.model, &args.compute, 1, out)?;
+    let loaded = load(&args.model, &args.compute, 1, out)?;
     let text = Text::open(&loaded.files, choice(args.template))?;
     for note in &text.notes {
         out.note(format_args!("note: {note}"));
     }
+    let options = EngineOptions::one_by_one(!args.no_drafts);
+    let mut machine = Machine::new(loaded.model, text.tokenizer.clone(), options)?;
     interrupt::watch();
     let Some(prompt) = prompt else {
         if out.json {
             return Err(hinted("no prompt was given", "give one, or pipe it in: --json has no chat"));
         }
-        return chat::chat(&args, loaded, text, out);
+        return chat::chat(&args, machine, text, out);
     };
     let prompt_ids = match args.raw {
         true => text.tokenizer.encode(&prompt, true)?,
@@ -60,41 +63,29 @@ pub fn run(args: RunArgs, out: &Output) -> anyhow::Result<ExitCode> {
         }
     };
     let request = request(&args, &text, prompt_ids);
-    one_shot(&mut loaded, &text, &request, out)
+    one_shot(&mut machine, loaded.took, request, out)
 }
 
-fn one_shot(loaded: &mut Loaded, text: &Text, request: &Request, out: &Output) -> anyhow::Result<ExitCode> {
-    let mut sequence = Sequence::default();
-    let mut stats = Stats::start(request.prompt.len());
-    let mut failed = None;
-    let answer = generate(&mut loaded.model, &text.tokenizer, &mut sequence, request, &mut |event| {
-        stats.note(event);
-        if let Event::Text(piece) = event
-            && !out.json
-            && let Err(e) = out.text(piece)
-        {
-            failed = Some(e);
-        }
-        if failed.is_some() || interrupt::seen() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    stats.finish(&answer);
+fn one_shot(
+    machine: &mut Machine,
+    load: Duration,
+    request: EngineRequest,
+    out: &Output,
+) -> anyhow::Result<ExitCode> {
+    let prompt = request.prompt.clone();
+    let shown = |piece: &str| if out.json { Ok(()) } else { out.text(piece) };
+    let (answer, stats) = answer(machine, request, shown)?;
     if out.json {
         out.print_json(&json!({
             "text": answer.text,
             "token_ids": answer.token_ids,
-            "prompt_token_ids": request.prompt,
+            "prompt_token_ids": prompt,
             "finish_reason": answer.finish_reason.name(),
             "usage": {
-                "prompt_tokens": request.prompt.len(),
+                "prompt_tokens": prompt.len(),
                 "completion_tokens": answer.token_ids.len(),
             },
-            "timings": stats.json(loaded.took),
+            "timings": stats.json(load),
         }))?;
     } else {
         out.line("")?;
@@ -104,6 +95,31 @@ fn one_shot(loaded: &mut Loaded, text: &Text, request: &Request, out: &Output) -
         FinishReason::Cancelled => ExitCode::from(INTERRUPTED),
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// Makes an answer and shows its text as it comes; Ctrl-C breaks it off, and so does text that cannot be shown.
+fn answer(
+    machine: &mut Machine,
+    request: EngineRequest,
+    mut show: impl FnMut(&str) -> anyhow::Result<()>,
+) -> anyhow::Result<(Answer, Stats)> {
+    let mut stats = Stats::start(request.prompt.len());
+    let mut shown = Ok(());
+    let answer = generate(machine, request, &mut |event| {
+        stats.note(event);
+        if let EngineEvent::Token { text, .. } | EngineEvent::Done { text, .. } = event
+            && !text.is_empty()
+        {
+            shown = show(text);
+        }
+        match shown.is_err() || interrupt::seen() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    shown?;
+    stats.finish(&answer.usage);
+    Ok((answer, stats))
 }
 
 fn read_stdin() -> anyhow::Result<String> {
@@ -128,19 +144,19 @@ pub(super) fn render_options() -> RenderOptions {
     RenderOptions { now: now.map(|d| d.as_secs() as i64), ..RenderOptions::answer() }
 }
 
-fn request(args: &RunArgs, text: &Text, prompt: Vec<u32>) -> Request {
+fn request(args: &RunArgs, text: &Text, prompt: Vec<u32>) -> EngineRequest {
     let mut stop = args.stop.clone();
     if !args.raw {
         stop.extend(text.stop_strings());
     }
-    Request {
+    EngineRequest {
         prompt,
         sampling: sampling(&args.sampling, &text.defaults),
         max_tokens: args.max_tokens.map(|n| n as usize),
         stop,
         stop_token_ids: text.stop_token_ids.clone(),
         begins_text: !args.raw,
-        speculate: !args.no_drafts,
+        ..EngineRequest::default()
     }
 }
 

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tessera_engine::engine::{EngineEvent, EngineRequest, FailureKind, SubmitError, Ticket};
+use tessera_engine::engine::{EngineEvent, EngineRequest, Failure, FailureKind, SubmitError, Ticket};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
@@ -163,9 +163,9 @@ impl Generation {
                 self.end(index);
                 true
             }
-            EngineEvent::Failed { error, kind } => {
+            EngineEvent::Failed(error) => {
                 self.end(index);
-                return Err(failure(error, *kind));
+                return Err(failure(error));
             }
             _ => false,
         };
@@ -211,8 +211,9 @@ fn refusal(error: &SubmitError) -> ApiError {
 }
 
 /// A request that failed on the way.
-fn failure(error: &str, kind: FailureKind) -> ApiError {
-    match kind {
+fn failure(failure: &Failure) -> ApiError {
+    let error = failure.to_string();
+    match failure.kind() {
         FailureKind::Constraint => ApiError::request(StatusCode::BAD_REQUEST, "grammar_failed", error),
         FailureKind::Shutdown => ApiError::unavailable("shutting_down", error),
         FailureKind::Files => ApiError::unavailable("model_files_changed", error),

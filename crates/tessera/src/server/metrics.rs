@@ -134,8 +134,8 @@ impl Meter {
                 self.prompt_tokens += usage.prompt_tokens;
                 self.ended = Some(finish_reason.name());
             }
-            EngineEvent::Failed { .. } => self.ended = Some("failed"),
-            EngineEvent::PromptLogprobs(_) | EngineEvent::Embedding(_) => {}
+            EngineEvent::Failed(_) => self.ended = Some("failed"),
+            EngineEvent::Prefill { .. } | EngineEvent::PromptLogprobs(_) | EngineEvent::Embedding(_) => {}
         }
     }
 }

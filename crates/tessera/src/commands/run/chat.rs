@@ -1,17 +1,14 @@
 //! The chat on a terminal.
 
 use super::stats::Stats;
-use super::{render_options, request};
+use super::{answer, render_options, request};
 use crate::cli::RunArgs;
 use crate::interrupt;
-use crate::load::Loaded;
 use crate::output::{Bytes, Output};
 use rustyline::error::ReadlineError;
 use serde::Serialize;
-use std::ops::ControlFlow;
 use std::process::ExitCode;
-use tessera_engine::generate::{Event, generate};
-use tessera_engine::kv::Sequence;
+use tessera_engine::machine::Machine;
 use tessera_engine::request::FinishReason;
 use tessera_engine::template::Message;
 use tessera_engine::text::Text;
@@ -27,25 +24,25 @@ Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.";
 
 struct Chat<'a> {
     args: &'a RunArgs,
-    loaded: Loaded,
+    machine: Machine,
     text: Text,
     out: &'a Output,
     system: Option<String>,
     /// Without the system message.
     messages: Vec<Message>,
-    sequence: Sequence,
+    /// Tokens of the last prompt and answer.
+    held: usize,
     last: Option<Stats>,
 }
 
 /// Reads lines and answers until the input ends.
-pub fn chat(args: &RunArgs, loaded: Loaded, text: Text, out: &Output) -> anyhow::Result<ExitCode> {
+pub fn chat(args: &RunArgs, machine: Machine, text: Text, out: &Output) -> anyhow::Result<ExitCode> {
     if let (false, Err(e)) = (args.raw, &text.template) {
         return Err(crate::output::hinted(e.to_string(), "a chat without a template: --raw"));
     }
     out.note(format_args!("{} is ready. /help lists the commands.", args.model));
     let system = args.system.clone();
-    let (messages, sequence) = (Vec::new(), Sequence::default());
-    let mut chat = Chat { args, loaded, text, out, system, messages, sequence, last: None };
+    let mut chat = Chat { args, machine, text, out, system, messages: Vec::new(), held: 0, last: None };
     read_lines(out, |line| chat.take(line))
 }
 
@@ -133,10 +130,10 @@ impl Chat<'_> {
         self.out.line(last)?;
         self.out.line(format_args!(
             "{} of {} tokens of context held; {} set aside for keys and values; {}",
-            self.sequence.tokens.len(),
-            self.loaded.model.context(),
-            Bytes(self.loaded.model.kv_len() as u64),
-            self.loaded.model.describe(),
+            self.held,
+            self.machine.limits().context,
+            Bytes(self.machine.model().kv_len() as u64),
+            self.machine.model().describe(),
         ))
     }
 
@@ -181,33 +178,11 @@ impl Chat<'_> {
 
     fn generate(&mut self, prompt: Vec<u32>) -> anyhow::Result<String> {
         let request = request(self.args, &self.text, prompt);
-        let mut stats = Stats::start(request.prompt.len());
         let out = self.out;
         interrupt::forget();
-        let mut failed = None;
-        let answer = generate(
-            &mut self.loaded.model,
-            &self.text.tokenizer,
-            &mut self.sequence,
-            &request,
-            &mut |event| {
-                stats.note(event);
-                if let Event::Text(piece) = event
-                    && let Err(e) = out.text(piece)
-                {
-                    failed = Some(e);
-                }
-                match failed.is_some() || interrupt::seen() {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
-            },
-        )?;
+        let (answer, stats) = answer(&mut self.machine, request, |piece| out.text(piece))?;
         interrupt::forget();
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        stats.finish(&answer);
+        self.held = answer.usage.prompt_tokens + answer.usage.completion_tokens;
         self.last = Some(stats);
         self.out.line("")?;
         match answer.finish_reason {

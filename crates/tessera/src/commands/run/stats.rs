@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tessera_engine::generate::{Answer, Event};
+use tessera_engine::request::{EngineEvent, Usage};
 
 /// Times of one answer.
 pub struct Stats {
@@ -33,8 +33,8 @@ impl Stats {
     }
 
     /// Notes when a token came.
-    pub fn note(&mut self, event: Event<'_>) {
-        if let Event::Token(_) = event {
+    pub fn note(&mut self, event: &EngineEvent) {
+        if let EngineEvent::Token { .. } = event {
             self.last = Instant::now();
             self.first.get_or_insert(self.last);
             self.tokens += 1;
@@ -42,9 +42,9 @@ impl Stats {
     }
 
     /// The answer is there.
-    pub fn finish(&mut self, answer: &Answer) {
-        self.cached_tokens = answer.cached_tokens;
-        (self.drafted_tokens, self.accepted_tokens) = (answer.drafted_tokens, answer.accepted_tokens);
+    pub fn finish(&mut self, usage: &Usage) {
+        self.cached_tokens = usage.cached_tokens;
+        (self.drafted_tokens, self.accepted_tokens) = (usage.drafted_tokens, usage.accepted_tokens);
     }
 
     fn ttft(&self) -> Option<Duration> {

@@ -175,9 +175,10 @@ impl Choice {
                 self.usage = usage;
                 (text, false, Some(finish(finish_reason)?))
             }
-            EngineEvent::Started { .. } | EngineEvent::Embedding(_) | EngineEvent::Failed { .. } => {
-                return Ok(None);
-            }
+            EngineEvent::Started { .. }
+            | EngineEvent::Prefill { .. }
+            | EngineEvent::Embedding(_)
+            | EngineEvent::Failed(_) => return Ok(None),
         };
         self.text.push_str(&text);
         self.logprobs.append(lists.clone());

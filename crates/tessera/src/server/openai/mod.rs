@@ -44,7 +44,7 @@ pub async fn warm_up(served: &Served) -> ApiResult<()> {
             }
             EngineEvent::Done { .. } if seen.load(Ordering::Relaxed) => Ok(()),
             EngineEvent::Done { .. } => Err("the model made nothing".to_owned()),
-            EngineEvent::Failed { error, .. } => Err(error),
+            EngineEvent::Failed(failure) => Err(failure.to_string()),
             _ => return,
         };
         if let Some(sender) = super::models::lock(&sender).take() {
