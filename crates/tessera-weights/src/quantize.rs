@@ -3,6 +3,8 @@
 //! Encoding repeats MLC's arithmetic step by step, because folders must be byte-identical: where MLC
 //! rounds an intermediate value to the model's dtype, so does this. Decoding is exact in f32.
 
+pub mod search;
+
 use crate::dtype::DType;
 use crate::pack::pack_word;
 use crate::scheme::{GroupFormat, Layout};
