@@ -3,6 +3,8 @@
 //! Encoding repeats MLC's arithmetic step by step, because folders must be byte-identical: where MLC
 //! rounds an intermediate value to the model's dtype, so does this. Decoding is exact in f32.
 
+#[cfg(feature = "fs")]
+pub mod feedback;
 pub mod search;
 
 use crate::dtype::DType;
