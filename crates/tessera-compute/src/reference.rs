@@ -16,6 +16,11 @@ use crate::weights::{Loaded, Weights};
 use tessera_weights::quantize::decode_row;
 use tessera_weights::tensor::Matrix;
 
+#[cfg(feature = "threads")]
+pub mod gemm;
+#[cfg(feature = "threads")]
+pub mod walk;
+
 /// The reference backend.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reference;
@@ -41,16 +46,7 @@ impl Backend for Reference {
         weights: &mut dyn Weights,
         pools: Pools,
     ) -> Result<Box<dyn Executor>, LoadError> {
-        program.check()?;
-        let state = pools.states.saturating_mul(program.state_len());
-        let layout = PageLayout::new(&program, pools.pages, layer_len);
-        let needed = layout.len().saturating_add(state).saturating_mul(size_of::<f32>());
-        let both = Zeroed::floats(layout.len()).zip(Zeroed::floats(state));
-        let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
-        let weights = Loaded::new(&program, weights)?;
-        let slots = vec![Vec::new(); program.slots.len()];
-        let limits = program.limits(pools);
-        Ok(Box::new(Immediate::new(Interpreter { program, weights, limits, layout, kv, states, slots })))
+        Ok(Box::new(Immediate::new(Interpreter::new(program, weights, pools)?)))
     }
 }
 
@@ -68,12 +64,7 @@ struct Interpreter {
 
 impl Compute for Interpreter {
     fn compute(&mut self, batch: &Batch<'_>, out: &mut Output) -> Result<(), BatchError> {
-        batch.check(self.limits)?;
-        self.move_states(batch);
-        for (slot, shape) in self.slots.iter_mut().zip(&self.program.slots) {
-            let rows = if shape.rows == Rows::All { batch.tokens.len() } else { batch.picked.len() };
-            slot.resize(rows * shape.width, 0.0);
-        }
+        self.begin(batch)?;
         let end = if batch.want == Want::Hidden { self.program.head } else { self.program.ops.len() };
         for i in 0..end {
             let op = self.program.ops[i].clone();
@@ -104,6 +95,36 @@ impl Compute for Interpreter {
 }
 
 impl Interpreter {
+    fn new(program: Program, weights: &mut dyn Weights, pools: Pools) -> Result<Interpreter, LoadError> {
+        program.check()?;
+        let state = pools.states.saturating_mul(program.state_len());
+        let layout = PageLayout::new(&program, pools.pages, layer_len);
+        let needed = layout.len().saturating_add(state).saturating_mul(size_of::<f32>());
+        let both = Zeroed::floats(layout.len()).zip(Zeroed::floats(state));
+        let (kv, states) = both.ok_or(LoadError::Memory { pools, needed })?;
+        let weights = Loaded::new(&program, weights)?;
+        let slots = vec![Vec::new(); program.slots.len()];
+        let limits = program.limits(pools);
+        Ok(Interpreter { program, weights, limits, layout, kv, states, slots })
+    }
+
+    /// Makes room for a batch.
+    fn begin(&mut self, batch: &Batch<'_>) -> Result<(), BatchError> {
+        batch.check(self.limits)?;
+        self.move_states(batch);
+        // Nobody makes the logits where the hidden states are wanted.
+        let unwanted = self.program.logits.filter(|_| batch.want == Want::Hidden).map(|act| act.slot.0);
+        for (i, (slot, shape)) in self.slots.iter_mut().zip(&self.program.slots).enumerate() {
+            let rows = match shape.rows {
+                _ if unwanted == Some(i) => 0,
+                Rows::All => batch.tokens.len(),
+                Rows::Picked => batch.picked.len(),
+            };
+            slot.resize(rows * shape.width, 0.0);
+        }
+        Ok(())
+    }
+
     /// The rows of an activation, one after another.
     fn read(&self, act: Act) -> Vec<f32> {
         let width = self.program.slots[act.slot.0].width;
@@ -393,31 +414,60 @@ impl Interpreter {
                 }
             }
         }
+        // The rows of the output: where each query is.
         let picked_only = self.program.rows(out) == Rows::Picked;
-        for span in batch.spans {
-            for i in 0..span.len {
-                let row = span.start + i;
-                let at = if picked_only {
-                    let Ok(at) = batch.picked.binary_search(&(row as u32)) else { continue };
-                    at
-                } else {
-                    row
+        let all = batch.spans.iter().flat_map(|span| (0..span.len).map(move |i| (span, i)));
+        let queried = |(span, i): &(&Span<'_>, usize)| {
+            !picked_only || batch.picked.binary_search(&((span.start + i) as u32)).is_ok()
+        };
+        let rows: Vec<(&Span<'_>, usize)> = all.filter(queried).collect();
+        let one = |(span, i): (&Span<'_>, usize), o: &mut [f32]| {
+            let row = span.start + i;
+            let seen = span.sees(mask, i);
+            let sinks = span.sinks(mask, i).map_or(0, |sinks| sinks.count);
+            for (h, o) in o.chunks_exact_mut(dim).enumerate() {
+                let at = (row * queries + h) * dim;
+                let (query, moved) = (&q[at..][..dim], &moved[at..][..dim]);
+                let key = |value: bool, p: usize| {
+                    let at = self.kv_at(pages(span, p), layer, value, h / (queries / kv), p);
+                    &self.kv[at..][..dim]
                 };
-                let seen = span.sees(mask, i);
-                let sinks = span.sinks(mask, i).map_or(0, |sinks| sinks.count);
-                for (h, o) in o[at * out.width..][..out.width].chunks_exact_mut(dim).enumerate() {
-                    let at = (row * queries + h) * dim;
-                    let (query, moved) = (&q[at..][..dim], &moved[at..][..dim]);
-                    let key = |value: bool, p: usize| {
-                        let at = self.kv_at(pages(span, p), layer, value, h / (queries / kv), p);
-                        &self.kv[at..][..dim]
-                    };
-                    let seen = (0..sinks).map(|p| (moved, p)).chain(seen.clone().map(|p| (query, p)));
-                    attend_one(seen, key, (scale, cap), o);
-                }
+                let seen = (0..sinks).map(|p| (moved, p)).chain(seen.clone().map(|p| (query, p)));
+                attend_one(seen, key, (scale, cap), o);
+            }
+        };
+        let threads = cores(rows.len() * queries * dim * 64);
+        let per = rows.len().div_ceil(threads).max(1);
+        let parts = rows.chunks(per).zip(o.chunks_mut(per * out.width)).collect();
+        on_threads(parts, &|(rows, o): (&[(&Span<'_>, usize)], &mut [f32])| {
+            rows.iter().zip(o.chunks_exact_mut(out.width)).for_each(|(row, o)| one(*row, o));
+        });
+    }
+}
+
+/// How many threads so many products are worth.
+fn cores(products: usize) -> usize {
+    match (cfg!(feature = "threads"), products > 1 << 20) {
+        (true, true) => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        _ => 1,
+    }
+}
+
+/// Does each part on a thread of its own, the last one on this; where the system refuses a thread, this one does its part.
+fn on_threads<T: Send>(mut parts: Vec<T>, work: &(dyn Fn(T) + Sync)) {
+    let Some(own) = parts.pop() else { return };
+    std::thread::scope(|scope| {
+        for part in parts {
+            let part = std::sync::Arc::new(std::sync::Mutex::new(Some(part)));
+            let take = |part: &std::sync::Mutex<Option<T>>| part.lock().ok().and_then(|mut part| part.take());
+            let other = part.clone();
+            let spawned = std::thread::Builder::new().spawn_scoped(scope, move || take(&other).map(work));
+            if spawned.is_err() {
+                take(&part).map(work);
             }
         }
-    }
+        work(own);
+    });
 }
 
 /// f32 values of a layer in a page.
@@ -433,7 +483,7 @@ fn attend_one<'a>(
     o: &mut [f32],
 ) {
     let score = |(query, p): (&[f32], usize)| {
-        let score = query.iter().zip(at(false, p)).map(|(a, b)| a * b).sum::<f32>() * scale;
+        let score = dot(query, at(false, p)) * scale;
         cap.map_or(score, |cap| cap * (score / cap).tanh())
     };
     let scores: Vec<f32> = seen.clone().map(score).collect();
@@ -442,7 +492,8 @@ fn attend_one<'a>(
     let total = weights.iter().map(|w| f64::from(*w)).sum::<f64>() as f32;
     o.fill(0.0);
     for ((_, p), w) in seen.zip(&weights) {
-        o.iter_mut().zip(at(true, p)).for_each(|(o, v)| *o += w / total * v);
+        let part = w / total;
+        o.iter_mut().zip(at(true, p)).for_each(|(o, v)| *o += part * v);
     }
 }
 
@@ -481,14 +532,10 @@ fn linear(x: &[f32], w: &Matrix, out: &mut [f32]) {
     if n == 0 {
         return;
     }
-    let threads = match (cfg!(feature = "threads"), n * w.rows * w.cols > 1 << 20) {
-        (true, true) => std::thread::available_parallelism().map_or(1, |n| n.get()),
-        _ => 1,
-    };
+    let threads = cores(n * w.rows * w.cols);
     let per = w.rows.div_ceil(threads);
-    let part = |from: usize, to: usize| {
+    let part = |from: usize, sums: &mut [f32]| {
         let mut weights = vec![0.0; ROWS * w.cols];
-        let mut sums = vec![0.0; n * (to - from)];
         for (block, sums) in sums.chunks_mut(ROWS * n).enumerate() {
             let rows = sums.len() / n;
             for (r, weights) in weights.chunks_exact_mut(w.cols).take(rows).enumerate() {
@@ -500,35 +547,16 @@ fn linear(x: &[f32], w: &Matrix, out: &mut [f32]) {
                 }
             }
         }
-        sums
     };
-    let mut add = |from: usize, sums: Vec<f32>| {
-        for (i, sums) in sums.chunks_exact(n).enumerate() {
-            for (t, s) in sums.iter().enumerate() {
-                out[t * w.rows + from + i] += s;
-            }
+    // `[weight row, row]`: each thread has its own.
+    let mut sums = vec![0.0; n * w.rows];
+    let parts = sums.chunks_mut(per * n).enumerate().collect();
+    on_threads(parts, &|(i, sums): (usize, &mut [f32])| part(i * per, sums));
+    for (i, sums) in sums.chunks_exact(n).enumerate() {
+        for (t, s) in sums.iter().enumerate() {
+            out[t * w.rows + i] += s;
         }
-    };
-    if threads == 1 {
-        return add(0, part(0, w.rows));
     }
-    std::thread::scope(|scope| {
-        let ranges = (0..threads).map(|t| ((t * per).min(w.rows), ((t + 1) * per).min(w.rows)));
-        let parts: Vec<_> = ranges
-            .map(|(from, to)| {
-                let spawned = std::thread::Builder::new().spawn_scoped(scope, move || part(from, to));
-                (from, to, spawned)
-            })
-            .collect();
-        for (from, to, spawned) in parts {
-            match spawned.map(std::thread::ScopedJoinHandle::join) {
-                Ok(Ok(sums)) => add(from, sums),
-                Ok(Err(panic)) => std::panic::resume_unwind(panic),
-                // The system refused a thread: this one does its part.
-                Err(_) => add(from, part(from, to)),
-            }
-        }
-    });
 }
 
 /// Sixteen running sums, so that the compiler may keep them in registers and rounding stays small.

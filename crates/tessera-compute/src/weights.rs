@@ -92,6 +92,12 @@ impl Loaded {
         Ok(Loaded { matrices, vectors })
     }
 
+    /// Puts a matrix in the place of one.
+    #[cfg(feature = "threads")]
+    pub fn replace(&mut self, id: MatrixId, matrix: Matrix) {
+        self.matrices[id.weight][id.copy] = matrix;
+    }
+
     /// A vector, where there is one.
     pub fn vector(&self, id: Option<VectorId>) -> Option<&[f32]> {
         id.map(|id| &self[id])

@@ -1,6 +1,8 @@
 //! Tokens in, tokens out: tokenizer, chat template, decoder, KV pages, sampler.
 
 pub mod cache;
+#[cfg(feature = "threads")]
+pub mod calibrate;
 pub mod constraint;
 pub mod decoder;
 pub mod detokenize;

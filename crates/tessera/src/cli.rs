@@ -122,6 +122,15 @@ pub enum Meaning {
     Mlc,
 }
 
+/// How the codes of quantised matrices are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Level {
+    None,
+    Scales,
+    Calibrated,
+}
+
 /// Which of a folder's chat templates is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
@@ -417,6 +426,13 @@ pub struct ConvertArgs {
     /// Keep unquantised float32 values whole; MLC stores their upper 16 bits, and reads both
     #[arg(long)]
     pub whole_f32: bool,
+    /// How codes are chosen: as MLC does, to the byte; by search, without data; for what a text feeds each matrix. All of
+    /// them are read alike by MLC-LLM, WebLLM and tessera
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "none")]
+    pub optimize: Level,
+    /// With --optimize calibrated: the text [default: the model writes its own]
+    #[arg(long, value_name = "FILE")]
+    pub calibration: Option<PathBuf>,
     /// Conversation template to name in mlc-chat-config.json [default: found from the model]
     #[arg(long, value_name = "NAME")]
     pub conv_template: Option<String>,
@@ -475,6 +491,9 @@ pub struct PerplexityArgs {
     /// Stop after this many tokens
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u64>,
+    /// Compare the predictions with this model's, too: KL divergence and how often the likeliest token is the same
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
     /// Tokens of a window; each window begins anew [default: 512, or the context if it is shorter]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub window: Option<u32>,

@@ -1,6 +1,7 @@
 //! Conversions, from an opened model to a finished folder. `convert` and `pull` are thin around it.
 
 mod chat;
+mod optimized;
 mod safetensors;
 mod settings;
 
@@ -11,15 +12,40 @@ use crate::progress::Bar;
 use serde::Serialize;
 use serde_json::Value;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tessera_weights::arch::{self, Param, Sizes};
 use tessera_weights::chat_config::python_json;
 use tessera_weights::convert::{
-    self, ConvertOptions, ConvertReport, Flavour, ManifestName, MlcSource, Plan, SHARD_CAP, SourceNames,
+    self, ConvertOptions, ConvertReport, Flavour, ManifestName, MlcSource, Plan, Rounding, SHARD_CAP,
+    SourceNames,
 };
 use tessera_weights::scheme::Scheme;
 
+pub use optimized::Quality;
 pub use safetensors::to_safetensors;
+
+/// How codes are chosen; what is written is read alike by every reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Optimize {
+    /// As MLC does, to the byte.
+    #[default]
+    None,
+    /// The scale of each group that leaves the least squared error.
+    Scales,
+    /// Those that the outputs lose least by, for what a text feeds each matrix.
+    Calibrated,
+}
+
+impl Optimize {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Optimize::None => "none",
+            Optimize::Scales => "scales",
+            Optimize::Calibrated => "calibrated",
+        }
+    }
+}
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -34,6 +60,10 @@ pub struct Settings {
     pub conv_template: Option<String>,
     /// Keeps unquantised float32 values whole.
     pub whole_f32: bool,
+    /// How codes are chosen.
+    pub optimize: Optimize,
+    /// The text that is calibrated for; without one the model's own.
+    pub calibration: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -44,6 +74,8 @@ impl Default for Settings {
             manifest: ManifestName::default(),
             conv_template: None,
             whole_f32: false,
+            optimize: Optimize::None,
+            calibration: None,
         }
     }
 }
@@ -69,6 +101,9 @@ pub struct Summary {
     pub non_finite: Vec<String>,
     /// Tensors of the source that were not needed.
     pub unused: Vec<String>,
+    /// What choosing codes better did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<Quality>,
     /// Everything that the user should know.
     pub notes: Vec<String>,
 }
@@ -246,6 +281,16 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
             "leave --shard-size out, or name another quantisation with --quant",
         ));
     }
+    if same && settings.optimize != Optimize::None {
+        return Err(hinted(
+            format!(
+                "--optimize {}: the quantisation stays {}, so the codes do, too",
+                settings.optimize.name(),
+                scheme.name
+            ),
+            "give what the folder was converted from: what rounding has lost cannot be found again",
+        ));
+    }
     if same {
         let bar = Bar::new(out, mlc.folder.stored_len());
         let progress = watched(&bar);
@@ -288,20 +333,41 @@ fn run(
     summary: &mut Summary,
     out: &Output,
 ) -> anyhow::Result<()> {
+    optimized::check(scheme, settings)?;
+    interrupt::watch();
+    let from = optimized::From { source, params, names, files };
+    let calibrated = match settings.optimize {
+        Optimize::Calibrated => Some(optimized::find(from, scheme, settings, dst, out)?),
+        _ => None,
+    };
     let bar = Bar::new(out, 0);
     let progress = watched(&bar);
+    let rounding = match (&calibrated, settings.optimize) {
+        (Some(calibrated), _) => Rounding::Found(&calibrated.codes),
+        (None, Optimize::Scales) => Rounding::Search,
+        (None, _) => Rounding::Mlc,
+    };
     let options = ConvertOptions {
         shard_cap: settings.shard_size,
         manifest_name: settings.manifest,
         names,
         allow_unused: false,
         whole_f32: settings.whole_f32,
+        rounding,
         progress: Some(&progress),
     };
-    interrupt::watch();
     let report = convert::convert(source, params, scheme, &options, dst, files);
     bar.end();
-    summary.take(report?, out);
+    let report = report?;
+    if settings.optimize != Optimize::None {
+        let codes = calibrated.as_ref().map(|calibrated| &calibrated.codes);
+        let mut quality = Quality::new(settings.optimize, &report.losses, codes);
+        if let Some(calibrated) = &calibrated {
+            quality.held_back = calibrated.measure(from, scheme, dst, out)?;
+        }
+        summary.optimised(quality, out);
+    }
+    summary.take(report, out);
     Ok(())
 }
 

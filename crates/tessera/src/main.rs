@@ -15,6 +15,7 @@ mod models;
 mod output;
 mod progress;
 mod pulling;
+mod quality;
 mod stdin;
 mod verification;
 

@@ -191,3 +191,67 @@ fn what_a_killed_conversion_left_goes_with_the_next_one_to_the_same_place() {
         assert!(rest.is_empty(), "{rest:?}");
     }
 }
+
+/// Codes that are chosen better are in the format that everybody reads: here a reader in plain Python, which also finds
+/// the errors that the report states.
+#[test]
+fn better_codes_are_read_by_others() {
+    let home = Home::new();
+    home.checkpoint("llama-tied-bf16", true);
+    home.tokenizer("hf");
+    let text = "The quick brown fox jumps over the lazy dog; pack my box with five dozen jugs. ".repeat(40);
+    std::fs::write(home.path("text.txt"), text).unwrap();
+    home.tessera(&["convert", "hf", "plain", "--quant", "q0f32", "--whole-f32"]).ok();
+    for (scheme, bits) in [("q4f32_1", "4"), ("q4f16_1", "4"), ("q3f16_1", "3")] {
+        for level in ["scales", "calibrated"] {
+            let dst = format!("{scheme}-{level}");
+            let mut args = vec!["convert", "hf", &dst, "--quant", scheme, "--optimize", level, "--json"];
+            if level == "calibrated" {
+                args.extend(["--calibration", "text.txt"]);
+            }
+            let quality = home.tessera(&args).ok().json()["quality"].clone();
+            assert_eq!(quality["level"], level);
+            let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decode_folder.py");
+            let told = std::process::Command::new("python3")
+                .arg(script)
+                .args([home.path(&dst), home.path("plain")])
+                .arg(bits)
+                .output()
+                .unwrap();
+            assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+            let told: Value = serde_json::from_slice(&told.stdout).unwrap();
+            let matrices = quality["matrices"].as_array().unwrap();
+            assert!(matrices.len() > 5);
+            for matrix in matrices {
+                let name = matrix["name"].as_str().unwrap();
+                let number = |value: &Value| value.as_f64().unwrap();
+                let (error, plain) = (number(&matrix["relative_squared_error"]), number(&matrix["plain"]));
+                assert!((number(&told[name]) - error).abs() < 1e-3 * error, "{dst} {name}: {told} {error}");
+                assert!(level == "calibrated" || error < plain, "{name}: {error} {plain}");
+            }
+            let held = &quality["held_back"];
+            assert_eq!(held.is_null(), level == "scales");
+            if level == "calibrated" {
+                assert!(held["kl"].as_f64().unwrap() < held["kl_plain"].as_f64().unwrap(), "{dst}: {held}");
+            }
+            home.tessera(&["verify", &dst]).ok();
+            assert!(!std::fs::read_dir(home.path(".")).unwrap().any(|entry| {
+                entry.unwrap().file_name().to_string_lossy().contains(".tmp-")
+            }));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_optimised_is_refused() {
+    let home = Home::new();
+    home.checkpoint("llama-tied-bf16", true);
+    home.tokenizer("hf");
+    let convert = |args: &[&str]| home.tessera(&[&["convert", "hf", "out"], args].concat());
+    convert(&["--quant", "q0f32", "--optimize", "scales"]).fails(&["q0f32 quantises nothing"]);
+    convert(&["--quant", "q4f32_1", "--calibration", "x"]).fails(&["--optimize calibrated only"]);
+    convert(&["--quant", "q4f32_1", "--optimize", "calibrated", "--calibration", "gone"]).fails(&["gone"]);
+    home.tessera(&["convert", "hf", "q4", "--quant", "q4f32_1"]).ok();
+    home.tessera(&["convert", "q4", "out", "--optimize", "scales"]).fails(&["the quantisation stays q4f32_1"]);
+    assert!(!home.path("out").exists());
+}

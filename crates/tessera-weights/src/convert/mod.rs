@@ -9,6 +9,8 @@ mod layout;
 mod mlc;
 mod plan;
 #[cfg(feature = "fs")]
+mod rounding;
+#[cfg(feature = "fs")]
 mod run;
 #[cfg(feature = "fs")]
 mod staging;
@@ -21,6 +23,8 @@ pub use copy::copy_folder;
 pub use layout::{Record, Shard, pack};
 pub use mlc::MlcSource;
 pub use plan::{Plan, plan_manifest};
+#[cfg(feature = "fs")]
+pub use rounding::{Found, Loss, Rounding};
 #[cfg(feature = "fs")]
 pub use run::convert;
 #[cfg(feature = "fs")]
@@ -102,6 +106,9 @@ pub struct ConvertOptions<'a> {
     pub allow_unused: bool,
     /// Keeps unquantised float32 values whole; MLC stores their upper 16 bits. Both are what MLC's readers read.
     pub whole_f32: bool,
+    /// How codes are chosen.
+    #[cfg(feature = "fs")]
+    pub rounding: Rounding<'a>,
     /// Told of progress.
     pub progress: Option<OnProgress<'a>>,
 }
@@ -114,13 +121,15 @@ impl Default for ConvertOptions<'_> {
             names: SourceNames::default(),
             allow_unused: false,
             whole_f32: false,
+            #[cfg(feature = "fs")]
+            rounding: Rounding::default(),
             progress: None,
         }
     }
 }
 
 /// What a conversion did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConvertReport {
     /// Shards written.
     pub shards: usize,
@@ -132,6 +141,9 @@ pub struct ConvertReport {
     pub non_finite: Vec<String>,
     /// Parameters whose float32 values were rounded to their upper 16 bits and are not what they were.
     pub rounded: usize,
+    /// What rounding did to each quantised parameter, where codes were not chosen as MLC does.
+    #[cfg(feature = "fs")]
+    pub losses: Vec<Loss>,
     /// Tensors of the checkpoint that no parameter is made from.
     pub unused: Vec<String>,
     /// Unfinished folders of killed conversions to the same place, which were removed.

@@ -11,6 +11,7 @@ use md5::{Digest, Md5};
 use rayon::prelude::*;
 
 use super::plan::{Plan, Step};
+use super::rounding::{Loss, Rounding, Sums, round};
 use super::staging::{Staging, io};
 use super::values::Rows;
 use super::write::{Flavour, shard_name};
@@ -20,7 +21,7 @@ use crate::dtype::DType;
 use crate::embedding::POOLING;
 use crate::hf::is_plain_name;
 use crate::pack::transpose;
-use crate::quantize::{Arithmetic, encode_row, store};
+use crate::quantize::store;
 use crate::scheme::{GroupFormat, Layout, Scheme};
 use crate::source::{SourceError, TensorSource, Values};
 
@@ -58,11 +59,12 @@ pub fn convert(
         if tell(done, &step.param.name).is_break() {
             return Err(ConvertError::Stopped { tensor: step.param.name.clone() });
         }
-        let made = make(source, step, plan.scheme)?;
+        let made = make(source, step, plan.scheme, options.rounding)?;
         if !made.finite {
             report.non_finite.push(step.param.name.clone());
         }
         report.rounded += usize::from(made.rounded);
+        report.losses.extend(made.loss);
         for (tensor, bytes) in step.stored.iter().zip(&made.tensors) {
             shards.write(&tensor.name, bytes)?;
             done += bytes.len() as u64;
@@ -128,12 +130,19 @@ struct Made {
     finite: bool,
     /// Whether float32 values lost something in their last 16 bits.
     rounded: bool,
+    /// What was lost, where codes were not chosen as MLC does.
+    loss: Option<Loss>,
 }
 
-fn make(source: &dyn TensorSource, step: &Step, scheme: &Scheme) -> Result<Made, ConvertError> {
+fn make(
+    source: &dyn TensorSource,
+    step: &Step,
+    scheme: &Scheme,
+    rounding: Rounding<'_>,
+) -> Result<Made, ConvertError> {
     let param = &step.param;
     match (param.layout(scheme), scheme.group) {
-        (Some(layout), Some(format)) => make_quantised(source, step, scheme, layout, format),
+        (Some(layout), Some(format)) => make_quantised(source, step, (scheme, layout, format), rounding),
         _ => make_dense(source, step, &step.stored[0]),
     }
 }
@@ -162,13 +171,22 @@ fn read(source: &dyn TensorSource, at: usize) -> Result<Values, ConvertError> {
 fn make_quantised(
     source: &dyn TensorSource,
     step: &Step,
-    scheme: &Scheme,
-    layout: Layout,
-    format: GroupFormat,
+    form: (&Scheme, Layout, GroupFormat),
+    rounding: Rounding<'_>,
 ) -> Result<Made, ConvertError> {
+    let (scheme, layout, format) = form;
     let (rows, cols) = work_shape(&step.param);
     let (row_words, row_groups) = (format.words(cols), format.groups(cols));
-    let arithmetic = Arithmetic::of(scheme.dtype, layout);
+    let found = match rounding {
+        Rounding::Mlc => None,
+        Rounding::Search => Some(None),
+        Rounding::Found(all) => Some(all.of(&step.param.name)),
+    };
+    if let Some(Some(rounded)) = found {
+        let (words, scales) = (rounded.words.len(), rounded.scales.len());
+        assert_eq!((words, scales), (rows * row_words, rows * row_groups), "codes of {}", step.param.name);
+    }
+    let (mut sums, mut first) = (Vec::new(), 0);
     let mut words = vec![0u32; rows * row_words];
     let mut scales = vec![0f32; rows * row_groups];
     let (mut words_left, mut scales_left) = (&mut words[..], &mut scales[..]);
@@ -185,19 +203,10 @@ fn make_quantised(
         words_left = rest;
         let (scales, rest) = scales_left.split_at_mut(part.rows * row_groups);
         scales_left = rest;
-        words
-            .par_chunks_mut(row_words)
-            .zip(scales.par_chunks_mut(row_groups))
-            .enumerate()
-            .with_min_len(8)
-            .for_each_init(
-                || vec![0.0; cols],
-                |row, (r, (words, scales))| {
-                    part.read(r, row);
-                    encode_row(format, arithmetic, row, words, scales);
-                },
-            );
+        sums.extend(round(&part, first, form, found, words, scales));
+        first += part.rows;
     }
+    let loss = found.is_some().then(|| Sums::loss(sums.into_iter(), &step.param.name));
     let finite = scales.iter().all(|s| s.is_finite());
     if layout == Layout::Kn {
         words = transpose(rows, row_words, &words);
@@ -205,7 +214,7 @@ fn make_quantised(
     }
     let mut stored = Vec::with_capacity(scales.len() * 2);
     store(scheme.dtype, &scales, &mut stored);
-    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false })
+    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false, loss })
 }
 
 fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Result<Made, ConvertError> {
@@ -245,7 +254,8 @@ fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Resu
             },
         );
     }
-    Ok(Made { tensors: vec![out], finite: finite.into_inner(), rounded: rounded.into_inner() })
+    let (finite, rounded) = (finite.into_inner(), rounded.into_inner());
+    Ok(Made { tensors: vec![out], finite, rounded, loss: None })
 }
 
 fn little_endian(words: Vec<u32>) -> Vec<u8> {

@@ -9,7 +9,6 @@
 
 use super::search::{Group, LANES, Lane, MOST, Measure};
 use crate::dtype::DType;
-use crate::pack::pack_word;
 use crate::scheme::GroupFormat;
 use rayon::prelude::*;
 
@@ -28,6 +27,8 @@ pub struct Curvature {
     feedback: Vec<f32>,
     /// `D`, by place in the order.
     importance: Vec<f32>,
+    /// `M` with `M Mᵀ = H`, likewise.
+    factor: Vec<f64>,
 }
 
 /// A row's codes and scales.
@@ -78,12 +79,34 @@ impl Curvature {
         let feedback = feedback.collect();
         // Only their proportions count: f32 holds those of any inputs.
         let importance = (0..cols).map(|k| (pivot(k) * pivot(k) / mean) as f32).collect();
-        Curvature { format, order, begins, feedback, importance }
+        Curvature { format, order, begins, feedback, importance, factor }
     }
 
     /// Number of inputs.
     pub fn cols(&self) -> usize {
         self.order.len()
+    }
+
+    /// Puts `g` with `g H = v` in the place of each row `v` of `rows`.
+    pub fn solve(&self, rows: &mut [f32]) {
+        let n = self.cols();
+        rows.par_chunks_exact_mut(n).for_each_init(
+            || vec![0.0f64; n],
+            |v, row| {
+                v.iter_mut().zip(&self.order).for_each(|(v, at)| *v = f64::from(row[*at]));
+                for j in (0..n).rev() {
+                    let of = &self.factor[j * n..][..n];
+                    v[j] = (v[j] - dot(&of[j + 1..], &v[j + 1..])) / of[j];
+                }
+                for j in 0..n {
+                    let of = &self.factor[j * n..][..n];
+                    let g = v[j] / of[j];
+                    v[j] = g;
+                    v[j + 1..].iter_mut().zip(&of[j + 1..]).for_each(|(v, of)| *v -= g * of);
+                }
+                v.iter().zip(&self.order).for_each(|(v, at)| row[*at] = *v as f32);
+            },
+        );
     }
 
     /// Rounds rows of `weights`, for scales that are stored as those of `dtype`.
@@ -123,17 +146,8 @@ impl Curvature {
             let found = Group { format, dtype, weights, moved, measure }.find();
             errors.extend_from_slice(&found.errors[..len]);
             let group = self.order[from] / format.group;
-            for r in 0..rows {
-                let mut codes = [0u8; MOST];
-                codes.iter_mut().zip(&found.codes[..len]).for_each(|(code, of)| *code = of[r]);
-                let at = r * format.words(cols) + group * format.words_per_group();
-                let words = &mut words[at..at + format.words_per_group()];
-                for (word, codes) in words.iter_mut().zip(codes.chunks_exact(format.per_word)) {
-                    *word = pack_word(format.bits, codes);
-                }
-                scales[r * format.groups(cols) + group] = found.scale[r];
-                loss[r] += f64::from(found.loss[r]);
-            }
+            found.put(format, group, (rows, cols), len, words, scales);
+            loss.iter_mut().zip(found.loss).for_each(|(loss, of)| *loss += f64::from(of));
         }
         loss[..rows].iter().sum()
     }
@@ -249,8 +263,9 @@ mod tests {
         let mix = normals(seed, cols * 8);
         for t in 0..3 * cols {
             let (own, few) = (normals(seed + 1 + t as u64, cols), normals(seed + 9999 + t as u64, 8));
-            let x: Vec<f64> =
-                (0..cols).map(|i| 0.3 * own[i] + (0..8).map(|f| mix[i * 8 + f] * few[f]).sum::<f64>()).collect();
+            let x: Vec<f64> = (0..cols)
+                .map(|i| 0.3 * own[i] + (0..8).map(|f| mix[i * 8 + f] * few[f]).sum::<f64>())
+                .collect();
             for i in 0..cols {
                 for j in 0..cols {
                     h[i * cols + j] += x[i] * x[j];
@@ -310,6 +325,18 @@ mod tests {
                 .sum();
             assert!((told / mean / rounded.loss - 1.0).abs() < 1e-3, "{} {}", told / mean, rounded.loss);
         }
+    }
+
+    #[test]
+    fn solving_undoes_multiplying() {
+        let (format, cols) = (GroupFormat::INT4, 72);
+        let h = moments(cols, 3);
+        let mean = (0..cols).map(|i| h[i * cols + i]).sum::<f64>() / cols as f64;
+        let g: Vec<f64> = normals(8, cols);
+        let v = |j: usize| (0..cols).map(|i| g[i] * h[i * cols + j]).sum::<f64>() + g[j] * DAMPING * mean;
+        let mut row: Vec<f32> = (0..cols).map(|j| v(j) as f32).collect();
+        Curvature::new(format, cols, &h).solve(&mut row);
+        assert!(row.iter().zip(&g).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-3), "{row:?} {g:?}");
     }
 
     #[test]

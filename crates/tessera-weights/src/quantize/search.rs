@@ -12,6 +12,7 @@
 
 use super::{round_bf16, round_f16};
 use crate::dtype::DType;
+use crate::pack::pack_word;
 use crate::scheme::GroupFormat;
 
 /// Rows that are searched at once.
@@ -91,11 +92,7 @@ impl Group<'_> {
     /// The codes that a scale gives, one weight after another: `each` is told the weight's number and its whole
     /// numbers.
     #[inline(always)]
-    fn try_scale<const FEED: bool>(
-        &self,
-        scale: &Lane,
-        mut each: impl FnMut(usize, &Lane),
-    ) -> Trial {
+    fn try_scale<const FEED: bool>(&self, scale: &Lane, mut each: impl FnMut(usize, &Lane)) -> Trial {
         let (least, most) = (-(self.format.zero() as f32), self.format.zero() as f32 + 1.0);
         let inverse = lanes(|i| if scale[i] == 0.0 { 0.0 } else { 1.0 / scale[i] });
         let mut trial = Trial { loss: [0.0; LANES], sums: [[0.0; LANES]; 2] };
@@ -179,8 +176,7 @@ impl Group<'_> {
                 scale = lanes(|i| if better[i] { tried[i] } else { scale[i] });
             }
         }
-        let mut found =
-            Found { codes: [[0; LANES]; MOST], scale, loss, errors: [[0.0; LANES]; MOST] };
+        let mut found = Found { codes: [[0; LANES]; MOST], scale, loss, errors: [[0.0; LANES]; MOST] };
         let zero = self.format.zero() as f32;
         self.try_scale::<FEED>(&scale, |k, code| {
             found.codes[k] = std::array::from_fn(|i| (code[i] + zero) as u8);
@@ -230,6 +226,54 @@ fn search_avx2<const FEED: bool>(group: &Group<'_>) -> Found {
 #[target_feature(enable = "avx512f")]
 fn search_avx512<const FEED: bool>(group: &Group<'_>) -> Found {
     group.search::<FEED>()
+}
+
+/// Searches the groups of up to [`LANES`] rows of `cols` weights, all of which count alike. `words` and `scales` are as
+/// [`encode_row`](super::encode_row) makes them, row after row.
+pub fn encode_rows(
+    format: GroupFormat,
+    dtype: DType,
+    (rows, cols): (usize, usize),
+    weights: &[f32],
+    words: &mut [u32],
+    scales: &mut [f32],
+) {
+    assert!(rows <= LANES && weights.len() == rows * cols, "{rows} rows of {cols} weights");
+    for (group, from) in (0..cols).step_by(format.group).enumerate() {
+        let len = format.group.min(cols - from);
+        let mut lying = [[0.0; LANES]; MOST];
+        for (k, lane) in lying[..len].iter_mut().enumerate() {
+            *lane = lanes(|r| if r < rows { weights[r * cols + from + k] } else { 0.0 });
+        }
+        let (weights, measure) = (&lying[..len], Measure { importance: &[1.0; MOST], within: None });
+        let found = Group { format, dtype, weights, moved: weights, measure }.find();
+        found.put(format, group, (rows, cols), len, words, scales);
+    }
+}
+
+impl Found {
+    /// Puts the codes and scales of group `group` in their places among those of `rows` whole rows.
+    pub(super) fn put(
+        &self,
+        format: GroupFormat,
+        group: usize,
+        (rows, cols): (usize, usize),
+        len: usize,
+        words: &mut [u32],
+        scales: &mut [f32],
+    ) {
+        let (row_words, row_groups, each) =
+            (format.words(cols), format.groups(cols), format.words_per_group());
+        for r in 0..rows {
+            let mut codes = [0u8; MOST];
+            codes.iter_mut().zip(&self.codes[..len]).for_each(|(code, of)| *code = of[r]);
+            let words = &mut words[r * row_words + group * each..][..each];
+            for (word, codes) in words.iter_mut().zip(codes.chunks_exact(format.per_word)) {
+                *word = pack_word(format.bits, codes);
+            }
+            scales[r * row_groups + group] = self.scale[r];
+        }
+    }
 }
 
 /// The value nearest to `x` that a scale of this model's dtype is stored as.

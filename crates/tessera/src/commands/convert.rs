@@ -1,8 +1,8 @@
 //! `tessera convert`: any kind of model to an MLC folder, or an MLC folder to safetensors.
 
 use crate::checkpoint;
-use crate::cli::{ConvertArgs, Format, ManifestName as Manifest};
-use crate::conversion::{self, Settings};
+use crate::cli::{ConvertArgs, Format, Level, ManifestName as Manifest};
+use crate::conversion::{self, Optimize, Settings};
 use crate::models;
 use crate::output::{Bytes, Output, hinted};
 use crate::progress::use_threads;
@@ -23,6 +23,12 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
         },
         conv_template: args.conv_template.clone(),
         whole_f32: args.whole_f32,
+        optimize: match args.optimize {
+            Level::None => Optimize::None,
+            Level::Scales => Optimize::Scales,
+            Level::Calibrated => Optimize::Calibrated,
+        },
+        calibration: args.calibration.clone(),
     };
     let src = match args.src.to_str() {
         Some(name) if !args.src.exists() => models::locate(name)?,

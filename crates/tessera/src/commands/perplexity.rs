@@ -3,15 +3,11 @@
 use crate::cli::PerplexityArgs;
 use crate::load::load;
 use crate::output::Output;
+use crate::quality::measure;
 use anyhow::Context;
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Instant;
-use tessera_compute::batch::Want;
-use tessera_engine::generate::CHUNK;
-use tessera_engine::kv::Sequence;
-use tessera_engine::model::{Feed, Pick};
-use tessera_engine::sampler::logprobs;
 use tessera_engine::tokenizer::Tokenizer;
 use tessera_weights::files;
 
@@ -36,43 +32,50 @@ pub fn run(args: PerplexityArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let context = loaded.model.context();
     let window = args.window.map_or(512.min(context), |w| w as usize);
     anyhow::ensure!(window <= context, "--window is {window} tokens, the context holds {context}");
+    let mut base = match &args.base {
+        Some(name) => Some(load(name, &args.compute, 1, out)?),
+        None => None,
+    };
+    if let Some(base) = &base {
+        let (own, other) = (loaded.files.config.vocab_size, base.files.config.vocab_size);
+        anyhow::ensure!(own == other, "{}: the vocabulary has {own} tokens, that of the base {other}", args.model);
+    }
     let progress = out.progress(tokens.len() as u64, "tokens");
     let start = Instant::now();
-    let (mut sum, mut count) = (0.0f64, 0usize);
-    for part in tokens.chunks(window) {
-        let mut sequence = Sequence::default();
-        for (chunk, fed) in part.chunks(CHUNK).enumerate() {
-            let feed = Feed {
-                sequence: &mut sequence,
-                tokens: fed,
-                call: 0..part.len(),
-                drafts: 0,
-                pick: Pick::All,
-            };
-            let output = loaded.model.forward(&mut [feed], Want::Logits)?;
-            let next = &part[chunk * CHUNK + 1..];
-            let rows = output.logits.chunks_exact(loaded.files.config.vocab_size);
-            for (row, &token) in rows.zip(next) {
-                sum -= f64::from(logprobs(row, 0, token)?.1.logprob);
-                count += 1;
-            }
-            progress.inc(fed.len() as u64);
-        }
-        loaded.model.release(sequence);
-    }
+    let windows: Vec<&[u32]> = tokens.chunks(window).collect();
+    let sums = measure(&mut loaded.model, base.as_mut().map(|base| &mut base.model), &windows, &mut |n| {
+        progress.inc(n as u64);
+        Ok(())
+    })?;
     progress.finish_and_clear();
+    let count = sums.predicted;
     anyhow::ensure!(count > 0, "{file}: at least two tokens are needed, found {}", tokens.len());
-    let nll = sum / count as f64;
+    let nll = sums.mean(sums.nll);
     let speed = tokens.len() as f64 / start.elapsed().as_secs_f64();
     if out.json {
-        out.print_json(&json!({
+        let mut value = json!({
             "perplexity": nll.exp(), "nll": nll, "tokens": tokens.len(), "predicted": count,
             "window": window, "tokens_per_s": speed,
-        }))?;
-    } else {
+        });
+        if base.is_some() {
+            let base_nll = sums.mean(sums.base_nll);
+            value["base"] = json!({
+                "perplexity": base_nll.exp(), "nll": base_nll, "kl": sums.mean(sums.kl), "top1": sums.top1(),
+            });
+        }
+        out.print_json(&value)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.line(format_args!(
+        "perplexity {:.4} over {count} tokens in windows of {window} ({speed:.0} tokens/s)",
+        nll.exp()
+    ))?;
+    if base.is_some() {
         out.line(format_args!(
-            "perplexity {:.4} over {count} tokens in windows of {window} ({speed:.0} tokens/s)",
-            nll.exp()
+            "the base {:.4}; KL to it {:.4} nats; the same likeliest token {:.1} % of the time",
+            sums.mean(sums.base_nll).exp(),
+            sums.mean(sums.kl),
+            100.0 * sums.top1(),
         ))?;
     }
     Ok(ExitCode::SUCCESS)
