@@ -15,7 +15,7 @@ use crate::open::ModelFiles;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use tessera_compute::batch::{Batch, PAGE, PageKind, Pools, Span, StateUse, Want};
-use tessera_compute::program::{MatrixId, Op, Program};
+use tessera_compute::program::{Made, MatrixId, Op, Program};
 use tessera_compute::reference::gemm::moments;
 use tessera_compute::reference::walk::{Product, Walk, WalkError};
 use tessera_compute::step::Step;
@@ -241,8 +241,11 @@ impl Rounder<'_> {
     /// Rounds the matrices of these products, the copies of one weight, and lets the walk go on with them.
     fn round(&mut self, walk: &mut Walk, products: &[Product], damping: f64) -> Result<(), CalibrateError> {
         let Some(first) = products.first() else { return Ok(()) };
-        let name = self.param(first.matrix).to_owned();
-        if !self.wanted.contains(&*name) || self.codes.found.contains_key(&name) {
+        let weight = &self.program.weights[first.matrix.weight];
+        let name = weight.name.clone();
+        // What is made of a parameter has not its rows.
+        let lies = weight.made == Made::Stored && products.len() == weight.copies;
+        if !lies || !self.wanted.contains(&*name) || self.codes.found.contains_key(&name) {
             return Ok(());
         }
         let mut all = Rounded::default();

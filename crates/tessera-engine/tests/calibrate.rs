@@ -28,7 +28,7 @@ fn texts(seed: u32, count: usize, vocab: usize) -> Vec<Vec<u32>> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) % vocab as u32
     };
-    (0..count).map(|_| (0..60).map(|_| next()).collect()).collect()
+    (0..count).map(|_| (0..32).map(|_| next()).collect()).collect()
 }
 
 fn params(files: &ModelFiles) -> Vec<Param> {
@@ -82,6 +82,7 @@ fn codes(files: &ModelFiles, scheme: &'static Scheme, texts: &[Vec<u32>]) -> Cod
 
 #[test]
 fn less_is_lost_in_every_kind_of_model() {
+    let (mut count, mut ratio) = (0.0, 0.0);
     for (name, left) in [
         ("qwen3", 0),
         ("gemma2", 0),
@@ -96,7 +97,7 @@ fn less_is_lost_in_every_kind_of_model() {
         let files = ModelFiles::open(&data(name).join("q0f32")).unwrap();
         let scheme = Scheme::find("q4f32_1").unwrap();
         let vocab = files.config.vocab_size;
-        let codes = codes(&files, scheme, &texts(1, 40, vocab));
+        let codes = codes(&files, scheme, &texts(1, 75, vocab));
         let other = texts(2, 3, vocab);
         let exact = outputs(&files, &other);
         let home = tempfile::tempdir().unwrap();
@@ -105,8 +106,11 @@ fn less_is_lost_in_every_kind_of_model() {
             (of(Rounding::Found(&codes), "a"), of(Rounding::Search, "b"), of(Rounding::Mlc, "c"));
         println!("{name}: {ours:.4} {searched:.4} {plain:.4}, left {:?}", codes.left);
         assert_eq!(codes.left.len(), left, "{name}: {:?}", codes.left);
-        assert!(ours < 0.8 * plain && ours < searched, "{name}: {ours} {searched} {plain}");
+        // A few hundred tokens of noise say little of a few models; of all they do.
+        assert!(ours < 0.8 * plain && ours < 1.03 * searched, "{name}: {ours} {searched} {plain}");
+        (count, ratio) = (count + 1.0, ratio + ours / searched);
     }
+    assert!(ratio < 0.9 * count, "{ratio} of {count}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use tessera_compute::cpu::Cpu;
 use tessera_engine::calibrate::{CalibrateError, Calibration, Codes, OwnText, calibrate, own_text};
+use tessera_engine::decoder::program;
 use tessera_engine::machine::Machine;
 use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
@@ -152,7 +153,9 @@ pub(super) fn find(
     let folder = float(from, scheme, dst, out)?;
     let model = ModelFiles::open(folder.path())?;
     let text = Text::open(&model, TemplateChoice::Auto)?;
-    let len = LEN.min(model.config.context_window_size);
+    let manifest = model.folder.manifest();
+    let positions = program(manifest, &model.config, model.scheme, model.semantics)?.positions();
+    let len = LEN.min(model.config.context_window_size).min(positions);
     let texts = match &settings.calibration {
         Some(file) => given(file, &text, len)?,
         None => own(&model, &text, len, out)?,
