@@ -5,6 +5,8 @@
 
 #[cfg(feature = "fs")]
 mod copy;
+#[cfg(feature = "fs")]
+mod exact;
 mod layout;
 mod mlc;
 mod plan;
@@ -130,6 +132,10 @@ pub struct ConvertReport {
     pub bytes: u64,
     /// Parameters that hold a NaN or an infinity after conversion.
     pub non_finite: Vec<String>,
+    /// Parameters that are quantised.
+    pub quantised: usize,
+    /// Those of them that have the source's own codes and scales, and so exactly its values.
+    pub exact: usize,
     /// Parameters whose float32 values were rounded to their upper 16 bits and are not what they were.
     pub rounded: usize,
     /// Tensors of the checkpoint that no parameter is made from.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 
+use super::exact;
 use super::plan::{Plan, Step};
 use super::staging::{Staging, io};
 use super::values::Rows;
@@ -63,6 +64,8 @@ pub fn convert(
             report.non_finite.push(step.param.name.clone());
         }
         report.rounded += usize::from(made.rounded);
+        report.quantised += usize::from(step.param.layout(plan.scheme).is_some());
+        report.exact += usize::from(made.exact);
         for (tensor, bytes) in step.stored.iter().zip(&made.tensors) {
             shards.write(&tensor.name, bytes)?;
             done += bytes.len() as u64;
@@ -128,6 +131,8 @@ struct Made {
     finite: bool,
     /// Whether float32 values lost something in their last 16 bits.
     rounded: bool,
+    /// Whether all of it has the source's own codes.
+    exact: bool,
 }
 
 fn make(source: &dyn TensorSource, step: &Step, scheme: &Scheme) -> Result<Made, ConvertError> {
@@ -172,7 +177,14 @@ fn make_quantised(
     let mut words = vec![0u32; rows * row_words];
     let mut scales = vec![0f32; rows * row_groups];
     let (mut words_left, mut scales_left) = (&mut words[..], &mut scales[..]);
+    let mut exact = true;
     for &at in &step.sources {
+        if let Some((codes, part)) = exact::codes(source, at, &step.param, scheme)? {
+            words_left.split_off_mut(..codes.len()).expect("rows of the plan").copy_from_slice(&codes);
+            scales_left.split_off_mut(..part.len()).expect("rows of the plan").copy_from_slice(&part);
+            continue;
+        }
+        exact = false;
         let values = read(source, at)?;
         let part = Rows {
             rows: values.len() / cols,
@@ -205,7 +217,7 @@ fn make_quantised(
     }
     let mut stored = Vec::with_capacity(scales.len() * 2);
     store(scheme.dtype, &scales, &mut stored);
-    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false })
+    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false, exact })
 }
 
 fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Result<Made, ConvertError> {
@@ -245,7 +257,7 @@ fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Resu
             },
         );
     }
-    Ok(Made { tensors: vec![out], finite: finite.into_inner(), rounded: rounded.into_inner() })
+    Ok(Made { tensors: vec![out], finite: finite.into_inner(), rounded: rounded.into_inner(), exact: false })
 }
 
 fn little_endian(words: Vec<u32>) -> Vec<u8> {

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use half::{bf16, f16};
 
 use super::blocks::{check_supported, dequantize};
+use super::codes;
 use super::config::Hyper;
 use super::error::GgufError;
 use super::header::{Gguf, TensorInfo};
 use super::rope::ROPE_FREQS;
 use crate::dtype::DType;
-use crate::source::{SourceError, SourceTensor, TensorSource, Values};
+use crate::source::{Codes, SourceError, SourceTensor, TensorSource, Values};
 
 /// The tensors of a GGUF llama under their HF names.
 pub struct GgufSource {
@@ -68,9 +69,45 @@ impl TensorSource for GgufSource {
         self.gguf.bytes().check().map_err(|changed| self.error(index, changed.what))?;
         values
     }
+
+    fn read_codes(&self, index: usize) -> Result<Option<Codes>, SourceError> {
+        let codes = self.codes(index);
+        self.gguf.bytes().check().map_err(|changed| self.error(index, changed.what))?;
+        codes.map_err(|what| self.error(index, what))
+    }
 }
 
 impl GgufSource {
+    /// Codes of a Q4_0 matrix. A scale that is no number has no sign to turn over, and no weight to give.
+    fn codes(&self, index: usize) -> Result<Option<Codes>, String> {
+        let Some(place) = self.places.get(index) else { return Ok(None) };
+        let info = &self.gguf.tensors()[place.index];
+        if info.ty.name != "Q4_0" {
+            return Ok(None);
+        }
+        let groups = info.numel / codes::GROUP;
+        let (mut words, mut scales) = (reserve(groups * 4)?, reserve(groups)?);
+        let (blocks, _) = self.gguf.data(info).as_chunks();
+        for (i, block) in blocks.iter().enumerate() {
+            let (codes, scale) = codes::group_of(block);
+            if !scale.is_finite() {
+                let (row, at) = (i * codes::GROUP / place.row, i * codes::GROUP % place.row);
+                return Err(format!(
+                    "the scale of row {row}, weights {at} to {} is {}, expected a finite number; fetch the file again",
+                    at + codes::GROUP - 1,
+                    -scale
+                ));
+            }
+            words.extend(codes);
+            scales.push(scale);
+        }
+        if let Some(heads) = place.heads {
+            let groups = place.row / codes::GROUP;
+            (words, scales) = (half_split(&words, heads, groups * 4)?, half_split(&scales, heads, groups)?);
+        }
+        Ok(Some(Codes { words, scales }))
+    }
+
     fn values(&self, index: usize) -> Result<Values, SourceError> {
         let Some(place) = self.places.get(index) else {
             return Err(self.error(index, format!("there are {} tensors", self.places.len())));

@@ -5,6 +5,7 @@
 //! tokenizer's files. [`open`] does all four. What cannot be carried over exactly is refused by name.
 
 mod blocks;
+mod codes;
 mod config;
 mod error;
 mod header;
@@ -20,6 +21,7 @@ mod value;
 mod vocab;
 
 pub use blocks::{SUPPORTED, dequantize};
+pub use codes::{block_of, group_of};
 pub use config::hf_config;
 pub use error::GgufError;
 pub use header::{Gguf, TensorInfo};
