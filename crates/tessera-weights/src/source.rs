@@ -49,8 +49,9 @@ impl Values {
     }
 }
 
-/// Weights in groups of 32 that share a scale, rows as in [`TensorSource::read`]: as `q4f16_1` has them, for they
-/// are stored so already. A weight is `(code - 7) * scale`.
+/// Weights in groups of 32 that share a scale, as `q4f16_1` has them, for they are stored so already. A weight is
+/// `(code - 7) * scale`. Rows are in the order of [`TensorSource::read`], and always outputs: where the checkpoint has
+/// the transpose, these are not transposed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Codes {
     /// Four words a group, each with eight codes, the first in the lowest bits.

@@ -3,9 +3,10 @@
 
 mod gguf_writer;
 
-use gguf_writer::{File, T, V};
+use gguf_writer::{File, T, V, q4_llama};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use tessera_weights::bytes::Bytes;
 use tessera_weights::gguf::{
     GgmlType, Gguf, GgufError, GgufModel, GgufSource, SUPPORTED, dequantize, hf_config, open,
@@ -215,7 +216,7 @@ fn what_cannot_be_carried_over_is_refused_by_name() {
         GgufSource::new(parsed(&file), "f").map(|_| ())
     };
     assert!(change(|_| ()).is_ok());
-    refused(change(|f| f.set("general.architecture", V::Str("qwen2"))), &["general.architecture", "qwen2"]);
+    refused(change(|f| f.set("general.architecture", V::Str("bert"))), &["general.architecture", "qwen2"]);
     refused(change(|f| f.remove("general.architecture")), &["general.architecture", "missing"]);
     refused(change(|f| f.set("general.type", V::Str("adapter"))), &["general.type", "adapter"]);
     refused(change(|f| f.set("split.count", V::U32(2))), &["split.count", "2"]);
@@ -381,4 +382,72 @@ fn llama() -> File {
 
 fn llama_with(biases: &[(&str, bool)]) -> File {
     File::llama(4, 1, biases)
+}
+
+/// The file in three parts, the metadata in the first, as llama.cpp's `gguf-split` writes them.
+fn parts(file: &File) -> Vec<File> {
+    let (total, each) = (file.tensors.len(), file.tensors.len().div_ceil(3));
+    let mut parts: Vec<File> = file
+        .tensors
+        .chunks(each)
+        .map(|tensors| File { tensors: tensors.to_vec(), ..File::empty() })
+        .collect();
+    parts[0].meta = file.meta.clone();
+    for (no, part) in parts.iter_mut().enumerate() {
+        part.set("split.no", V::U16(no as u16));
+        part.set("split.count", V::U16(3));
+        part.set("split.tensors.count", V::I32(total as i32));
+    }
+    parts
+}
+
+#[test]
+fn a_model_in_several_files_is_the_model_in_one() {
+    let file = q4_llama(17);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |no: usize| dir.path().join(format!("m-{no:05}-of-00003.gguf"));
+    let write = |parts: &[File]| {
+        for (no, part) in parts.iter().enumerate() {
+            std::fs::write(path(no + 1), part.bytes()).unwrap();
+        }
+    };
+    let good = parts(&file);
+    write(&good);
+    let (whole, cut) = (GgufSource::new(parsed(&file), "f").unwrap(), open(path(1)).unwrap().source);
+    assert_eq!(whole.tensors(), cut.tensors());
+    for (i, tensor) in whole.tensors().iter().enumerate() {
+        assert_eq!(f32s(&whole.read(i).unwrap()), f32s(&cut.read(i).unwrap()), "{}", tensor.name);
+    }
+    let named: HashSet<&str> = (0..cut.tensors().len()).map(|i| cut.file(i)).collect();
+    assert_eq!(named.len(), 3, "each tensor names its own file: {named:?}");
+
+    refused(open(path(2)), &["00002-of-00003", "part 2 of 3", "00001-of-00003"]);
+    let broken = |change: &dyn Fn(&mut Vec<File>)| {
+        let mut parts = good.clone();
+        change(&mut parts);
+        write(&parts);
+        open(path(1))
+    };
+    refused(
+        broken(&|p| p[1].set("split.no", V::U16(2))),
+        &["00002-of-00003", "split.no is 2 of 3, expected 1"],
+    );
+    refused(broken(&|p| p[2].remove("split.count")), &["00003-of-00003", "split.count is missing"]);
+    refused(broken(&|p| p[2].set("split.count", V::U16(4))), &["00003-of-00003", "2 of 4"]);
+    refused(
+        broken(&|p| p[1].set("split.tensors.count", V::I32(7))),
+        &["00002-of-00003", "split.tensors.count"],
+    );
+    refused(
+        broken(&|p| p[1].tensors[0].name = "token_embd.weight".into()),
+        &["00002-of-00003", "token_embd.weight"],
+    );
+    refused(broken(&|p| drop(p[2].tensors.pop())), &["split.tensors.count", "20", "19"]);
+    refused(broken(&|p| p[0].set("split.count", V::U16(60000))), &["split.count", "60000"]);
+    write(&good);
+    std::fs::rename(path(1), dir.path().join("m.gguf")).unwrap();
+    refused(open(dir.path().join("m.gguf")), &["m.gguf", "00001-of-00003"]);
+    std::fs::rename(dir.path().join("m.gguf"), path(1)).unwrap();
+    std::fs::remove_file(path(3)).unwrap();
+    refused(open(path(1)), &["m-00003-of-00003.gguf"]);
 }

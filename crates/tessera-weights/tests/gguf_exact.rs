@@ -3,13 +3,16 @@
 mod gguf_writer;
 
 use gguf_writer::{File, Noise, q4_llama};
+use half::f16;
 use std::ops::ControlFlow;
 use std::path::Path;
 use tessera_weights::arch::{Param, Sizes, params};
 use tessera_weights::bytes::Bytes;
 use tessera_weights::convert::{ConvertOptions, ConvertReport, convert};
+use tessera_weights::export::{GgufExportError, GgufInputs, GgufReport, export_gguf};
 use tessera_weights::folder::Folder;
-use tessera_weights::gguf::GgufModel;
+use tessera_weights::gguf::{Gguf, GgufModel};
+use tessera_weights::model::Description;
 use tessera_weights::quantize::decode;
 use tessera_weights::scheme::{Layout, Scheme};
 use tessera_weights::source::{TensorSource, Values};
@@ -30,18 +33,6 @@ fn converted(model: &GgufModel, scheme: &str, dst: &Path) -> ConvertReport {
     convert(&model.source, &params_of(model), scheme, &options, dst, &[]).unwrap()
 }
 
-/// Values of a parameter as the file's tensors give them, one source after the other.
-fn wanted(source: &dyn TensorSource, param: &Param) -> Vec<f32> {
-    let read = |name: &str| {
-        let at = source.tensors().iter().position(|t| t.name == name).unwrap();
-        match source.read(at).unwrap() {
-            Values::F32(v) => v,
-            other => panic!("{name} is {:?}", other.dtype()),
-        }
-    };
-    param.sources.iter().flat_map(|s| read(&s.name)).collect()
-}
-
 #[test]
 fn every_weight_is_kept_in_every_scheme_that_can_hold_it() {
     let model = model(&q4_llama(7));
@@ -56,7 +47,7 @@ fn every_weight_is_kept_in_every_scheme_that_can_hold_it() {
             let base = param.name.strip_suffix(".weight").unwrap();
             let layout = param.layout(scheme).unwrap();
             let matrix = folder.matrix(base, scheme.group, layout, param.rows(), param.cols()).unwrap();
-            let (found, want) = (decode(&matrix), wanted(&model.source, param));
+            let (found, want) = (decode(&matrix), all_values(&model.source, param));
             assert_eq!(found.len(), want.len());
             // As numbers: a zero may have another sign.
             let differ = found.iter().zip(&want).filter(|(a, b)| a != b).count();
@@ -70,15 +61,20 @@ fn every_weight_is_kept_in_every_scheme_that_can_hold_it() {
     }
 }
 
-#[test]
-fn float32_keeps_only_scales_that_sixteen_bits_hold() {
-    // A scale of a power of two fits bfloat16, one of eleven significant bits does not.
-    let mut file = q4_llama(3);
+/// Gives all blocks a scale of 1/16.
+fn one_scale(file: &mut File) {
     for tensor in file.tensors.iter_mut().filter(|t| t.ty == 2) {
         for block in tensor.data.chunks_exact_mut(18) {
             block[..2].copy_from_slice(&0x2c00u16.to_le_bytes());
         }
     }
+}
+
+#[test]
+fn float32_keeps_only_scales_that_sixteen_bits_hold() {
+    // A scale of a power of two fits bfloat16, one of eleven significant bits does not.
+    let mut file = q4_llama(3);
+    one_scale(&mut file);
     let dir = tempfile::tempdir().unwrap();
     let report = converted(&model(&file), "q4f32_1", &dir.path().join("all"));
     assert_eq!((report.exact, report.quantised), (9, 9));
@@ -113,7 +109,7 @@ fn a_part_of_another_type_leaves_the_others_exact() {
     let scheme = Scheme::find("q4f16_1").unwrap();
     let matrix = Folder::open(&dst).unwrap();
     let matrix = matrix.matrix(name, scheme.group, Layout::Nk, param.rows(), param.cols()).unwrap();
-    let (found, want) = (decode(&matrix), wanted(&model.source, param));
+    let (found, want) = (decode(&matrix), all_values(&model.source, param));
     let split = found.len() - rows * cols;
     assert!(found[..split] == want[..split], "q and k are what they were");
     assert!(found[split..] != want[split..], "v was quantised");
@@ -137,4 +133,169 @@ fn a_scale_that_is_no_number_is_refused_by_name() {
         }
         assert!(!dst.exists());
     }
+}
+
+/// A folder of the file with a chat config of the model's own numbers.
+fn folder(model: &GgufModel, scheme: &str, dst: &Path) -> Folder {
+    let chat = serde_json::json!({
+        "version": "0.1.0", "model_type": "llama", "quantization": scheme, "model_config": model.config,
+        "vocab_size": model.config["vocab_size"], "context_window_size": 64, "sliding_window_size": -1,
+        "prefill_chunk_size": 64, "attention_sink_size": -1, "tensor_parallel_shards": 1,
+        "tokenizer_files": ["tokenizer.model", "tokenizer_config.json"],
+        "bos_token_id": 1, "eos_token_id": [2], "pad_token_id": 0,
+    });
+    let mut files = model.tokenizer_files.clone();
+    files.push(("mlc-chat-config.json".to_owned(), chat.to_string().into_bytes()));
+    let scheme = Scheme::find(scheme).unwrap();
+    convert(&model.source, &params_of(model), scheme, &ConvertOptions::default(), dst, &files).unwrap();
+    Folder::open(dst).unwrap()
+}
+
+fn exported(
+    folder: &Folder,
+    files: &[(String, Vec<u8>)],
+    allow_inexact: bool,
+    dst: &Path,
+) -> Result<GgufReport, GgufExportError> {
+    let description = Description::of_folder(folder);
+    assert!(description.errors.is_empty(), "{:?}", description.errors);
+    let inputs = GgufInputs {
+        model: description.model.as_ref().unwrap(),
+        config: description.config.as_ref().unwrap(),
+        chat: description.chat.as_ref().unwrap(),
+        files,
+        name: "tiny",
+        allow_inexact,
+    };
+    export_gguf(folder, &inputs, dst, &decode, &mut |_, _| ControlFlow::Continue(()))
+}
+
+fn parsed(path: &Path) -> Gguf {
+    Gguf::parse(Bytes::from_vec(std::fs::read(path).unwrap())).unwrap()
+}
+
+#[test]
+fn a_file_comes_back_byte_for_byte() {
+    let file = q4_llama(21);
+    let model = model(&file);
+    let before = Gguf::parse(Bytes::from_vec(file.bytes())).unwrap();
+    for scheme in ["q4f16_1", "q4f16_0"] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder(&model, scheme, &dir.path().join("mlc"));
+        let path = dir.path().join("again.gguf");
+        let report = exported(&folder, &model.tokenizer_files, false, &path).unwrap();
+        assert_eq!((report.quantised, report.exact), (15, 15), "{:?}", report.notes);
+        assert_eq!(report.bytes, std::fs::metadata(&path).unwrap().len());
+        let after = parsed(&path);
+        assert_eq!(after.tensors().len(), before.tensors().len());
+        for tensor in before.tensors() {
+            let again = after.tensor(&tensor.name).unwrap_or_else(|| panic!("no {}", tensor.name));
+            assert_eq!((again.ty, &again.dims), (tensor.ty, &tensor.dims), "{}", tensor.name);
+            assert!(after.data(again) == before.data(tensor), "{scheme}: {}", tensor.name);
+        }
+        // Nothing is written over, and nothing half done is left beside it.
+        assert!(
+            matches!(exported(&folder, &model.tokenizer_files, false, &path), Err(e) if e.to_string().contains("exists"))
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        // The same model, read again.
+        let again = GgufModel::from_bytes(Bytes::from_vec(std::fs::read(&path).unwrap()), "again").unwrap();
+        for key in [
+            "hidden_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "rms_norm_eps",
+            "rope_theta",
+            "vocab_size",
+            "eos_token_id",
+        ] {
+            assert_eq!(again.config[key], model.config[key], "{key}");
+        }
+        let (old, new) = (Vocabulary::of(&before), Vocabulary::of(&after));
+        assert_eq!(old, new);
+    }
+}
+
+/// What a tokenizer says, by key.
+#[derive(Debug, PartialEq)]
+struct Vocabulary(Vec<String>, Vec<f32>, Vec<u32>);
+
+impl Vocabulary {
+    fn of(gguf: &Gguf) -> Vocabulary {
+        Vocabulary(
+            gguf.meta_strings("tokenizer.ggml.tokens").unwrap().unwrap().to_vec(),
+            gguf.meta_f32s("tokenizer.ggml.scores").unwrap().unwrap(),
+            gguf.meta_u32s("tokenizer.ggml.token_type").unwrap().unwrap(),
+        )
+    }
+}
+
+#[test]
+fn scales_that_no_f16_is_are_refused_tensor_by_tensor() {
+    // Weights of 1e-7 have a float32 scale that is between the least f16 and zero.
+    let mut file = q4_llama(2);
+    one_scale(&mut file);
+    let mut values = vec![1.0f32; 64 * 64];
+    values[64 + 32..64 + 64].fill(1e-7);
+    file.set_tensor("blk.1.attn_output.weight", &[64, 64], &values);
+    let model = model(&file);
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(&model, "q4f32_1", &dir.path().join("mlc"));
+    let path = dir.path().join("f.gguf");
+    let error = exported(&folder, &model.tokenizer_files, false, &path).unwrap_err().to_string();
+    for part in ["1 tensor(s)", "blk.1.attn_output.weight", "row 1, group 1", "1 of 128"] {
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+    assert!(!path.exists());
+    let report = exported(&folder, &model.tokenizer_files, true, &path).unwrap();
+    assert_eq!((report.quantised, report.exact), (15, 14));
+    assert!(report.notes.iter().any(|n| n.contains("blk.1.attn_output.weight")), "{:?}", report.notes);
+    let again = parsed(&path);
+    let block = &again.data(again.tensor("blk.1.attn_output.weight").unwrap())[3 * 18..];
+    let scale = f16::from_le_bytes([block[0], block[1]]);
+    assert!(scale.to_f32().abs() <= 1e-7, "{scale}");
+}
+
+#[test]
+fn plain_numbers_stay_what_they_are_and_three_bits_become_eight() {
+    let model = model(&q4_llama(13));
+    let dir = tempfile::tempdir().unwrap();
+    for (scheme, ty) in
+        [("q0f16", "F16"), ("q0f32", "BF16"), ("q0bf16", "BF16"), ("q3f16_1", "Q8_0"), ("q3f16_0", "Q8_0")]
+    {
+        let folder = folder(&model, scheme, &dir.path().join(scheme));
+        let path = dir.path().join(format!("{scheme}.gguf"));
+        let report = exported(&folder, &model.tokenizer_files, false, &path).unwrap();
+        assert_eq!(report.types, [(ty, 15), ("F32", 5)].into(), "{scheme}");
+        let again = GgufModel::from_bytes(Bytes::from_vec(std::fs::read(&path).unwrap()), "f").unwrap();
+        let found = Scheme::find(scheme).unwrap();
+        for param in params_of(&again).iter().filter(|p| p.shape.len() == 2) {
+            let base = param.name.strip_suffix(".weight").unwrap();
+            let layout = param.layout(found).unwrap_or(Layout::Nk);
+            let matrix = folder.matrix(base, found.group, layout, param.rows(), param.cols()).unwrap();
+            let (want, is) = (decode(&matrix), all_values(&again.source, param));
+            let largest = want.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+            // Half of a 127th, and what a 16-bit scale adds.
+            let bound = if ty == "Q8_0" { largest / 250.0 } else { 0.0 };
+            let worst = want.iter().zip(&is).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= bound, "{scheme}: {}: {worst} is beyond {bound}", param.name);
+        }
+        assert_eq!(
+            report.notes.iter().filter(|n| n.contains("3-bit")).count(),
+            if ty == "Q8_0" { 15 } else { 0 }
+        );
+    }
+}
+
+/// Values of a parameter, of any type.
+fn all_values(source: &dyn TensorSource, param: &Param) -> Vec<f32> {
+    let read = |name: &str| {
+        let at = source.tensors().iter().position(|t| t.name == name).unwrap();
+        match source.read(at).unwrap() {
+            Values::F32(v) => v,
+            Values::F16(v) => v.iter().map(|x| x.to_f32()).collect(),
+            Values::BF16(v) => v.iter().map(|x| x.to_f32()).collect(),
+        }
+    };
+    param.sources.iter().flat_map(|s| read(&s.name)).collect()
 }

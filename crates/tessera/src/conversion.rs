@@ -1,6 +1,7 @@
 //! Conversions, from an opened model to a finished folder. `convert` and `pull` are thin around it.
 
 mod chat;
+mod gguf;
 mod safetensors;
 mod settings;
 
@@ -19,6 +20,7 @@ use tessera_weights::convert::{
 };
 use tessera_weights::scheme::Scheme;
 
+pub use gguf::to_gguf;
 pub use safetensors::to_safetensors;
 
 /// What is wanted.
@@ -53,7 +55,7 @@ impl Default for Settings {
 pub struct Summary {
     /// What the source was.
     pub source_kind: String,
-    /// `mlc` or `safetensors`.
+    /// `mlc`, `safetensors` or `gguf`.
     pub format: &'static str,
     /// Quantisation of what was written.
     pub quantization: String,

@@ -18,7 +18,11 @@ pub(super) fn codes(
     let (format, cols) = (GroupFormat::INT4, param.cols());
     let whole_rows = matches!(
         param.combine,
-        Combine::Rows | Combine::Copy | Combine::PerHead { .. } | Combine::PerGroup { .. }
+        Combine::Rows
+            | Combine::Copy
+            | Combine::Transpose
+            | Combine::PerHead { .. }
+            | Combine::PerGroup { .. }
     );
     if scheme.group != Some(format) || !whole_rows || cols == 0 || !cols.is_multiple_of(format.group) {
         return Ok(None);
@@ -44,7 +48,7 @@ pub(super) fn codes(
     if scheme.dtype != DType::F16 && scales.iter().any(|scale| scale.to_bits() & 0xffff != 0) {
         return Ok(None);
     }
-    if matches!(param.combine, Combine::Rows | Combine::Copy) {
+    if matches!(param.combine, Combine::Rows | Combine::Copy | Combine::Transpose) {
         return Ok(Some((codes.words, scales)));
     }
     let order = |row| source_row(param.combine, row);

@@ -6,6 +6,8 @@
 /// A metadata value.
 #[derive(Clone)]
 pub enum V {
+    U16(u16),
+    I32(i32),
     U32(u32),
     F32(f32),
     Bool(bool),
@@ -29,6 +31,8 @@ fn array(ty: u32, n: usize, bytes: Vec<u8>) -> (u32, Vec<u8>) {
 impl V {
     fn encode(&self) -> (u32, Vec<u8>) {
         match self {
+            V::U16(v) => (2, v.to_le_bytes().to_vec()),
+            V::I32(v) => (5, v.to_le_bytes().to_vec()),
             V::U32(v) => (4, v.to_le_bytes().to_vec()),
             V::F32(v) => (6, v.to_le_bytes().to_vec()),
             V::Bool(v) => (7, vec![u8::from(*v)]),
@@ -200,6 +204,7 @@ pub fn q4_llama(seed: u64) -> File {
         ("llama.feed_forward_length", V::U32(128)),
         ("llama.attention.head_count", V::U32(2)),
         ("llama.attention.head_count_kv", V::U32(1)),
+        ("tokenizer.ggml.eos_token_id", V::U32(2)),
         ("tokenizer.ggml.model", V::Str("llama")),
         (
             "tokenizer.ggml.tokens",

@@ -1,4 +1,4 @@
-//! A GGUF llama as the checkpoint that it was made from: HF's names, shapes, order and row order.
+//! A GGUF file as the checkpoint that it was made from: HF's names, shapes, order and row order.
 
 use std::collections::HashSet;
 
@@ -6,17 +6,21 @@ use half::{bf16, f16};
 
 use super::blocks::{check_supported, dequantize};
 use super::codes;
-use super::config::Hyper;
+use super::config::hf_config;
 use super::error::GgufError;
 use super::header::{Gguf, TensorInfo};
+use super::keys::Keys;
 use super::rope::ROPE_FREQS;
+use crate::arch::{self, Combine, Sizes};
 use crate::dtype::DType;
+use crate::pack::transpose;
 use crate::source::{Codes, SourceError, SourceTensor, TensorSource, Values};
 
-/// The tensors of a GGUF llama under their HF names.
+/// The tensors of a GGUF file under their HF names.
 pub struct GgufSource {
     gguf: Gguf,
-    file: String,
+    /// Names of the files, in the order of [`Gguf::parts`].
+    files: Vec<String>,
     tensors: Vec<SourceTensor>,
     places: Vec<Place>,
 }
@@ -29,23 +33,43 @@ struct Place {
     row: usize,
     /// Heads whose rows GGUF has interleaved.
     heads: Option<usize>,
+    /// Whether HF has the transpose.
+    transposed: bool,
+    /// Whether GGUF has one more.
+    offset: bool,
 }
 
 impl GgufSource {
-    /// Checks that the file is a dense llama with exactly the tensors that its metadata ask for, all
-    /// of types that can be decoded. `file` is the name used in errors.
+    /// Checks that the file holds exactly the tensors that its metadata ask for, all of types that can be
+    /// decoded. `file` is the name used in errors.
     pub fn new(gguf: Gguf, file: &str) -> Result<GgufSource, GgufError> {
-        let hyper = Hyper::parse(&gguf)?;
-        let mut plan = Plan { gguf: &gguf, used: HashSet::new(), tensors: Vec::new(), places: Vec::new() };
-        plan.model(&hyper)?;
-        plan.used.insert(ROPE_FREQS);
+        GgufSource::of_parts(gguf, vec![file.to_string()])
+    }
+
+    /// The same for a model in several files.
+    pub(super) fn of_parts(gguf: Gguf, files: Vec<String>) -> Result<GgufSource, GgufError> {
+        let config = hf_config(&gguf)?;
+        let keys = Keys::of(&gguf)?;
+        // A hostile block_count ends at the first layer whose tensors are not there.
+        let mut modules = keys.family.names.iter().copied().flatten();
+        if let Some((module, _)) = modules.find(|(module, _)| module.contains("{i}")) {
+            for layer in 0..keys.positive("block_count")? {
+                let tensor = format!("{}.weight", module.replace("{i}", &layer.to_string()));
+                if gguf.tensor(&tensor).is_none() {
+                    return Err(GgufError::MissingTensor { tensor });
+                }
+            }
+        }
+        let mut plan =
+            Plan { gguf: &gguf, used: HashSet::from([ROPE_FREQS]), tensors: Vec::new(), places: Vec::new() };
+        plan.model(keys, &Sizes::from_json(keys.family.model_type, &config)?)?;
         for tensor in gguf.tensors() {
-            if !plan.used.contains(tensor.name.as_str()) {
+            if !plan.used.contains(tensor.name.as_str()) && !is_the_embedding(&gguf, tensor) {
                 return Err(unknown(tensor));
             }
         }
         let Plan { tensors, places, .. } = plan;
-        Ok(GgufSource { file: file.to_string(), tensors, places, gguf })
+        Ok(GgufSource { files, tensors, places, gguf })
     }
 
     /// The file's header.
@@ -55,7 +79,13 @@ impl GgufSource {
 
     fn error(&self, index: usize, what: String) -> SourceError {
         let tensor = self.tensors.get(index).map_or_else(|| format!("number {index}"), |t| t.name.clone());
-        SourceError { file: self.file.clone(), tensor, what }
+        SourceError { file: self.file(index).to_owned(), tensor, what }
+    }
+
+    /// That no file was changed meanwhile.
+    fn unchanged(&self, index: usize) -> Result<(), SourceError> {
+        let mut parts = self.gguf.parts().iter();
+        parts.try_for_each(|part| part.check()).map_err(|changed| self.error(index, changed.what))
     }
 }
 
@@ -66,13 +96,19 @@ impl TensorSource for GgufSource {
 
     fn read(&self, index: usize) -> Result<Values, SourceError> {
         let values = self.values(index);
-        self.gguf.bytes().check().map_err(|changed| self.error(index, changed.what))?;
+        self.unchanged(index)?;
         values
+    }
+
+    fn file(&self, index: usize) -> &str {
+        let part =
+            self.places.get(index).map_or(0, |place| self.gguf.part(&self.gguf.tensors()[place.index]));
+        self.files.get(part).map_or("the checkpoint", String::as_str)
     }
 
     fn read_codes(&self, index: usize) -> Result<Option<Codes>, SourceError> {
         let codes = self.codes(index);
-        self.gguf.bytes().check().map_err(|changed| self.error(index, changed.what))?;
+        self.unchanged(index)?;
         codes.map_err(|what| self.error(index, what))
     }
 }
@@ -115,16 +151,18 @@ impl GgufSource {
         let info = &self.gguf.tensors()[place.index];
         let bytes = self.gguf.data(info);
         let values = match info.ty.name {
+            _ if place.offset => {
+                f32s(info, bytes).map(|v| Values::F32(v.into_iter().map(|x| x - 1.0).collect()))
+            }
             "F16" => plain(bytes, |b| f16::from_le_bytes([b[0], b[1]])).map(Values::F16),
             "BF16" => plain(bytes, |b| bf16::from_le_bytes([b[0], b[1]])).map(Values::BF16),
             _ => f32s(info, bytes).map(Values::F32),
         }
         .map_err(|what| self.error(index, what))?;
-        let values = match (place.heads, values) {
-            (None, values) => Ok(values),
-            (Some(heads), Values::F32(v)) => half_split(&v, heads, place.row).map(Values::F32),
-            (Some(heads), Values::F16(v)) => half_split(&v, heads, place.row).map(Values::F16),
-            (Some(heads), Values::BF16(v)) => half_split(&v, heads, place.row).map(Values::BF16),
+        let values = match values {
+            Values::F32(v) => reordered(v, place).map(Values::F32),
+            Values::F16(v) => reordered(v, place).map(Values::F16),
+            Values::BF16(v) => reordered(v, place).map(Values::BF16),
         };
         values.map_err(|what| self.error(index, what))
     }
@@ -158,6 +196,15 @@ fn f32s(info: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, String> {
     Ok(out)
 }
 
+/// Values in HF's order.
+fn reordered<T: Copy + Default + Send + Sync>(values: Vec<T>, place: &Place) -> Result<Vec<T>, String> {
+    match place.heads {
+        Some(heads) => half_split(&values, heads, place.row),
+        None if place.transposed => Ok(transpose(values.len() / place.row.max(1), place.row, &values)),
+        None => Ok(values),
+    }
+}
+
 /// Undoes the row order of GGUF's llama. There the two rows that rotate together are neighbours,
 /// `2i` and `2i + 1` of a head; in HF they are `i` and `i + head_dim / 2`.
 fn half_split<T: Copy>(values: &[T], heads: usize, row: usize) -> Result<Vec<T>, String> {
@@ -183,68 +230,70 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// HF's module order, which is that of a checkpoint's parameters.
-    fn model(&mut self, h: &Hyper) -> Result<(), GgufError> {
-        // u64 of two u32: no overflow.
-        let q = u64::from(h.heads) * u64::from(h.head_dim);
-        let kv = u64::from(h.kv_heads) * u64::from(h.head_dim);
-        let (heads, kv_heads) = (Some(h.heads), Some(h.kv_heads));
-
-        self.add("token_embd.weight", "model.embed_tokens.weight".to_string(), &[h.vocab, h.hidden], None)?;
-        // A hostile block_count ends at the first layer whose tensors are not there.
-        for layer in 0..h.layers {
-            let linears = [
-                ("attn_q", "self_attn.q_proj", q, h.hidden, h.attention_bias, heads),
-                ("attn_k", "self_attn.k_proj", kv, h.hidden, h.attention_bias, kv_heads),
-                ("attn_v", "self_attn.v_proj", kv, h.hidden, h.attention_bias, None),
-                ("attn_output", "self_attn.o_proj", h.hidden, q, h.attention_bias, None),
-                ("ffn_gate", "mlp.gate_proj", h.ffn, h.hidden, h.mlp_bias, None),
-                ("ffn_up", "mlp.up_proj", h.ffn, h.hidden, h.mlp_bias, None),
-                ("ffn_down", "mlp.down_proj", h.hidden, h.ffn, h.mlp_bias, None),
-            ];
-            let norms = [("attn_norm", "input_layernorm"), ("ffn_norm", "post_attention_layernorm")];
-            for (from, to, rows, cols, bias, heads) in linears {
-                let (from, to) = (format!("blk.{layer}.{from}"), format!("model.layers.{layer}.{to}"));
-                self.add(&format!("{from}.weight"), format!("{to}.weight"), &[rows, cols], heads)?;
-                if bias {
-                    self.add(&format!("{from}.bias"), format!("{to}.bias"), &[rows], heads)?;
+    fn model(&mut self, keys: Keys<'_>, sizes: &Sizes) -> Result<(), GgufError> {
+        let family = keys.family;
+        let mut seen = HashSet::new();
+        for param in arch::params(family.model_type, sizes)? {
+            for source in &param.sources {
+                // A head that is the embedding is read from it.
+                if !seen.insert(source.name.clone()) {
+                    continue;
                 }
+                let Some(from) = family.gguf_name(&source.name) else {
+                    return Err(GgufError::MissingTensor { tensor: source.name.clone() });
+                };
+                let heads = family.paired_heads(&from, sizes.heads, sizes.kv_heads);
+                let transposed = param.combine == Combine::Transpose;
+                let offset = matches!(param.combine, Combine::AddOne | Combine::AddOneWide);
+                self.add(&from, source, Order { heads, transposed, offset })?;
             }
-            for (from, to) in norms {
-                let (from, to) =
-                    (format!("blk.{layer}.{from}.weight"), format!("model.layers.{layer}.{to}.weight"));
-                self.add(&from, to, &[h.hidden], None)?;
-            }
-        }
-        self.add("output_norm.weight", "model.norm.weight".to_string(), &[h.hidden], None)?;
-        if !h.tied {
-            self.add("output.weight", "lm_head.weight".to_string(), &[h.vocab, h.hidden], None)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, from: &str, name: String, shape: &[u64], heads: Option<u32>) -> Result<(), GgufError> {
+    fn add(&mut self, from: &str, source: &arch::Source, order: Order) -> Result<(), GgufError> {
         let Some(index) = self.gguf.position(from) else {
             return Err(GgufError::MissingTensor { tensor: from.to_string() });
         };
         let info = &self.gguf.tensors()[index];
         let found: Vec<u64> = info.dims.iter().rev().copied().collect();
-        if found != shape {
-            return Err(GgufError::TensorShape { tensor: from.to_string(), found, expected: shape.to_vec() });
+        let mut expected: Vec<u64> = source.shape.iter().map(|&d| d as u64).collect();
+        if order.transposed {
+            expected.reverse();
+        }
+        if found != expected {
+            return Err(GgufError::TensorShape { tensor: from.to_string(), found, expected });
         }
         check_supported(from, info.ty)?;
         let dtype = match info.ty.name {
+            _ if order.offset => DType::F32,
             "F16" => DType::F16,
             "BF16" => DType::BF16,
             _ => DType::F32,
         };
-        // The casts keep their values: the product of the shape is `numel`, a usize.
-        let shape: Vec<usize> = shape.iter().map(|&d| d as usize).collect();
-        let row = if shape.len() > 1 { shape[shape.len() - 1] } else { 1 };
+        // The cast keeps its value: the product of the shape is `numel`, a usize.
+        let row = if found.len() > 1 { found[found.len() - 1] as usize } else { 1 };
         self.used.insert(&info.name);
-        self.places.push(Place { index, row, heads: heads.map(|h| h as usize) });
-        self.tensors.push(SourceTensor { name, dtype, shape });
+        let Order { heads, transposed, offset } = order;
+        self.places.push(Place { index, row, heads, transposed, offset });
+        self.tensors.push(SourceTensor { name: source.name.clone(), dtype, shape: source.shape.clone() });
         Ok(())
     }
+}
+
+/// How a tensor lies in GGUF; see [`Place`].
+struct Order {
+    heads: Option<usize>,
+    transposed: bool,
+    offset: bool,
+}
+
+/// A head that says what the embedding says already, as older writers have it.
+fn is_the_embedding(gguf: &Gguf, tensor: &TensorInfo) -> bool {
+    let same = |other: &TensorInfo| {
+        (&other.dims, other.ty) == (&tensor.dims, tensor.ty) && gguf.data(other) == gguf.data(tensor)
+    };
+    tensor.name == "output.weight" && gguf.tensor("token_embd.weight").is_some_and(same)
 }
 
 fn unknown(tensor: &TensorInfo) -> GgufError {
@@ -254,7 +303,7 @@ fn unknown(tensor: &TensorInfo) -> GgufError {
     } else if name.contains("rope_factors") {
         "longrope factors are not supported"
     } else if name.ends_with(".bias") {
-        "a bias that HF's llama does not have, or only some of the linears have one"
+        "a bias that this family does not have in HF, or only some of the linears have one"
     } else if name.contains(".lora_") {
         "LoRA adapters are not supported"
     } else {
