@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use tessera_weights::arch::{Param, Sizes, params};
 use tessera_weights::bytes::Bytes;
+use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::convert::{ConvertOptions, ConvertReport, convert};
 use tessera_weights::export::{GgufExportError, GgufInputs, GgufReport, export_gguf};
 use tessera_weights::folder::Folder;
@@ -298,4 +299,132 @@ fn all_values(source: &dyn TensorSource, param: &Param) -> Vec<f32> {
         }
     };
     param.sources.iter().flat_map(|s| read(&s.name)).collect()
+}
+
+/// `tiny.gguf`, whose tokenizer is a byte-level BPE with merges and a chat template.
+fn tiny() -> (GgufModel, Gguf) {
+    let path = format!("{}/tests/data/gguf/tiny.gguf", env!("CARGO_MANIFEST_DIR"));
+    let bytes = Bytes::from_vec(std::fs::read(path).unwrap());
+    (GgufModel::from_bytes(bytes.clone(), "tiny.gguf").unwrap(), Gguf::parse(bytes).unwrap())
+}
+
+#[test]
+fn a_byte_level_tokenizer_comes_back() {
+    let (model, before) = tiny();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(&model, "q0f16", &dir.path().join("mlc"));
+    let path = dir.path().join("again.gguf");
+    exported(&folder, &model.tokenizer_files, false, &path).unwrap();
+    let after = parsed(&path);
+    for key in ["tokens", "merges"].map(|k| format!("tokenizer.ggml.{k}")) {
+        assert!(before.meta_strings(&key).unwrap().is_some());
+        assert_eq!(after.meta_strings(&key).unwrap(), before.meta_strings(&key).unwrap(), "{key}");
+    }
+    for key in ["tokenizer.ggml.model", "tokenizer.ggml.pre", "tokenizer.chat_template"] {
+        assert_eq!(after.meta_str(key).unwrap(), before.meta_str(key).unwrap(), "{key}");
+    }
+    for key in ["bos_token_id", "eos_token_id"].map(|k| format!("tokenizer.ggml.{k}")) {
+        assert_eq!(after.meta_u32(&key).unwrap(), before.meta_u32(&key).unwrap(), "{key}");
+    }
+    let key = "tokenizer.ggml.token_type";
+    assert_eq!(after.meta_u32s(key).unwrap(), before.meta_u32s(key).unwrap());
+    assert_eq!(after.meta_bool("tokenizer.ggml.add_bos_token").unwrap(), Some(false));
+    assert_eq!(after.meta_bool("tokenizer.ggml.add_eos_token").unwrap(), Some(false));
+}
+
+#[test]
+fn a_tokenizer_that_gguf_cannot_say_is_refused_by_name() {
+    let (model, _) = tiny();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(&model, "q0f16", &dir.path().join("mlc"));
+    let path = dir.path().join("f.gguf");
+    let refused = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>), parts: &[&str]| {
+        let mut files = model.tokenizer_files.clone();
+        change(&mut files);
+        let error = exported(&folder, &files, false, &path).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error:?} does not say {part:?}");
+        }
+        assert!(!path.exists());
+    };
+    let patched = |change: fn(&mut serde_json::Value)| {
+        move |files: &mut Vec<(String, Vec<u8>)>| {
+            let (_, bytes) = files.iter_mut().find(|(name, _)| name == "tokenizer.json").unwrap();
+            let mut json = serde_json::from_slice(bytes).unwrap();
+            change(&mut json);
+            *bytes = json.to_string().into_bytes();
+        }
+    };
+    refused(&|files| files.clear(), &["there is no tokenizer", "tokenizer.json"]);
+    refused(&|files| files[0].1.truncate(9), &["tokenizer.json", "invalid JSON"]);
+    let split = |json: &mut serde_json::Value| {
+        json["pre_tokenizer"]["pretokenizers"][0] = serde_json::json!({
+            "type": "Split", "pattern": { "Regex": "[a-f]+" }, "behavior": "Isolated", "invert": false,
+        });
+    };
+    refused(&patched(split), &["tokenizer.json", "[a-f]+", "none is known"]);
+    refused(&patched(|j| j["normalizer"] = serde_json::json!({ "type": "Lowercase" })), &["none is known"]);
+    refused(&patched(|j| j["model"]["type"] = "Unigram".into()), &["Unigram", "BPE"]);
+    refused(&patched(|j| j["model"]["vocab"]["zz"] = 269.into()), &["\"zz\"", "269"]);
+    refused(&patched(|j| j["model"]["vocab"]["zz"] = u64::MAX.into()), &["\"zz\"", "18446744073709551615"]);
+    refused(&patched(|j| j["model"]["merges"][0] = 7.into()), &["merge 7"]);
+    // A text that is cut by scores, without the scores.
+    refused(&patched(|j| j["pre_tokenizer"] = serde_json::Value::Null), &["tokenizer.model", "scores"]);
+    let broken = |files: &mut Vec<(String, Vec<u8>)>| {
+        files.retain(|(name, _)| name != "tokenizer.json");
+        files.push(("tokenizer.model".into(), vec![0xff; 9]));
+    };
+    refused(&broken, &["tokenizer.model", "not a SentencePiece model"]);
+}
+
+#[test]
+fn rotary_scalings_come_back() {
+    let model = model(&q4_llama(31));
+    let dir = tempfile::tempdir().unwrap();
+    let folder = folder(&model, "q4f16_1", &dir.path().join("mlc"));
+    let mut description = Description::of_folder(&folder);
+    let mut config = description.config.take().unwrap();
+    let yarn = |attention_factor| RopeScaling::Yarn {
+        factor: 4.0,
+        original_context: 32,
+        beta_fast: 16.0,
+        beta_slow: 2.0,
+        attention_factor,
+        mscale: None,
+        mscale_all_dim: None,
+        truncate: true,
+    };
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context: 8192,
+    };
+    // The base of the divisors decides what they are recognised as.
+    config.rope_theta = 500000.0;
+    for scaling in [RopeScaling::Linear { factor: 2.5 }, llama3, yarn(None), yarn(Some(1.25))] {
+        config.rope_scaling = scaling.clone();
+        let path = dir.path().join("f.gguf");
+        let inputs = GgufInputs {
+            model: description.model.as_ref().unwrap(),
+            config: &config,
+            chat: description.chat.as_ref().unwrap(),
+            files: &model.tokenizer_files,
+            name: "tiny",
+            allow_inexact: false,
+        };
+        export_gguf(&folder, &inputs, &path, &decode, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        let bytes = Bytes::from_vec(std::fs::read(&path).unwrap());
+        let again = GgufModel::from_bytes(bytes, "f").unwrap();
+        let read = ModelConfig::from_hf(&again.config).unwrap();
+        match (&read.rope_scaling, &scaling) {
+            // Through an f32 and a logarithm.
+            (
+                RopeScaling::Yarn { attention_factor: Some(a), .. },
+                RopeScaling::Yarn { attention_factor: Some(b), .. },
+            ) => assert!((a - b).abs() < 1e-6, "{a} and {b}"),
+            (found, want) => assert_eq!(found, want),
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 }

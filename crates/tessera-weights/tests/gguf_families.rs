@@ -27,7 +27,13 @@ const FAMILIES: &[(&str, &str)] = &[
     ("qwen3", "qwen3"),
     ("qwen3-bias", "qwen3"),
     ("gemma", "gemma"),
+    ("gemma2", "gemma2"),
+    ("gemma3_text", "gemma3"),
     ("phi3", "phi3"),
+    ("phi", "phi2"),
+    ("orion", "orion"),
+    ("cohere", "command-r"),
+    ("olmo", "olmo"),
     ("stablelm", "stablelm"),
     ("olmo2", "olmo2"),
     ("starcoder2", "starcoder2"),
@@ -60,10 +66,14 @@ fn tokenizer(size: usize) -> Vec<(String, Vec<u8>)> {
 fn exported(
     name: &str,
     scheme: &str,
+    published: bool,
     dst: &Path,
 ) -> (Folder, Description, Result<GgufReport, GgufExportError>) {
     let folder = Folder::open(data().join(name).join(scheme)).unwrap();
-    let description = Description::of_folder(&folder);
+    let mut description = Description::of_folder(&folder);
+    // The tiny Gemmas have another factor on their scores than any that was published, and GGUF has no key for it.
+    let settings = &mut description.config.as_mut().unwrap().settings;
+    settings.query_pre_attn_scalar = settings.query_pre_attn_scalar.map(|x| if published { 16.0 } else { x });
     assert!(description.errors.is_empty(), "{name}: {:?}", description.errors);
     let model = description.model.as_ref().unwrap();
     let files = tokenizer(model.sizes.vocab);
@@ -108,7 +118,7 @@ fn values_and_arithmetic_survive_the_way_out_and_in() {
             let what = format!("{name} {scheme}");
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("model.gguf");
-            let (folder, description, report) = exported(name, scheme, &path);
+            let (folder, description, report) = exported(name, scheme, true, &path);
             let report = report.unwrap_or_else(|e| panic!("{what}: {e}"));
             assert_eq!(report.exact, report.quantised, "{what}: {:?}", report.notes);
             let gguf = open(&path).unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -150,7 +160,8 @@ fn values_and_arithmetic_survive_the_way_out_and_in() {
 fn same_arithmetic(what: &str, config: &Value, folder: &ModelConfig) {
     let mut read = ModelConfig::from_hf(config).unwrap_or_else(|e| panic!("{what}: {e}"));
     let mut want = folder.clone();
-    if let Some(windows) = want.settings.windows.take() {
+    let kept = ["gemma2", "gemma3_text"].contains(&want.model_type.as_str());
+    if let Some(windows) = want.settings.windows.take_if(|_| !kept) {
         assert!(read.context_window_size <= windows.size, "{what}");
         read.settings.windows = None;
     }
@@ -172,9 +183,9 @@ fn what_a_reader_would_compute_otherwise_is_refused_by_name() {
         // Its query_pre_attn_scalar is 24 where the width of a head is 16.
         ("gemma2", &["query_pre_attn_scalar", "24", "16"][..]),
         ("phi3-longrope", &["rope_scaling", "LongRope"]),
-        ("orion", &["orion", "qwen2, qwen3, gemma"]),
+        ("gpt_neox", &["gpt_neox", "qwen2, qwen3, gemma"]),
     ] {
-        let (.., report) = exported(name, "q0f32", &path);
+        let (.., report) = exported(name, "q0f32", false, &path);
         let error = report.unwrap_err().to_string();
         for part in parts {
             assert!(error.contains(part), "{name}: {error:?} does not say {part:?}");
@@ -220,7 +231,7 @@ fn the_gguf_package_reads_what_is_written() {
     for &(name, _) in FAMILIES {
         for scheme in ["q0f32", "q4f32_1"] {
             let path = dir.path().join(format!("{name}-{scheme}.gguf"));
-            let (_, description, report) = exported(name, scheme, &path);
+            let (_, description, report) = exported(name, scheme, true, &path);
             report.unwrap();
             let file = open(&path).unwrap();
             let (gguf, config) = (file.source.gguf(), description.config.unwrap());

@@ -55,6 +55,16 @@ def blocks(names, scales, RNG):
         np.ascontiguousarray(values).tofile(f"{OUT}/{name}.f32")
 
 
+def made(RNG):
+    """Values, and the Q8_0 that the package makes of them: ties, zeros and the least numbers among them."""
+    x = (RNG.standard_normal((64, 32)) * 10.0 ** RNG.integers(-7, 4, (64, 1))).astype(np.float32)
+    x[0] = 0.0
+    x[1] = np.arange(32) / 2 - 8
+    x[1, 0] = 127
+    x.tofile(f"{OUT}/made.f32")
+    gguf.quants.quantize(x, Type.Q8_0).tofile(f"{OUT}/made.Q8_0")
+
+
 def permute(w, heads):
     """`LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py."""
     return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
@@ -176,3 +186,4 @@ if sys.argv[2:] != ["later"]:
     tiny()
     spm()
 blocks(LATER, LATER, np.random.default_rng(8))
+made(np.random.default_rng(9))

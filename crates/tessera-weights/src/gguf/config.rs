@@ -175,13 +175,24 @@ fn of_family(keys: Keys<'_>, h: &Hyper) -> Result<Value, GgufError> {
             "use_parallel_residual": false,
             "use_qkv_bias": keys.any_bias(&ATTENTION[..3]),
         }),
+        "phi" => json!({ "hidden_act": "gelu_new", "partial_rotary_factor": part }),
+        "orion" => json!({ "hidden_act": "silu" }),
+        "cohere" => json!({ "hidden_act": "silu", "logit_scale": keys.need("logit_scale")? }),
+        "olmo" => json!({ "hidden_act": "silu", "clip_qkv": keys.number("attention.clamp_kqv")? }),
         "olmo2" => {
             check_window(keys, h.context)?;
             json!({ "hidden_act": "silu" })
         }
-        "starcoder2" => json!({
-            "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true, "use_bias": keys.any_bias(&ATTENTION),
-        }),
+        "starcoder2" => {
+            let mut config = json!({
+                "hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": true,
+                "use_bias": keys.any_bias(&ATTENTION),
+            });
+            if let n @ 1.. = window(None)? {
+                config["sliding_window"] = json!(n);
+            }
+            config
+        }
         _ => json!({}),
     })
 }

@@ -66,6 +66,18 @@ const FUSED: Names = &[
 ];
 const STARCODER2_MLP: Names =
     &[("blk.{i}.ffn_up", "model.layers.{i}.mlp.c_fc"), ("blk.{i}.ffn_down", "model.layers.{i}.mlp.c_proj")];
+const PHI: Names = &[
+    ("token_embd", "model.embed_tokens"),
+    ("output_norm", "model.final_layernorm"),
+    ("output", "lm_head"),
+    ("blk.{i}.attn_norm", "model.layers.{i}.input_layernorm"),
+    ("blk.{i}.attn_q", "model.layers.{i}.self_attn.q_proj"),
+    ("blk.{i}.attn_k", "model.layers.{i}.self_attn.k_proj"),
+    ("blk.{i}.attn_v", "model.layers.{i}.self_attn.v_proj"),
+    ("blk.{i}.attn_output", "model.layers.{i}.self_attn.dense"),
+    ("blk.{i}.ffn_up", "model.layers.{i}.mlp.fc1"),
+    ("blk.{i}.ffn_down", "model.layers.{i}.mlp.fc2"),
+];
 const GPT2: Names = &[
     ("token_embd", "wte"),
     ("position_embd", "wpe"),
@@ -127,6 +139,42 @@ pub(crate) const FAMILIES: &[Family] = &[
         class: "Phi3ForCausalLM",
         names: &[ENDS, FUSED, NORMS],
         ..PLAIN
+    },
+    Family {
+        arch: "phi2",
+        model_type: "phi",
+        class: "PhiForCausalLM",
+        names: &[PHI],
+        eps: "layer_norm_eps",
+        layer_norm: true,
+        ..PLAIN
+    },
+    Family {
+        arch: "orion",
+        model_type: "orion",
+        class: "OrionForCausalLM",
+        // The config's name for it is that of another norm.
+        layer_norm: true,
+        ..PLAIN
+    },
+    Family {
+        arch: "command-r",
+        model_type: "cohere",
+        class: "CohereForCausalLM",
+        eps: "layer_norm_eps",
+        layer_norm: true,
+        keys: &["logit_scale"],
+        ..PLAIN
+    },
+    Family {
+        arch: "olmo",
+        model_type: "olmo",
+        class: "OlmoForCausalLM",
+        names: &[ENDS, ATTENTION, MLP],
+        paired: true,
+        eps: "layer_norm_eps",
+        layer_norm: true,
+        keys: &["attention.clamp_kqv"],
     },
     Family {
         arch: "stablelm",

@@ -187,7 +187,7 @@ pub(super) fn theta(keys: Keys<'_>) -> Result<f64, GgufError> {
 pub(super) fn dimensions(keys: Keys<'_>, head_dim: u32) -> Result<u32, GgufError> {
     const KEY: &str = "rope.dimension_count";
     // Families whose config has a part of a head.
-    let partial = matches!(keys.family.arch, "phi3" | "stablelm");
+    let partial = matches!(keys.family.arch, "phi2" | "phi3" | "stablelm");
     match keys.u32(KEY)? {
         Some(n) if n > head_dim || n == 0 || n % 2 != 0 => {
             Err(keys.bad(KEY, n, format!("expected an even number up to the width of a head, {head_dim}")))

@@ -75,12 +75,13 @@ pub fn to_gguf(
         );
         summary.note(out, what);
     }
-    let hidden = report.notes.len().saturating_sub(SHOWN);
-    for note in report.notes.into_iter().take(SHOWN) {
+    let mut notes = report.notes.into_iter();
+    for note in notes.by_ref().take(SHOWN) {
         summary.note(out, note);
     }
-    if hidden > 0 {
-        summary.note(out, format!("and {hidden} more like these"));
+    if notes.len() > 0 {
+        out.note(format_args!("note: and {} more like these (--json has all)", notes.len()));
+        summary.notes.extend(notes);
     }
     Ok(summary)
 }

@@ -28,7 +28,7 @@ pub(super) fn put(
     if let Some(windows) = &settings.windows {
         if WINDOWED.contains(&model_type) {
             check_windows(family, config)?;
-            header.u32(&key("attention.sliding_window"), windows.size as u32);
+            header.u32(&key("attention.sliding_window"), size(windows.size));
         } else if windows.size < context {
             notes.push(format!(
                 "the model's window of {} tokens has no meaning in GGUF's {}: the file states that as its context, \
@@ -49,13 +49,13 @@ pub(super) fn put(
         ("attention.value_length", sizes.head_dim),
         ("vocab_size", sizes.vocab),
     ] {
-        header.u32(&key(name), value as u32);
+        header.u32(&key(name), size(value));
     }
     let eps =
         if family.layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
     header.f32(&key(eps), config.norm_eps);
     if sizes.positions == 0 {
-        header.u32(&key("rope.dimension_count"), settings.rotary_dim as u32);
+        header.u32(&key("rope.dimension_count"), size(settings.rotary_dim));
         header.f32(&key("rope.freq_base"), config.rope_theta);
     }
     if let Some(cap) = settings.attention_cap {
@@ -67,11 +67,22 @@ pub(super) fn put(
     if let Some(theta) = settings.local_rope_theta {
         header.f32(&key("rope.freq_base_swa"), theta);
     }
+    if let Some(limit) = settings.clip_qkv {
+        header.f32(&key("attention.clamp_kqv"), limit);
+    }
+    if family.arch == "command-r" {
+        header.f32(&key("logit_scale"), settings.logit_scale);
+    }
     if family.arch == "stablelm" {
         header.bool(&key("use_parallel_residual"), false);
     }
     check_scalar(family, config)?;
     scaling(header, &key, config)
+}
+
+/// A size as GGUF has them. Only a context can be longer, and is of no meaning there.
+fn size(value: usize) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 fn setting(field: &'static str, found: impl ToString, what: &str) -> GgufExportError {
@@ -140,7 +151,7 @@ fn scaling(
         } => {
             header.str(&key("rope.scaling.type"), "yarn");
             header.f32(&key("rope.scaling.factor"), *factor);
-            header.u32(&key("rope.scaling.original_context_length"), *original_context as u32);
+            header.u32(&key("rope.scaling.original_context_length"), size(*original_context));
             header.f32(&key("rope.scaling.yarn_beta_fast"), *beta_fast);
             header.f32(&key("rope.scaling.yarn_beta_slow"), *beta_slow);
             if let Some(product) = attention_factor {

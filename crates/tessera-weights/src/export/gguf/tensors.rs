@@ -306,3 +306,24 @@ fn q8_0(values: &[f32], out: &mut Vec<u8>) {
     out.extend(f16::from_f32(d).to_le_bytes());
     out.extend(values.iter().map(|x| (x * inverse).round() as i8 as u8));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q8_0_is_that_of_the_gguf_package() {
+        let data = |name: &str| {
+            std::fs::read(format!("{}/tests/data/gguf/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        };
+        let bytes = data("made.f32");
+        let mut values = vec![0.0; bytes.len() / 4];
+        assert!(widen(DType::F32, &bytes, &mut values));
+        let mut blocks = Vec::new();
+        values.chunks_exact(32).for_each(|block| q8_0(block, &mut blocks));
+        for (i, (found, want)) in blocks.chunks(34).zip(data("made.Q8_0").chunks(34)).enumerate() {
+            assert_eq!(found, want, "block {i}");
+        }
+        assert_eq!(blocks.len(), 64 * 34);
+    }
+}
