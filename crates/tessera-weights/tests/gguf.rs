@@ -451,3 +451,68 @@ fn a_model_in_several_files_is_the_model_in_one() {
     std::fs::remove_file(path(3)).unwrap();
     refused(open(path(1)), &["m-00003-of-00003.gguf"]);
 }
+
+/// The llama of `File::llama` as another family with the same tensors.
+fn as_family(arch: &'static str, changes: &[(&str, V)]) -> File {
+    let mut file = llama();
+    for (key, _) in &mut file.meta {
+        if let Some(name) = key.strip_prefix("llama.") {
+            *key = format!("{arch}.{name}");
+        }
+    }
+    file.set("general.architecture", V::Str(arch));
+    for (key, value) in changes {
+        file.set(&format!("{arch}.{key}"), value.clone());
+    }
+    file
+}
+
+#[test]
+fn a_family_is_read_as_its_converter_wrote_it() {
+    let mut file = as_family("gemma", &[]);
+    let named = |source: &GgufSource, name: &str| {
+        let i = source.tensors().iter().position(|t| t.name == name).unwrap();
+        f32s(&source.read(i).unwrap())
+    };
+    file.set_tensor("output_norm.weight", &[4], &[1.0, 1.5, 0.25, 3.0]);
+    file.set_tensor("blk.0.attn_q.weight", &[4, 4], &(0..16).map(|x| x as f32).collect::<Vec<_>>());
+    let source = GgufSource::new(parsed(&file), "f").unwrap();
+    // The one that is added is taken away, and rows stay where they are.
+    assert_eq!(named(&source, "model.norm.weight"), [0.0, 0.5, -0.75, 2.0]);
+    assert_eq!(named(&source, "model.layers.0.self_attn.q_proj.weight")[4..8], [4.0, 5.0, 6.0, 7.0]);
+    let config = hf_config(source.gguf()).unwrap();
+    assert_eq!(
+        (&config["model_type"], &config["hidden_act"]),
+        (&json!("gemma"), &json!("gelu_pytorch_tanh"))
+    );
+
+    // Older writers have the head although it is the embedding.
+    file.tensor("output.weight", &[4, 8], &[0.25; 32]);
+    assert_eq!(GgufSource::new(parsed(&file), "f").unwrap().tensors(), source.tensors());
+    file.set_tensor("output.weight", &[4, 8], &[0.5; 32]);
+    refused(GgufSource::new(parsed(&file), "f"), &["output.weight", "dropped"]);
+
+    // Keys are those of the family, and no other's.
+    refused(
+        hf_config(&parsed(&as_family("qwen2", &[("attn_logit_softcapping", V::F32(50.0))]))),
+        &["softcapping"],
+    );
+    refused(
+        hf_config(&parsed(&as_family("qwen2", &[("rope.dimension_count", V::U32(2))]))),
+        &["qwen2.rope.dimension_count"],
+    );
+    refused(
+        GgufSource::new(parsed(&as_family("qwen2", &[("attention.head_count", V::U32(4097))])), "f"),
+        &["qwen2.attention.head_count", "4097"],
+    );
+    let mut qwen = as_family("qwen2", &[]);
+    refused(GgufSource::new(parsed(&qwen), "f"), &["blk.0.attn_q.bias", "missing"]);
+    for module in ["attn_q", "attn_k", "attn_v"] {
+        qwen.tensor(&format!("blk.0.{module}.bias"), &[4], &[0.0; 4]);
+    }
+    assert!(GgufSource::new(parsed(&qwen), "f").is_ok());
+    refused(
+        GgufSource::new(parsed(&as_family("phi3", &[("rope.dimension_count", V::U32(5))])), "f"),
+        &["phi3.rope.dimension_count", "5", "4"],
+    );
+}

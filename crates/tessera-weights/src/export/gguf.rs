@@ -120,6 +120,11 @@ fn plan(model: &FolderModel) -> Result<(&'static Family, Vec<ExportTensor>), Ggu
         if let Some(heads) = family.paired_heads(&name, model.sizes.heads, model.sizes.kv_heads) {
             let start = tensor.rows.first().map_or(0, |rows| rows.start);
             let (rows, half) = (tensor.shape[0], tensor.shape[0] / heads / 2);
+            if half == 0 || rows != heads * half * 2 {
+                let (field, found) = ("head_dim", model.sizes.head_dim.to_string());
+                let what = "where GGUF pairs rows that rotate together".to_owned();
+                return Err(GgufExportError::Setting { field, found, what });
+            }
             // Row 2i + j of a head is row i + half * j of the checkpoint's.
             let of = |row: usize| row / (2 * half) * 2 * half + row % (2 * half) / 2 + row % 2 * half;
             tensor.rows = (0..rows).map(|row| start + of(row)..start + of(row) + 1).collect();

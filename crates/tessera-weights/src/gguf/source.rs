@@ -118,7 +118,8 @@ impl GgufSource {
     fn codes(&self, index: usize) -> Result<Option<Codes>, String> {
         let Some(place) = self.places.get(index) else { return Ok(None) };
         let info = &self.gguf.tensors()[place.index];
-        if info.ty.name != "Q4_0" {
+        // A bias is a column of single values.
+        if info.ty.name != "Q4_0" || !place.row.is_multiple_of(codes::GROUP) {
             return Ok(None);
         }
         let groups = info.numel / codes::GROUP;
