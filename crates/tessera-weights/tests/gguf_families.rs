@@ -25,7 +25,6 @@ const FAMILIES: &[(&str, &str)] = &[
     ("mistral", "llama"),
     ("qwen2", "qwen2"),
     ("qwen3", "qwen3"),
-    ("qwen3-bias", "qwen3"),
     ("gemma", "gemma"),
     ("gemma2", "gemma2"),
     ("gemma3_text", "gemma3"),
@@ -182,6 +181,7 @@ fn what_a_reader_would_compute_otherwise_is_refused_by_name() {
     for (name, parts) in [
         // Its query_pre_attn_scalar is 24 where the width of a head is 16.
         ("gemma2", &["query_pre_attn_scalar", "24", "16"][..]),
+        ("qwen3-bias", &["attention_bias", "true", "qwen3"]),
         ("phi3-longrope", &["rope_scaling", "LongRope"]),
         ("gpt_neox", &["gpt_neox", "qwen2, qwen3, gemma"]),
     ] {

@@ -76,6 +76,14 @@ pub(super) fn put(
     if family.arch == "stablelm" {
         header.bool(&key("use_parallel_residual"), false);
     }
+    // llama.cpp has no tensor for it, and refuses files with tensors that it does not know.
+    if family.arch == "qwen3" && sizes.out_bias {
+        return Err(setting(
+            "attention_bias",
+            true,
+            "and GGUF's qwen3 has no bias on the attention's output",
+        ));
+    }
     check_scalar(family, config)?;
     scaling(header, &key, config)
 }
