@@ -48,6 +48,11 @@ pub fn kind_of(path: &Path) -> Result<Kind> {
     if safetensors && path.join("config.json").is_file() {
         return Ok(Kind::Checkpoint);
     }
+    // The first of a model that was cut into parts leads to the others.
+    if gguf.len() > 1 {
+        let first = |file: &PathBuf| file.to_str().is_some_and(|name| name.contains("-00001-of-"));
+        gguf.retain(first);
+    }
     match gguf.len() {
         1 => Ok(Kind::Gguf(gguf.remove(0))),
         _ => Err(not_a_model()),

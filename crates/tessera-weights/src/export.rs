@@ -6,11 +6,13 @@
 
 mod config;
 mod file;
+mod gguf;
 mod plan;
 mod rows;
 
 pub use config::hf_config;
 pub use file::export_safetensors;
+pub use gguf::{GgufExportError, GgufInputs, GgufReport, export_gguf};
 pub use plan::{PlanError, plan_export};
 
 use crate::dtype::DType;

@@ -49,6 +49,17 @@ impl Values {
     }
 }
 
+/// Weights in groups of 32 that share a scale, as `q4f16_1` has them, for they are stored so already. A weight is
+/// `(code - 7) * scale`. Rows are in the order of [`TensorSource::read`], and always outputs: where the checkpoint has
+/// the transpose, these are not transposed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Codes {
+    /// Four words a group, each with eight codes, the first in the lowest bits.
+    pub words: Vec<u32>,
+    /// One scale a group; none is infinite or NaN.
+    pub scales: Vec<f16>,
+}
+
 /// A checkpoint that can be read tensor by tensor. Reading one tensor takes memory for that tensor
 /// only; several threads may read at once.
 pub trait TensorSource: Sync {
@@ -57,6 +68,12 @@ pub trait TensorSource: Sync {
 
     /// The values of `tensors()[index]`.
     fn read(&self, index: usize) -> Result<Values, SourceError>;
+
+    /// The codes of `tensors()[index]`, if the source stores it in codes that mean exactly the values that
+    /// [`TensorSource::read`] gives. To quantise those values again would lose some of them.
+    fn read_codes(&self, _index: usize) -> Result<Option<Codes>, SourceError> {
+        Ok(None)
+    }
 
     /// The file that holds `tensors()[index]`, as a user would name it. MLC counts parameters file by
     /// file, so tensors of one file must give the same name.

@@ -3,9 +3,10 @@
 
 mod gguf_writer;
 
-use gguf_writer::{File, T, V};
+use gguf_writer::{File, T, V, q4_llama};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use tessera_weights::bytes::Bytes;
 use tessera_weights::gguf::{
     GgmlType, Gguf, GgufError, GgufModel, GgufSource, SUPPORTED, dequantize, hf_config, open,
@@ -215,7 +216,7 @@ fn what_cannot_be_carried_over_is_refused_by_name() {
         GgufSource::new(parsed(&file), "f").map(|_| ())
     };
     assert!(change(|_| ()).is_ok());
-    refused(change(|f| f.set("general.architecture", V::Str("qwen2"))), &["general.architecture", "qwen2"]);
+    refused(change(|f| f.set("general.architecture", V::Str("bert"))), &["general.architecture", "qwen2"]);
     refused(change(|f| f.remove("general.architecture")), &["general.architecture", "missing"]);
     refused(change(|f| f.set("general.type", V::Str("adapter"))), &["general.type", "adapter"]);
     refused(change(|f| f.set("split.count", V::U32(2))), &["split.count", "2"]);
@@ -381,4 +382,137 @@ fn llama() -> File {
 
 fn llama_with(biases: &[(&str, bool)]) -> File {
     File::llama(4, 1, biases)
+}
+
+/// The file in three parts, the metadata in the first, as llama.cpp's `gguf-split` writes them.
+fn parts(file: &File) -> Vec<File> {
+    let (total, each) = (file.tensors.len(), file.tensors.len().div_ceil(3));
+    let mut parts: Vec<File> = file
+        .tensors
+        .chunks(each)
+        .map(|tensors| File { tensors: tensors.to_vec(), ..File::empty() })
+        .collect();
+    parts[0].meta = file.meta.clone();
+    for (no, part) in parts.iter_mut().enumerate() {
+        part.set("split.no", V::U16(no as u16));
+        part.set("split.count", V::U16(3));
+        part.set("split.tensors.count", V::I32(total as i32));
+    }
+    parts
+}
+
+#[test]
+fn a_model_in_several_files_is_the_model_in_one() {
+    let file = q4_llama(17);
+    let dir = tempfile::tempdir().unwrap();
+    let path = |no: usize| dir.path().join(format!("m-{no:05}-of-00003.gguf"));
+    let write = |parts: &[File]| {
+        for (no, part) in parts.iter().enumerate() {
+            std::fs::write(path(no + 1), part.bytes()).unwrap();
+        }
+    };
+    let good = parts(&file);
+    write(&good);
+    let (whole, cut) = (GgufSource::new(parsed(&file), "f").unwrap(), open(path(1)).unwrap().source);
+    assert_eq!(whole.tensors(), cut.tensors());
+    for (i, tensor) in whole.tensors().iter().enumerate() {
+        assert_eq!(f32s(&whole.read(i).unwrap()), f32s(&cut.read(i).unwrap()), "{}", tensor.name);
+    }
+    let named: HashSet<&str> = (0..cut.tensors().len()).map(|i| cut.file(i)).collect();
+    assert_eq!(named.len(), 3, "each tensor names its own file: {named:?}");
+
+    refused(open(path(2)), &["00002-of-00003", "part 2 of 3", "00001-of-00003"]);
+    let broken = |change: &dyn Fn(&mut Vec<File>)| {
+        let mut parts = good.clone();
+        change(&mut parts);
+        write(&parts);
+        open(path(1))
+    };
+    refused(
+        broken(&|p| p[1].set("split.no", V::U16(2))),
+        &["00002-of-00003", "split.no is 2 of 3, expected 1"],
+    );
+    refused(broken(&|p| p[2].remove("split.count")), &["00003-of-00003", "split.count is missing"]);
+    refused(broken(&|p| p[2].set("split.count", V::U16(4))), &["00003-of-00003", "2 of 4"]);
+    refused(
+        broken(&|p| p[1].set("split.tensors.count", V::I32(7))),
+        &["00002-of-00003", "split.tensors.count"],
+    );
+    refused(
+        broken(&|p| p[1].tensors[0].name = "token_embd.weight".into()),
+        &["00002-of-00003", "token_embd.weight"],
+    );
+    refused(broken(&|p| drop(p[2].tensors.pop())), &["split.tensors.count", "20", "19"]);
+    refused(broken(&|p| p[0].set("split.count", V::U16(60000))), &["split.count", "60000"]);
+    write(&good);
+    std::fs::rename(path(1), dir.path().join("m.gguf")).unwrap();
+    refused(open(dir.path().join("m.gguf")), &["m.gguf", "00001-of-00003"]);
+    std::fs::rename(dir.path().join("m.gguf"), path(1)).unwrap();
+    std::fs::remove_file(path(3)).unwrap();
+    refused(open(path(1)), &["m-00003-of-00003.gguf"]);
+}
+
+/// The llama of `File::llama` as another family with the same tensors.
+fn as_family(arch: &'static str, changes: &[(&str, V)]) -> File {
+    let mut file = llama();
+    for (key, _) in &mut file.meta {
+        if let Some(name) = key.strip_prefix("llama.") {
+            *key = format!("{arch}.{name}");
+        }
+    }
+    file.set("general.architecture", V::Str(arch));
+    for (key, value) in changes {
+        file.set(&format!("{arch}.{key}"), value.clone());
+    }
+    file
+}
+
+#[test]
+fn a_family_is_read_as_its_converter_wrote_it() {
+    let mut file = as_family("gemma", &[]);
+    let named = |source: &GgufSource, name: &str| {
+        let i = source.tensors().iter().position(|t| t.name == name).unwrap();
+        f32s(&source.read(i).unwrap())
+    };
+    file.set_tensor("output_norm.weight", &[4], &[1.0, 1.5, 0.25, 3.0]);
+    file.set_tensor("blk.0.attn_q.weight", &[4, 4], &(0..16).map(|x| x as f32).collect::<Vec<_>>());
+    let source = GgufSource::new(parsed(&file), "f").unwrap();
+    // The one that is added is taken away, and rows stay where they are.
+    assert_eq!(named(&source, "model.norm.weight"), [0.0, 0.5, -0.75, 2.0]);
+    assert_eq!(named(&source, "model.layers.0.self_attn.q_proj.weight")[4..8], [4.0, 5.0, 6.0, 7.0]);
+    let config = hf_config(source.gguf()).unwrap();
+    assert_eq!(
+        (&config["model_type"], &config["hidden_act"]),
+        (&json!("gemma"), &json!("gelu_pytorch_tanh"))
+    );
+
+    // Older writers have the head although it is the embedding.
+    file.tensor("output.weight", &[4, 8], &[0.25; 32]);
+    assert_eq!(GgufSource::new(parsed(&file), "f").unwrap().tensors(), source.tensors());
+    file.set_tensor("output.weight", &[4, 8], &[0.5; 32]);
+    refused(GgufSource::new(parsed(&file), "f"), &["output.weight", "dropped"]);
+
+    // Keys are those of the family, and no other's.
+    refused(
+        hf_config(&parsed(&as_family("qwen2", &[("attn_logit_softcapping", V::F32(50.0))]))),
+        &["softcapping"],
+    );
+    refused(
+        hf_config(&parsed(&as_family("qwen2", &[("rope.dimension_count", V::U32(2))]))),
+        &["qwen2.rope.dimension_count"],
+    );
+    refused(
+        GgufSource::new(parsed(&as_family("qwen2", &[("attention.head_count", V::U32(4097))])), "f"),
+        &["qwen2.attention.head_count", "4097"],
+    );
+    let mut qwen = as_family("qwen2", &[]);
+    refused(GgufSource::new(parsed(&qwen), "f"), &["blk.0.attn_q.bias", "missing"]);
+    for module in ["attn_q", "attn_k", "attn_v"] {
+        qwen.tensor(&format!("blk.0.{module}.bias"), &[4], &[0.0; 4]);
+    }
+    assert!(GgufSource::new(parsed(&qwen), "f").is_ok());
+    refused(
+        GgufSource::new(parsed(&as_family("phi3", &[("rope.dimension_count", V::U32(5))])), "f"),
+        &["phi3.rope.dimension_count", "5", "4"],
+    );
 }

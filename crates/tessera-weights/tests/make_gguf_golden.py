@@ -3,7 +3,7 @@
 `gguf` gives them, a tiny llama with the hashes of its tensors, and the ids of sentencepiece.
 
     pip install numpy gguf sentencepiece
-    python make_gguf_golden.py data/gguf
+    python make_gguf_golden.py data/gguf [later]
 """
 import hashlib
 import io
@@ -24,16 +24,23 @@ SCALES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
           "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 
 
-def blocks():
-    for name in ["F32", "F16", "BF16", *SCALES]:
+# Types that came later, with numbers of their own, so that those of the others stay.
+LATER = {"Q2_K": [80, 82], "Q3_K": [108], "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": []}
+
+
+def blocks(names, scales, RNG):
+    for name in names:
         ty = Type[name]
         per_block, n_bytes = GGML_QUANT_SIZES[ty]
         n = 512 // per_block if per_block < 256 else 4
         raw = RNG.integers(0, 256, (n, n_bytes), dtype=np.uint8)
-        for at in SCALES.get(name, []):
+        for at in scales.get(name, []):
             scale = (RNG.standard_normal(n) * 10.0 ** RNG.integers(-6, 2, n)).astype(np.float16)
             scale[0] = 0.0
             raw[:, at:at + 2] = scale.view(np.uint8).reshape(n, 2)
+        if name == "MXFP4":
+            # Exponents of the scale: the least two are below the normal numbers, the largest may not overflow.
+            raw[:, 0] = [*range(4), *RNG.integers(4, 251, n - 4)]
         if name == "F32":
             raw = RNG.standard_normal(n).astype(np.float32)
         if name in ("F16", "BF16"):
@@ -46,6 +53,16 @@ def blocks():
         assert values.size == n * per_block and np.isfinite(values).all(), name
         raw.tofile(f"{OUT}/{name}.blocks")
         np.ascontiguousarray(values).tofile(f"{OUT}/{name}.f32")
+
+
+def made(RNG):
+    """Values, and the Q8_0 that the package makes of them: ties, zeros and the least numbers among them."""
+    x = (RNG.standard_normal((64, 32)) * 10.0 ** RNG.integers(-7, 4, (64, 1))).astype(np.float32)
+    x[0] = 0.0
+    x[1] = np.arange(32) / 2 - 8
+    x[1, 0] = 127
+    x.tofile(f"{OUT}/made.f32")
+    gguf.quants.quantize(x, Type.Q8_0).tofile(f"{OUT}/made.Q8_0")
 
 
 def permute(w, heads):
@@ -164,6 +181,9 @@ def spm():
 
 
 os.makedirs(OUT, exist_ok=True)
-blocks()
-tiny()
-spm()
+if sys.argv[2:] != ["later"]:
+    blocks(["F32", "F16", "BF16", *SCALES], SCALES, RNG)
+    tiny()
+    spm()
+blocks(LATER, LATER, np.random.default_rng(8))
+made(np.random.default_rng(9))

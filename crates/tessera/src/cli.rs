@@ -389,6 +389,8 @@ pub enum Format {
     Mlc,
     /// One safetensors file with its config
     Safetensors,
+    /// A GGUF file with the folder's weights as they are
+    Gguf,
 }
 
 /// Name of the manifest.
@@ -405,7 +407,7 @@ pub enum ManifestName {
 pub struct ConvertArgs {
     /// A Hugging Face folder, a GGUF file, an MLC folder, or a name from the store
     pub src: PathBuf,
-    /// The folder to write; must not exist
+    /// The folder, or for GGUF the file, to write; must not exist
     #[arg(required_unless_present = "dry_run")]
     pub dst: Option<PathBuf>,
     /// Quantisation, such as q4f16_1 or q0f32 (MLC to MLC: kept if absent)
@@ -414,6 +416,9 @@ pub struct ConvertArgs {
     /// What to write
     #[arg(long, value_enum, default_value = "mlc")]
     pub to: Format,
+    /// To GGUF: round scales that no 16-bit float is, where they are refused otherwise
+    #[arg(long)]
+    pub allow_inexact: bool,
     /// Print the manifest that would be written, without md5sum; needs only config.json
     #[arg(long)]
     pub dry_run: bool,

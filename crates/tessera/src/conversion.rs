@@ -1,6 +1,7 @@
 //! Conversions, from an opened model to a finished folder. `convert` and `pull` are thin around it.
 
 mod chat;
+mod gguf;
 mod optimized;
 mod safetensors;
 mod settings;
@@ -21,6 +22,7 @@ use tessera_weights::convert::{
 };
 use tessera_weights::scheme::Scheme;
 
+pub use gguf::to_gguf;
 pub use optimized::Quality;
 pub use safetensors::to_safetensors;
 
@@ -85,7 +87,7 @@ impl Default for Settings {
 pub struct Summary {
     /// What the source was.
     pub source_kind: String,
-    /// `mlc` or `safetensors`.
+    /// `mlc`, `safetensors` or `gguf`.
     pub format: &'static str,
     /// Quantisation of what was written.
     pub quantization: String,
@@ -97,6 +99,10 @@ pub struct Summary {
     pub tensors: usize,
     /// Bytes of the weights.
     pub bytes: u64,
+    /// Parameters that are quantised.
+    pub quantised: usize,
+    /// Those of them that have the source's own codes and scales.
+    pub exact: usize,
     /// Parameters that hold a NaN or an infinity.
     pub non_finite: Vec<String>,
     /// Tensors of the source that were not needed.
@@ -123,6 +129,7 @@ impl Summary {
 
     fn take(&mut self, report: ConvertReport, out: &Output) {
         self.removed(&report.removed, out);
+        (self.quantised, self.exact) = (report.quantised, report.exact);
         (self.files, self.tensors, self.bytes) = (report.shards, report.tensors, report.bytes);
         if let Some(first) = report.non_finite.first() {
             let count = report.non_finite.len();
@@ -238,18 +245,31 @@ fn from_checkpoint(
         quantization: scheme.name.to_owned(),
         ..Summary::default()
     };
-    if let Some(from) = checkpoint.quantised.as_deref().filter(|_| scheme.group.is_some()) {
-        summary.note(
-            out,
-            format!("the source is quantised ({from}); its values are quantised again to {}", scheme.name),
-        );
-    }
     settings::check(checkpoint, &model_type, &mut summary, out)?;
     let chat = chat::chat_config(checkpoint, &model_type, scheme, settings, &mut summary, out)?;
     settings::read_back(checkpoint, &model_type, &chat)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
     run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
+    if let Some(from) = checkpoint.quantised.as_deref().filter(|_| summary.quantised > 0) {
+        let (all, exact) = (summary.quantised, summary.exact);
+        let text = match exact {
+            0 => {
+                format!("the source is quantised ({from}); its values are quantised again to {}", scheme.name)
+            }
+            _ if exact == all => {
+                format!(
+                    "all {all} quantised parameters have the codes and scales of the source: nothing is lost"
+                )
+            }
+            _ => format!(
+                "{exact} of {all} quantised parameters have the codes and scales of the source; the values of the \
+                 others are quantised again to {}",
+                scheme.name
+            ),
+        };
+        summary.note(out, text);
+    }
     Ok(summary)
 }
 

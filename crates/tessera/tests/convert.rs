@@ -137,6 +137,37 @@ fn a_gguf_file_becomes_a_folder_that_verifies() {
 }
 
 #[test]
+fn a_folder_becomes_a_gguf_file_and_comes_back() {
+    let home = Home::new();
+    std::fs::copy(data().join("gguf/tiny.gguf"), home.path("tiny.gguf")).unwrap();
+    // Some of its matrices are Q4_0, and keep their codes; the others are quantised.
+    let run = home.tessera(&["convert", "tiny.gguf", "a", "--quant", "q4f16_1", "--json"]).ok();
+    let summary = run.json();
+    assert_eq!((&summary["quantised"], &summary["exact"]), (&json!(9), &json!(2)));
+    assert!(run.stderr.contains("2 of 9 quantised parameters have the codes"), "{}", run.stderr);
+    let run = home.tessera(&["convert", "a", "a.gguf", "--to", "gguf"]).ok();
+    assert!(run.stderr.contains("15 of 15 quantised tensors have exactly"), "{}", run.stderr);
+    assert!(run.stdout.contains("a.gguf: 20 tensors in 1 file(s)"), "{}", run.stdout);
+    let run = home.tessera(&["convert", "a.gguf", "b", "--quant", "q4f16_1"]).ok();
+    assert!(run.stderr.contains("all 9 quantised parameters have the codes"), "{}", run.stderr);
+    let decoded = |folder: &str, to: &str| {
+        home.tessera(&["convert", folder, to, "--to", "safetensors", "--quant", "q0f32"]).ok();
+        std::fs::read(home.path(to).join("model.safetensors")).unwrap()
+    };
+    // Every weight is what it was; in the second folder scales were turned over twice.
+    assert!(decoded("a", "a-hf") == decoded("b", "b-hf"));
+    let ids = |folder: &str| home.tessera(&["tokenize", folder, "hello world", "--json"]).ok().json();
+    assert_eq!(ids("a"), ids("b"));
+
+    let gguf = |args: &[&str]| home.tessera(&[&["convert"], args, &["--to", "gguf"]].concat());
+    gguf(&["a", "a.gguf"]).fails(&["a.gguf exists"]);
+    gguf(&["a", "c.gguf", "--quant", "q0f16"]).fails(&["q4f16_1, not q0f16", "hint:"]);
+    gguf(&["tiny.gguf", "c.gguf"]).fails(&["the source is a checkpoint", "hint:"]);
+    home.tessera(&["convert", "a", "--dry-run", "--to", "gguf"]).fails(&["only an MLC folder has"]);
+    assert!(!home.path("c.gguf").exists());
+}
+
+#[test]
 fn what_cannot_be_converted_is_named_and_nothing_is_left() {
     let home = Home::new();
     home.checkpoint("llama-gqa-f32", true);

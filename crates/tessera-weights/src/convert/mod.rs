@@ -5,6 +5,8 @@
 
 #[cfg(feature = "fs")]
 mod copy;
+#[cfg(feature = "fs")]
+mod exact;
 mod layout;
 mod mlc;
 mod plan;
@@ -139,6 +141,10 @@ pub struct ConvertReport {
     pub bytes: u64,
     /// Parameters that hold a NaN or an infinity after conversion.
     pub non_finite: Vec<String>,
+    /// Parameters that are quantised.
+    pub quantised: usize,
+    /// Those of them that have the source's own codes and scales, and so exactly its values.
+    pub exact: usize,
     /// Parameters whose float32 values were rounded to their upper 16 bits and are not what they were.
     pub rounded: usize,
     /// What rounding did to each quantised parameter, where codes were not chosen as MLC does.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use md5::{Digest, Md5};
 use rayon::prelude::*;
 
+use super::exact;
 use super::plan::{Plan, Step};
 use super::rounding::{Loss, Rounding, Sums, round};
 use super::staging::{Staging, io};
@@ -65,6 +66,8 @@ pub fn convert(
         }
         report.rounded += usize::from(made.rounded);
         report.losses.extend(made.loss);
+        report.quantised += usize::from(step.param.layout(plan.scheme).is_some());
+        report.exact += usize::from(made.exact);
         for (tensor, bytes) in step.stored.iter().zip(&made.tensors) {
             shards.write(&tensor.name, bytes)?;
             done += bytes.len() as u64;
@@ -132,6 +135,8 @@ struct Made {
     rounded: bool,
     /// What was lost, where codes were not chosen as MLC does.
     loss: Option<Loss>,
+    /// Whether all of it has the source's own codes.
+    exact: bool,
 }
 
 fn make(
@@ -190,7 +195,15 @@ fn make_quantised(
     let mut words = vec![0u32; rows * row_words];
     let mut scales = vec![0f32; rows * row_groups];
     let (mut words_left, mut scales_left) = (&mut words[..], &mut scales[..]);
+    let mut exact = true;
     for &at in &step.sources {
+        if let Some((codes, part)) = exact::codes(source, at, &step.param, scheme)? {
+            words_left.split_off_mut(..codes.len()).expect("rows of the plan").copy_from_slice(&codes);
+            scales_left.split_off_mut(..part.len()).expect("rows of the plan").copy_from_slice(&part);
+            first += part.len() / row_groups;
+            continue;
+        }
+        exact = false;
         let values = read(source, at)?;
         let part = Rows {
             rows: values.len() / cols,
@@ -214,7 +227,7 @@ fn make_quantised(
     }
     let mut stored = Vec::with_capacity(scales.len() * 2);
     store(scheme.dtype, &scales, &mut stored);
-    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false, loss })
+    Ok(Made { tensors: vec![little_endian(words), stored], finite, rounded: false, exact, loss })
 }
 
 fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Result<Made, ConvertError> {
@@ -255,7 +268,7 @@ fn make_dense(source: &dyn TensorSource, step: &Step, to: &StoredTensor) -> Resu
         );
     }
     let (finite, rounded) = (finite.into_inner(), rounded.into_inner());
-    Ok(Made { tensors: vec![out], finite, rounded, loss: None })
+    Ok(Made { tensors: vec![out], finite, rounded, exact: false, loss: None })
 }
 
 fn little_endian(words: Vec<u32>) -> Vec<u8> {

@@ -32,7 +32,7 @@ pub fn export_safetensors(
     refuse_existing(dst)?;
 
     let files = cut(&tensors, options.max_file_len, len_of);
-    let mut pending = Pending { files: Vec::new() };
+    let mut pending = Pending::default();
     let mut weight_map = Map::new();
     let mut done = 0;
     for (i, part) in files.iter().enumerate() {
@@ -170,19 +170,20 @@ fn narrow(name: &str, dtype: DType, values: &[f32], out: &mut Vec<u8>) -> Result
 }
 
 /// Files under temporary names; removed unless committed.
-struct Pending {
+#[derive(Default)]
+pub(super) struct Pending {
     files: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Pending {
-    fn create(&mut self, dst: &Path, name: &str) -> Result<Output, ExportError> {
+    pub(super) fn create(&mut self, dst: &Path, name: &str) -> Result<Output, ExportError> {
         let path = dst.join(format!(".{name}.{}.tmp", std::process::id()));
         let file = File::create(&path).map_err(io(&path))?;
         self.files.push((path.clone(), dst.join(name)));
         Ok(Output { path, file: BufWriter::with_capacity(1 << 20, file) })
     }
 
-    fn commit(mut self, dst: &Path) -> Result<Vec<PathBuf>, ExportError> {
+    pub(super) fn commit(mut self, dst: &Path) -> Result<Vec<PathBuf>, ExportError> {
         for (temporary, path) in &self.files {
             std::fs::rename(temporary, path).map_err(io(path))?;
         }
@@ -203,17 +204,17 @@ impl Drop for Pending {
     }
 }
 
-struct Output {
+pub(super) struct Output {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Output {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
         self.file.write_all(bytes).map_err(io(&self.path))
     }
 
-    fn finish(self) -> Result<(), ExportError> {
+    pub(super) fn finish(self) -> Result<(), ExportError> {
         let path = self.path;
         let file = self.file.into_inner().map_err(|e| io(&path)(e.into_error()))?;
         file.sync_all().map_err(io(&path))

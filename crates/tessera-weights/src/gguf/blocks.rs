@@ -3,14 +3,19 @@
 //! The order of operations is that of `dequantize_row_*` in ggml's `ggml-quants.c` and of the Python
 //! package `gguf`; results are equal to the last bit. Rust does not fuse multiply and add, nor may this.
 
+mod few_bits;
+mod tables;
+
 use half::f16;
 
 use super::error::GgufError;
 use super::types::GgmlType;
 
 /// Names of the types that [`dequantize`] knows.
-pub const SUPPORTED: &[&str] =
-    &["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"];
+pub const SUPPORTED: &[&str] = &[
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+    "IQ4_NL", "IQ4_XS", "MXFP4",
+];
 
 /// Refuses a tensor of a type that cannot be decoded.
 pub fn check_supported(tensor: &str, ty: GgmlType) -> Result<(), GgufError> {
@@ -41,6 +46,11 @@ pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> bool {
         "Q5_0" => q5_0,
         "Q5_1" => q5_1,
         "Q8_0" => q8_0,
+        "Q2_K" => few_bits::q2_k,
+        "Q3_K" => few_bits::q3_k,
+        "IQ4_NL" => tables::iq4_nl,
+        "IQ4_XS" => tables::iq4_xs,
+        "MXFP4" => tables::mxfp4,
         "Q4_K" => q4_k,
         "Q5_K" => q5_k,
         "Q6_K" => q6_k,

@@ -20,6 +20,17 @@ pub enum GgufError {
         /// What is wrong in it.
         error: Box<GgufError>,
     },
+    /// The metadata ask for sizes that no model of the family can have.
+    #[error(transparent)]
+    Arch(#[from] crate::arch::ArchError),
+    /// A part of a model in several files that is not the one that belongs there.
+    #[error("{file}: {what}; it is not the part of this model, fetch it again")]
+    Part {
+        /// The part's path.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The first four bytes are not `GGUF`.
     #[error("not a GGUF file: it begins with {found:02x?}, expected \"GGUF\"")]
     Magic {

@@ -42,6 +42,8 @@ pub struct TensorInfo {
     pub ty: GgmlType,
     /// Number of elements: the product of `dims`.
     pub numel: usize,
+    /// Which of the files it is in.
+    part: usize,
     range: Range<usize>,
 }
 
@@ -52,7 +54,8 @@ pub struct Gguf {
     metadata: BTreeMap<String, Value>,
     tensors: Vec<TensorInfo>,
     index: HashMap<String, usize>,
-    bytes: Bytes,
+    /// One file, or all parts of a model that was cut.
+    parts: Vec<Bytes>,
 }
 
 impl Gguf {
@@ -99,7 +102,7 @@ impl Gguf {
         // Without tensors the padding after the header may be missing.
         let data_start = header_len.next_multiple_of(alignment).min(bytes.len() as u64);
         let tensors = place(heads, data_start, bytes.len() as u64, alignment)?;
-        Ok(Gguf { version, metadata, tensors, index, bytes })
+        Ok(Gguf { version, metadata, tensors, index, parts: vec![bytes] })
     }
 
     /// The format's version: 2 or 3.
@@ -127,15 +130,31 @@ impl Gguf {
         self.index.get(name).copied()
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// The files: one, or all parts of a model that was cut.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// Which of [`Gguf::parts`] the tensor is in.
+    pub(super) fn part(&self, tensor: &TensorInfo) -> usize {
+        tensor.part
+    }
+
+    /// Adds the tensors of another part. No name may be in both.
+    pub(super) fn append(&mut self, part: Gguf) {
+        let shift = self.parts.len();
+        self.parts.extend(part.parts);
+        for mut tensor in part.tensors {
+            tensor.part += shift;
+            self.index.insert(tensor.name.clone(), self.tensors.len());
+            self.tensors.push(tensor);
+        }
     }
 
     /// The tensor's bytes.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
         // A `TensorInfo` of another file is the caller's mistake; it gets no bytes rather than a panic.
-        self.bytes.get(tensor.range.clone()).unwrap_or(&[])
+        self.parts.get(tensor.part).and_then(|part| part.get(tensor.range.clone())).unwrap_or(&[])
     }
 }
 
@@ -219,6 +238,7 @@ fn place(
                 dims: h.dims,
                 ty: h.ty,
                 numel,
+                part: 0,
                 range: start..start + h.len as usize,
             })
         })

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::error::GgufError;
 
 /// One step of a pre-tokenizer.
-#[derive(Clone, Copy)]
-enum Step {
+#[derive(Clone, Copy, PartialEq)]
+enum Step<'a> {
     /// Cuts out every match of a pattern.
-    Split(&'static str),
+    Split(&'a str),
     /// Cuts out every digit.
     Digits,
     /// GPT-2's own pattern.
@@ -20,9 +20,9 @@ enum Step {
 }
 
 /// How a family of byte-level BPE tokenizers prepares text.
-pub(super) struct Pre {
+pub(crate) struct Pre {
     names: &'static [&'static str],
-    steps: &'static [Step],
+    steps: &'static [Step<'static>],
     /// A word that is a token is not built from merges.
     pub ignore_merges: bool,
     /// Whether BOS is added where `tokenizer.ggml.add_bos_token` is absent.
@@ -39,7 +39,7 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
-const fn pre(names: &'static [&'static str], steps: &'static [Step]) -> Pre {
+const fn pre(names: &'static [&'static str], steps: &'static [Step<'static>]) -> Pre {
     Pre { names, steps, ignore_merges: false, add_bos: false, nfc: false }
 }
 
@@ -101,6 +101,13 @@ impl Pre {
         })
     }
 
+    /// The name of what a `tokenizer.json` does: the first whose steps are its own.
+    pub fn name_of(json: &Value, nfc: bool, ignore_merges: bool) -> Option<&'static str> {
+        let listed = steps(json)?;
+        let same = |pre: &&Pre| pre.steps == listed && (pre.nfc, pre.ignore_merges) == (nfc, ignore_merges);
+        TABLE.iter().find(same).map(|pre| pre.names[0])
+    }
+
     /// The `pre_tokenizer` of `tokenizer.json`.
     pub fn json(&self) -> Value {
         let mut steps: Vec<Value> = self
@@ -126,6 +133,32 @@ impl Pre {
             _ => json!({ "type": "Sequence", "pretokenizers": steps }),
         }
     }
+}
+
+/// The steps of a `pre_tokenizer`, if all are of a kind that the table has.
+fn steps(json: &Value) -> Option<Vec<Step<'_>>> {
+    let flag = |name: &str, default| json[name].as_bool().unwrap_or(default);
+    Some(match json["type"].as_str()? {
+        "Sequence" => {
+            let parts = json["pretokenizers"].as_array()?.iter();
+            parts.map(steps).collect::<Option<Vec<_>>>()?.concat()
+        }
+        "ByteLevel" if flag("add_prefix_space", true) => return None,
+        "ByteLevel" if flag("use_regex", true) => vec![Step::Gpt2],
+        // Bytes become letters, which all of them do.
+        "ByteLevel" => Vec::new(),
+        "Digits" if flag("individual_digits", false) => vec![Step::Digits],
+        "Split" => {
+            let kept = match (json["behavior"].as_str()?, flag("invert", false)) {
+                ("Isolated", false) => true,
+                // What does not match is dropped, and these patterns match everything.
+                ("Removed", true) => true,
+                _ => false,
+            };
+            vec![Step::Split(json["pattern"]["Regex"].as_str().filter(|_| kept)?)]
+        }
+        _ => return None,
+    })
 }
 
 fn byte_level(use_regex: bool) -> Value {

@@ -1,4 +1,4 @@
-//! RoPE scaling of a GGUF llama as HF's `rope_scaling`.
+//! RoPE scaling of a GGUF file as HF's `rope_scaling`.
 //!
 //! GGUF says `linear` and `yarn` in metadata; Llama 3's scaling is only there as a tensor of
 //! divisors, `rope_freqs.weight`, from which its parameters are recognised.
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::error::GgufError;
 use super::header::Gguf;
+use super::keys::Keys;
 
 /// The tensor of divisors.
 pub const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -19,14 +20,14 @@ const LLAMA3_CONTEXT: u32 = 8192;
 const FACTOR_TOLERANCE: f64 = 1e-4;
 
 /// HF's `rope_scaling`, or `None` where positions are used as they are.
-pub fn rope_scaling(
-    gguf: &Gguf,
+pub(super) fn rope_scaling(
+    keys: Keys<'_>,
     head_dim: usize,
     theta: f64,
     context: u32,
 ) -> Result<Option<Value>, GgufError> {
-    let declared = declared(gguf, context)?;
-    match (declared, factors(gguf, head_dim, theta)?) {
+    let declared = declared(keys, context)?;
+    match (declared, factors(keys.gguf, head_dim, theta)?) {
         (Some(_), Some(_)) => Err(GgufError::RopeFactors {
             what: "the metadata declare a rope scaling as well; expected only one of them".to_string(),
         }),
@@ -34,25 +35,25 @@ pub fn rope_scaling(
     }
 }
 
-/// What `llama.rope.scaling.*` says.
-fn declared(gguf: &Gguf, context: u32) -> Result<Option<Value>, GgufError> {
-    const TYPE: &str = "llama.rope.scaling.type";
-    const FACTOR: &str = "llama.rope.scaling.factor";
-    const ATTN_FACTOR: &str = "llama.rope.scaling.attn_factor";
+/// What `rope.scaling.*` says.
+fn declared(keys: Keys<'_>, context: u32) -> Result<Option<Value>, GgufError> {
+    const TYPE: &str = "rope.scaling.type";
+    const FACTOR: &str = "rope.scaling.factor";
+    const ATTN_FACTOR: &str = "rope.scaling.attn_factor";
     // `rope.scale_linear` is the name of the factor in files of before November 2023.
-    let factor = match gguf.meta_f32(FACTOR)? {
+    let factor = match keys.number(FACTOR)? {
         Some(factor) => Some(factor),
-        None => gguf.meta_f32("llama.rope.scale_linear")?,
+        None => keys.number("rope.scale_linear")?,
     };
     // As llama.cpp: no type means linear, and a factor of 0 means none.
-    let kind = gguf.meta_str(TYPE)?.unwrap_or("linear");
-    let factor = decimal(factor.unwrap_or(0.0));
+    let kind = keys.str(TYPE)?.unwrap_or("linear");
+    let factor = factor.unwrap_or(0.0);
     if factor < 0.0 {
-        return Err(bad(FACTOR, factor, "a scaling factor cannot be negative"));
+        return Err(keys.bad(FACTOR, factor, "a scaling factor cannot be negative".to_string()));
     }
-    let attn_factor = decimal(gguf.meta_f32(ATTN_FACTOR)?.unwrap_or(1.0));
+    let attn_factor = keys.number(ATTN_FACTOR)?.unwrap_or(1.0);
     if attn_factor != 1.0 && kind != "yarn" {
-        return Err(bad(ATTN_FACTOR, attn_factor, "it is supported with yarn only"));
+        return Err(keys.bad(ATTN_FACTOR, attn_factor, "it is supported with yarn only".to_string()));
     }
     match kind {
         "none" => Ok(None),
@@ -60,43 +61,38 @@ fn declared(gguf: &Gguf, context: u32) -> Result<Option<Value>, GgufError> {
         "linear" => Ok(Some(json!({ "type": "linear", "rope_type": "linear", "factor": factor }))),
         "yarn" => {
             if factor == 0.0 {
-                return Err(GgufError::MissingKey { key: FACTOR.to_string() });
+                return Err(GgufError::MissingKey { key: keys.key(FACTOR) });
             }
-            yarn(gguf, factor, attn_factor, context).map(Some)
+            yarn(keys, factor, attn_factor, context).map(Some)
         }
-        other => Err(GgufError::BadValue {
-            key: TYPE.to_string(),
-            found: format!("{other:?}"),
-            what: "expected none, linear or yarn".to_string(),
-        }),
+        other => Err(keys.bad(TYPE, format!("{other:?}"), "expected none, linear or yarn".to_string())),
     }
 }
 
-fn yarn(gguf: &Gguf, factor: f64, attn_factor: f64, context: u32) -> Result<Value, GgufError> {
-    let original = gguf.meta_u32("llama.rope.scaling.original_context_length")?.unwrap_or(context);
+fn yarn(keys: Keys<'_>, factor: f64, attn_factor: f64, context: u32) -> Result<Value, GgufError> {
+    let original = keys.u32("rope.scaling.original_context_length")?.unwrap_or(context);
     let mut scaling = json!({
         "type": "yarn",
         "rope_type": "yarn",
         "factor": factor,
         "original_max_position_embeddings": original,
     });
-    for (key, name) in [
-        ("llama.rope.scaling.yarn_beta_fast", "beta_fast"),
-        ("llama.rope.scaling.yarn_beta_slow", "beta_slow"),
-    ] {
-        if let Some(v) = gguf.meta_f32(key)? {
-            scaling[name] = json!(decimal(v));
+    for (key, name) in
+        [("rope.scaling.yarn_beta_fast", "beta_fast"), ("rope.scaling.yarn_beta_slow", "beta_slow")]
+    {
+        if let Some(v) = keys.number(key)? {
+            scaling[name] = json!(v);
         }
     }
     for (key, neutral) in [
-        ("llama.rope.scaling.yarn_ext_factor", 1.0),
-        ("llama.rope.scaling.yarn_attn_factor", 1.0),
-        ("llama.rope.scaling.yarn_log_multiplier", 0.0),
+        ("rope.scaling.yarn_ext_factor", 1.0),
+        ("rope.scaling.yarn_attn_factor", 1.0),
+        ("rope.scaling.yarn_log_multiplier", 0.0),
     ] {
-        if let Some(v) = gguf.meta_f32(key)?
+        if let Some(v) = keys.number(key)?
             && v != neutral
         {
-            return Err(bad(key, decimal(v), "HF's llama has no such setting"));
+            return Err(keys.bad(key, v, "HF's models have no such setting".to_string()));
         }
     }
     if attn_factor != 1.0 {
@@ -129,7 +125,7 @@ fn factors(gguf: &Gguf, head_dim: usize, theta: f64) -> Result<Option<Value>, Gg
     }
     // The lowest frequency is divided by the whole factor.
     let factor = decimal(divisors.last().copied().unwrap_or(1.0) as f32);
-    let expected = llama3_divisors(head_dim, theta, factor);
+    let expected = llama3_divisors(head_dim, theta, factor, LLAMA3_LOW, LLAMA3_HIGH, LLAMA3_CONTEXT.into());
     for (i, (&found, &expected)) in divisors.iter().zip(&expected).enumerate() {
         // A NaN is not close to anything.
         let close = (found - expected).abs() <= FACTOR_TOLERANCE * expected;
@@ -149,17 +145,23 @@ fn factors(gguf: &Gguf, head_dim: usize, theta: f64) -> Result<Option<Value>, Gg
 }
 
 /// `_compute_llama3_parameters` of HF, as divisors of the frequencies.
-fn llama3_divisors(head_dim: usize, theta: f64, factor: f64) -> Vec<f64> {
-    let context = f64::from(LLAMA3_CONTEXT);
+pub(crate) fn llama3_divisors(
+    head_dim: usize,
+    theta: f64,
+    factor: f64,
+    low: f64,
+    high: f64,
+    context: f64,
+) -> Vec<f64> {
     (0..head_dim / 2)
         .map(|i| {
             let wavelength = std::f64::consts::TAU * theta.powf(2.0 * i as f64 / head_dim as f64);
-            if wavelength < context / LLAMA3_HIGH {
+            if wavelength < context / high {
                 1.0
-            } else if wavelength > context / LLAMA3_LOW {
+            } else if wavelength > context / low {
                 factor
             } else {
-                let smooth = (context / wavelength - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW);
+                let smooth = (context / wavelength - low) / (high - low);
                 1.0 / ((1.0 - smooth) / factor + smooth)
             }
         })
@@ -172,34 +174,33 @@ pub fn decimal(v: f32) -> f64 {
     v.to_string().parse().unwrap_or_else(|_| f64::from(v))
 }
 
-/// `llama.rope.freq_base`, by default 10000.
-pub fn theta(gguf: &Gguf) -> Result<f64, GgufError> {
-    const KEY: &str = "llama.rope.freq_base";
-    let theta = decimal(gguf.meta_f32(KEY)?.unwrap_or(10000.0));
-    if theta <= 0.0 {
-        return Err(bad(KEY, theta, "the base must be positive"));
-    }
-    Ok(theta)
-}
-
-/// `llama.rope.dimension_count` must be the whole head: HF's llama cannot rotate a part of it.
-pub fn check_dimensions(gguf: &Gguf, head_dim: u32) -> Result<(), GgufError> {
-    const KEY: &str = "llama.rope.dimension_count";
-    match gguf.meta_u32(KEY)? {
-        Some(n) if n != head_dim => Err(GgufError::BadValue {
-            key: KEY.to_string(),
-            found: n.to_string(),
-            what: format!("expected the width of a head, {head_dim}; partial rotation is not supported"),
-        }),
-        _ if !head_dim.is_multiple_of(2) => Err(GgufError::BadValue {
-            key: "llama.attention.key_length".to_string(),
-            found: head_dim.to_string(),
-            what: "a rotated head has an even width".to_string(),
-        }),
-        _ => Ok(()),
+/// `rope.freq_base`, by default 10000.
+pub(super) fn theta(keys: Keys<'_>) -> Result<f64, GgufError> {
+    const KEY: &str = "rope.freq_base";
+    match keys.number(KEY)?.unwrap_or(10000.0) {
+        theta if theta <= 0.0 => Err(keys.bad(KEY, theta, "the base must be positive".to_string())),
+        theta => Ok(theta),
     }
 }
 
-fn bad(key: &str, found: f64, what: &str) -> GgufError {
-    GgufError::BadValue { key: key.to_string(), found: found.to_string(), what: what.to_string() }
+/// How many of a head's dimensions turn: `rope.dimension_count`, by default all.
+pub(super) fn dimensions(keys: Keys<'_>, head_dim: u32) -> Result<u32, GgufError> {
+    const KEY: &str = "rope.dimension_count";
+    // Families whose config has a part of a head.
+    let partial = matches!(keys.family.arch, "phi2" | "phi3" | "stablelm");
+    match keys.u32(KEY)? {
+        Some(n) if n > head_dim || n == 0 || n % 2 != 0 => {
+            Err(keys.bad(KEY, n, format!("expected an even number up to the width of a head, {head_dim}")))
+        }
+        Some(n) if n != head_dim && !partial => Err(keys.bad(
+            KEY,
+            n,
+            format!("expected the width of a head, {head_dim}; partial rotation is not supported here"),
+        )),
+        Some(n) => Ok(n),
+        None if !head_dim.is_multiple_of(2) => {
+            Err(keys.bad("attention.key_length", head_dim, "a rotated head has an even width".to_string()))
+        }
+        None => Ok(head_dim),
+    }
 }

@@ -203,7 +203,8 @@ fn tokenizer_config(gguf: &Gguf, vocab: &Vocab, ends: &Ends, class: &str) -> Res
         "clean_up_tokenization_spaces": false,
         "tokenizer_class": class,
     });
-    if let Some(context) = gguf.meta_u32("llama.context_length")? {
+    let arch = gguf.meta_str("general.architecture")?.unwrap_or_default();
+    if let Some(context) = gguf.meta_u32(&format!("{arch}.context_length"))? {
         config["model_max_length"] = json!(context);
     }
     for (name, id) in [

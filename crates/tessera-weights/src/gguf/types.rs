@@ -57,6 +57,9 @@ const TYPES: &[GgmlType] = &[
 ];
 
 impl GgmlType {
+    /// 32-bit floats.
+    pub const F32: GgmlType = TYPES[0];
+
     /// The type with this number.
     pub fn from_id(id: u32) -> Option<GgmlType> {
         TYPES.iter().copied().find(|t| t.id == id)

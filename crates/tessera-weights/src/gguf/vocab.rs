@@ -7,17 +7,25 @@ use super::header::Gguf;
 use super::value::required;
 
 /// Longest token, in bytes. The longest in use are runs of some hundred spaces.
-const MAX_TOKEN: usize = 4096;
+pub(super) const MAX_TOKEN: usize = 4096;
 
 /// SentencePiece's piece types, which GGUF uses for all tokenizers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenType {
+pub(crate) enum TokenType {
     Normal = 1,
     Unknown = 2,
     Control = 3,
     UserDefined = 4,
     Unused = 5,
     Byte = 6,
+}
+
+impl TokenType {
+    /// By its number; GGUF's 0 is a token like any.
+    pub(super) fn from_id(id: u64) -> Option<TokenType> {
+        use TokenType::*;
+        [Normal, Normal, Unknown, Control, UserDefined, Unused, Byte].get(usize::try_from(id).ok()?).copied()
+    }
 }
 
 /// Tokens with their types and roles. The index of a token is its id.
@@ -105,16 +113,9 @@ fn types(gguf: &Gguf, n: usize) -> Result<Vec<TokenType>, GgufError> {
     same_len(key, list.len(), n)?;
     list.iter()
         .enumerate()
-        .map(|(i, ty)| {
-            Ok(match ty {
-                0 | 1 => TokenType::Normal,
-                2 => TokenType::Unknown,
-                3 => TokenType::Control,
-                4 => TokenType::UserDefined,
-                5 => TokenType::Unused,
-                6 => TokenType::Byte,
-                other => return Err(tokenizer(format!("token {i} has type {other}, expected 0 to 6"))),
-            })
+        .map(|(i, &ty)| {
+            let unknown = || tokenizer(format!("token {i} has type {ty}, expected 0 to 6"));
+            TokenType::from_id(ty.into()).ok_or_else(unknown)
         })
         .collect()
 }

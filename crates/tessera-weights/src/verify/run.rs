@@ -210,7 +210,13 @@ fn read_tensor(
     {
         let at = position(&record.shape, first);
         let found = format!("{} of {of} are negative, the first at {at}", counts.negative);
-        findings.defects.push(defect(shard, record, "values", "scales of at least zero", found));
+        if format == Some(GroupFormat::INT4) {
+            // Q4_0 of a GGUF file, kept as it was; its codes go from -8 to 7 times a scale of either sign.
+            let message = format!("{found}: as codes of a GGUF file's Q4_0 are kept, not as MLC quantises");
+            findings.notes.push(note(Some(shard), Some(record), message));
+        } else {
+            findings.defects.push(defect(shard, record, "values", "scales of at least zero", found));
+        }
     }
     if let Some(format) = format
         && record.name.ends_with(".q_weight")

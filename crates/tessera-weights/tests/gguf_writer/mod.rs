@@ -6,6 +6,8 @@
 /// A metadata value.
 #[derive(Clone)]
 pub enum V {
+    U16(u16),
+    I32(i32),
     U32(u32),
     F32(f32),
     Bool(bool),
@@ -29,6 +31,8 @@ fn array(ty: u32, n: usize, bytes: Vec<u8>) -> (u32, Vec<u8>) {
 impl V {
     fn encode(&self) -> (u32, Vec<u8>) {
         match self {
+            V::U16(v) => (2, v.to_le_bytes().to_vec()),
+            V::I32(v) => (5, v.to_le_bytes().to_vec()),
             V::U32(v) => (4, v.to_le_bytes().to_vec()),
             V::F32(v) => (6, v.to_le_bytes().to_vec()),
             V::Bool(v) => (7, vec![u8::from(*v)]),
@@ -165,4 +169,73 @@ fn pad(out: &mut Vec<u8>, alignment: u64) {
     while !(out.len() as u64).is_multiple_of(alignment) {
         out.push(0);
     }
+}
+
+/// Numbers without a pattern, the same every time.
+pub struct Noise(pub u64);
+
+impl Noise {
+    pub fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as u32 ^ (self.0 >> 11) as u32
+    }
+}
+
+/// Random Q4_0 blocks: all codes, scales of both signs of every exponent below 1, zeros among them.
+pub fn q4_0(n: usize, noise: &mut Noise) -> Vec<u8> {
+    let mut out = Vec::with_capacity(n * 18);
+    for i in 0..n {
+        let bits = noise.next() as u16;
+        // The top bit of the exponent cleared: at most 2, and never infinite.
+        let scale = if i % 11 == 0 { bits & 0x8000 } else { bits & 0xbfff };
+        out.extend(scale.to_le_bytes());
+        out.extend((0..16).map(|_| noise.next() as u8));
+    }
+    out
+}
+
+/// A llama whose matrices are Q4_0: two layers, hidden size 64, two heads of 32 that share one key head.
+pub fn q4_llama(seed: u64) -> File {
+    let mut noise = Noise(seed);
+    let mut file = File::llama(64, 0, &[]);
+    file.tensors.clear();
+    for (key, value) in [
+        ("llama.block_count", V::U32(2)),
+        ("llama.feed_forward_length", V::U32(128)),
+        ("llama.attention.head_count", V::U32(2)),
+        ("llama.attention.head_count_kv", V::U32(1)),
+        ("tokenizer.ggml.eos_token_id", V::U32(2)),
+        ("tokenizer.ggml.model", V::Str("llama")),
+        (
+            "tokenizer.ggml.tokens",
+            V::Strs(["<unk>", "<s>", "</s>", "a", "b", "c", "ab", "bc"].map(String::from).to_vec()),
+        ),
+        ("tokenizer.ggml.scores", V::F32s(vec![0., 0., 0., -3., -4., -5., -1., -2.])),
+        ("tokenizer.ggml.token_type", V::I32s(vec![2, 3, 3, 1, 1, 1, 1, 1])),
+    ] {
+        file.set(key, value);
+    }
+    let mut matrix = |file: &mut File, name: &str, cols: u64, rows: u64| {
+        let data = q4_0((cols * rows / 32) as usize, &mut noise);
+        file.tensors.push(T { name: name.to_string(), dims: vec![cols, rows], ty: 2, data, offset: None });
+    };
+    matrix(&mut file, "token_embd.weight", 64, 8);
+    for i in 0..2 {
+        for (name, cols, rows) in [
+            ("attn_q", 64, 64),
+            ("attn_k", 64, 32),
+            ("attn_v", 64, 32),
+            ("attn_output", 64, 64),
+            ("ffn_gate", 64, 128),
+            ("ffn_up", 64, 128),
+            ("ffn_down", 128, 64),
+        ] {
+            matrix(&mut file, &format!("blk.{i}.{name}.weight"), cols, rows);
+        }
+        for name in ["attn_norm", "ffn_norm"] {
+            file.tensor(&format!("blk.{i}.{name}.weight"), &[64], &[0.5; 64]);
+        }
+    }
+    file.tensor("output_norm.weight", &[64], &[1.0; 64]);
+    file
 }

@@ -1,4 +1,4 @@
-//! `tessera convert`: any kind of model to an MLC folder, or an MLC folder to safetensors.
+//! `tessera convert`: any kind of model to an MLC folder, or an MLC folder to safetensors or to GGUF.
 
 use crate::checkpoint;
 use crate::cli::{ConvertArgs, Format, Level, ManifestName as Manifest};
@@ -36,9 +36,9 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
     };
     let model = checkpoint::open(&src, args.dry_run)?;
     if args.dry_run {
-        if args.to == Format::Safetensors {
+        if args.to != Format::Mlc {
             return Err(hinted(
-                "--dry-run prints a manifest, which safetensors have none of",
+                "--dry-run prints a manifest, which only an MLC folder has",
                 "leave --to out",
             ));
         }
@@ -51,6 +51,7 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let summary = match args.to {
         Format::Mlc => conversion::to_mlc(&model, &settings, dst, out)?,
         Format::Safetensors => conversion::to_safetensors(&model, args.quant.as_deref(), dst, out)?,
+        Format::Gguf => conversion::to_gguf(&model, args.quant.as_deref(), args.allow_inexact, dst, out)?,
     };
     let seconds = start.elapsed().as_secs_f64();
     let mb_per_s = summary.bytes as f64 / 1e6 / seconds.max(1e-9);
