@@ -163,7 +163,7 @@ pub enum ExportError {
         name: String,
     },
     /// A checkpoint is there already.
-    #[error("{file} exists; export into an empty folder")]
+    #[error("{file} exists already; export to a place of its own")]
     Exists {
         /// The file in the way.
         file: String,

@@ -332,13 +332,16 @@ fn a_byte_level_tokenizer_comes_back() {
     assert_eq!(after.meta_bool("tokenizer.ggml.add_eos_token").unwrap(), Some(false));
 }
 
+/// Files beside the weights.
+type Files = Vec<(String, Vec<u8>)>;
+
 #[test]
 fn a_tokenizer_that_gguf_cannot_say_is_refused_by_name() {
     let (model, _) = tiny();
     let dir = tempfile::tempdir().unwrap();
     let folder = folder(&model, "q0f16", &dir.path().join("mlc"));
     let path = dir.path().join("f.gguf");
-    let refused = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>), parts: &[&str]| {
+    let refused = |change: &dyn Fn(&mut Files), parts: &[&str]| {
         let mut files = model.tokenizer_files.clone();
         change(&mut files);
         let error = exported(&folder, &files, false, &path).unwrap_err().to_string();
@@ -348,7 +351,7 @@ fn a_tokenizer_that_gguf_cannot_say_is_refused_by_name() {
         assert!(!path.exists());
     };
     let patched = |change: fn(&mut serde_json::Value)| {
-        move |files: &mut Vec<(String, Vec<u8>)>| {
+        move |files: &mut Files| {
             let (_, bytes) = files.iter_mut().find(|(name, _)| name == "tokenizer.json").unwrap();
             let mut json = serde_json::from_slice(bytes).unwrap();
             change(&mut json);
@@ -370,7 +373,7 @@ fn a_tokenizer_that_gguf_cannot_say_is_refused_by_name() {
     refused(&patched(|j| j["model"]["merges"][0] = 7.into()), &["merge 7"]);
     // A text that is cut by scores, without the scores.
     refused(&patched(|j| j["pre_tokenizer"] = serde_json::Value::Null), &["tokenizer.model", "scores"]);
-    let broken = |files: &mut Vec<(String, Vec<u8>)>| {
+    let broken = |files: &mut Files| {
         files.retain(|(name, _)| name != "tokenizer.json");
         files.push(("tokenizer.model".into(), vec![0xff; 9]));
     };

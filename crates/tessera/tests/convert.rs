@@ -160,7 +160,7 @@ fn a_folder_becomes_a_gguf_file_and_comes_back() {
     assert_eq!(ids("a"), ids("b"));
 
     let gguf = |args: &[&str]| home.tessera(&[&["convert"], args, &["--to", "gguf"]].concat());
-    gguf(&["a", "a.gguf"]).fails(&["a.gguf exists"]);
+    gguf(&["a", "a.gguf"]).fails(&["a.gguf exists already"]);
     gguf(&["a", "c.gguf", "--quant", "q0f16"]).fails(&["q4f16_1, not q0f16", "hint:"]);
     gguf(&["tiny.gguf", "c.gguf"]).fails(&["the source is a checkpoint", "hint:"]);
     home.tessera(&["convert", "a", "--dry-run", "--to", "gguf"]).fails(&["only an MLC folder has"]);

@@ -7,6 +7,9 @@ use crate::dtype::DType;
 use crate::scheme::{GroupFormat, Scheme};
 use crate::source::{SourceError, TensorSource};
 
+/// Words, and scales as f32.
+type Groups = (Vec<u32>, Vec<f32>);
+
 /// Words and scales of the rows that source tensor `at` fills, in the parameter's order and not yet transposed;
 /// `None` where the tensor has no codes that `scheme` can hold without loss.
 pub(super) fn codes(
@@ -14,7 +17,7 @@ pub(super) fn codes(
     at: usize,
     param: &Param,
     scheme: &Scheme,
-) -> Result<Option<(Vec<u32>, Vec<f32>)>, ConvertError> {
+) -> Result<Option<Groups>, ConvertError> {
     let (format, cols) = (GroupFormat::INT4, param.cols());
     let whole_rows = matches!(
         param.combine,
