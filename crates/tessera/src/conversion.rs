@@ -11,13 +11,15 @@ use crate::progress::Bar;
 use serde::Serialize;
 use serde_json::Value;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tessera_weights::arch::{self, Param, Sizes};
 use tessera_weights::chat_config::python_json;
 use tessera_weights::convert::{
     self, ConvertOptions, ConvertReport, Flavour, ManifestName, MlcSource, Plan, SHARD_CAP, SourceNames,
 };
+use tessera_weights::lora::{Adapter, LoraSource};
 use tessera_weights::scheme::Scheme;
+use tessera_weights::source::TensorSource;
 
 pub use safetensors::to_safetensors;
 
@@ -34,6 +36,8 @@ pub struct Settings {
     pub conv_template: Option<String>,
     /// Keeps unquantised float32 values whole.
     pub whole_f32: bool,
+    /// Folders of LoRA adapters to merge, each with a factor.
+    pub adapters: Vec<(PathBuf, f64)>,
 }
 
 impl Default for Settings {
@@ -44,6 +48,7 @@ impl Default for Settings {
             manifest: ManifestName::default(),
             conv_template: None,
             whole_f32: false,
+            adapters: Vec::new(),
         }
     }
 }
@@ -214,8 +219,28 @@ fn from_checkpoint(
     settings::read_back(checkpoint, &model_type, &chat)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
-    run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
+    let source = merged(source, &params, SourceNames::Hf, settings, &mut summary, out)?;
+    run(&source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
     Ok(summary)
+}
+
+/// A source with the adapters that are wanted in it.
+fn merged<'a>(
+    source: &'a dyn TensorSource,
+    params: &[Param],
+    names: SourceNames,
+    settings: &Settings,
+    summary: &mut Summary,
+    out: &Output,
+) -> anyhow::Result<LoraSource<'a>> {
+    let open = |(folder, scale): &(PathBuf, f64)| Adapter::open(folder, *scale);
+    let adapters = settings.adapters.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let merged = LoraSource::new(source, params, names, &adapters)?;
+    for ((folder, scale), adapter) in settings.adapters.iter().zip(&adapters) {
+        let by = if *scale == 1.0 { String::new() } else { format!(" times {scale}") };
+        summary.note(out, format!("{}: merged into {} tensors{by}", folder.display(), adapter.len()));
+    }
+    Ok(merged)
 }
 
 fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> anyhow::Result<Summary> {
@@ -230,7 +255,7 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
     for note in &mlc.description.notes {
         summary.note(out, note.clone());
     }
-    let same = scheme.name == found.scheme.name;
+    let same = scheme.name == found.scheme.name && settings.adapters.is_empty();
     let mut files = mlc.files()?;
     match chat::changed(mlc, scheme, settings)? {
         Some(text) => files.push(("mlc-chat-config.json".to_owned(), text)),
@@ -264,6 +289,7 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
         summary.note(out, text);
     }
     let source = MlcSource::new(&mlc.folder, found)?;
+    let source = merged(&source, &found.params, SourceNames::Mlc, settings, &mut summary, out)?;
     run(&source, &found.params, scheme, settings, SourceNames::Mlc, dst, &files, &mut summary, out)?;
     Ok(summary)
 }
@@ -278,7 +304,7 @@ fn watched(bar: &Bar) -> impl Fn(&convert::Progress<'_>) -> ControlFlow<()> {
 
 #[allow(clippy::too_many_arguments)] // one call each from the two kinds of source
 fn run(
-    source: &dyn tessera_weights::source::TensorSource,
+    source: &dyn TensorSource,
     params: &[Param],
     scheme: &'static Scheme,
     settings: &Settings,

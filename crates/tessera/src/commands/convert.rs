@@ -23,6 +23,7 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
         },
         conv_template: args.conv_template.clone(),
         whole_f32: args.whole_f32,
+        adapters: args.lora.clone(),
     };
     let src = match args.src.to_str() {
         Some(name) if !args.src.exists() => models::locate(name)?,
@@ -44,6 +45,12 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let summary = match args.to {
         Format::Mlc => conversion::to_mlc(&model, &settings, dst, out)?,
+        Format::Safetensors if !settings.adapters.is_empty() => {
+            return Err(hinted(
+                "--lora with --to safetensors: adapters are merged into MLC folders only",
+                "leave --to out",
+            ));
+        }
         Format::Safetensors => conversion::to_safetensors(&model, args.quant.as_deref(), dst, out)?,
     };
     let seconds = start.elapsed().as_secs_f64();
