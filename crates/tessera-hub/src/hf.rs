@@ -36,16 +36,7 @@ pub(crate) fn fetch_hub(
     tally: &Tally<'_>,
     first_retries: u32,
 ) -> Result<HubFetch> {
-    let (listing, commit) = list(client, repo, revision, first_retries)?;
-    let at = commit.as_deref().or(revision).unwrap_or("main").to_string();
-    let endpoint = client.settings.hf_endpoint.trim_end_matches('/').to_string();
-    let mut remote = Remote {
-        address: Box::new(move |name| format!("{endpoint}/{repo}/resolve/{at}/{name}")),
-        listing,
-        manifest: None,
-        sha256: None,
-        first_retries: client.settings.retries,
-    };
+    let (mut remote, commit) = repository(client, repo, revision, first_retries)?;
     let missing = |why: String| HubError::NoModelInRepo { repo: repo.to_string(), why };
     let one_file = || HubError::BadSource {
         spec: format!("HF://{repo}"),
@@ -97,6 +88,26 @@ pub(crate) fn fetch_hub(
             })
         }
     }
+}
+
+/// Where the files of a repository are, and the commit that they belong to.
+pub(crate) fn repository(
+    client: &Client<'_>,
+    repo: &str,
+    revision: Option<&str>,
+    first_retries: u32,
+) -> Result<(Remote<'static>, Option<String>)> {
+    let (listing, commit) = list(client, repo, revision, first_retries)?;
+    let at = commit.as_deref().or(revision).unwrap_or("main").to_string();
+    let base = format!("{}/{repo}/resolve/{at}", client.settings.hf_endpoint.trim_end_matches('/'));
+    let remote = Remote {
+        address: Box::new(move |name| format!("{base}/{name}")),
+        listing,
+        manifest: None,
+        sha256: None,
+        first_retries: client.settings.retries,
+    };
+    Ok((remote, commit))
 }
 
 /// The files of a repository and the commit that they belong to. A mirror may have no list.
@@ -166,13 +177,7 @@ fn fetch_gguf(
 
 /// One large file, by itself.
 pub(crate) fn fetch_file(client: &Client<'_>, wanted: &Wanted, tally: &Tally<'_>) -> Result<FileRecord> {
-    let done = download(client, wanted, &|n| tally.moved(&wanted.label, n))?;
-    Ok(FileRecord {
-        name: wanted.label.clone(),
-        bytes: done.bytes,
-        digest: done.digest,
-        checked: done.checked,
-    })
+    Ok(download(client, wanted, &|n| tally.moved(&wanted.label, n))?.record(&wanted.label))
 }
 
 fn fetch_checkpoint(

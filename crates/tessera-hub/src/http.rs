@@ -5,6 +5,8 @@ use crate::settings::Settings;
 use crate::source::without_secrets;
 use crate::{HubError, Result};
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use ureq::http::{HeaderMap, Response, Uri, Version, header};
 use ureq::{Agent, Body, BodyReader};
@@ -18,11 +20,22 @@ const SLOWEST: u64 = 1 << 10;
 const SLOWEST_BODY: u64 = 16 << 10;
 const LONGEST_BODY: Duration = Duration::from_secs(24 * 3600);
 
+/// Which bytes of a file are asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Which<'a> {
+    All,
+    /// From this one on, with the strong entity tag that the bytes before it had.
+    From(u64, Option<&'a str>),
+    /// From the first number up to the second, without it.
+    Between(u64, u64),
+    /// All, unless the file still has this strong entity tag.
+    Unless(&'a str),
+}
+
 /// What went into a request beside its address.
 #[derive(Clone, Copy)]
 pub(crate) struct Ask<'a> {
-    /// First byte wanted, with the strong entity tag that the bytes before it had.
-    pub resume: Option<(u64, Option<&'a str>)>,
+    pub which: Which<'a>,
     /// The longest body that is of use; the time that it is granted follows from it.
     pub most: u64,
 }
@@ -33,6 +46,7 @@ pub(crate) struct Reply {
     /// SHA-256 that the hub states for a large file, on its own (redirecting) answer.
     pub linked_sha256: Option<String>,
     read_timeout: Duration,
+    received: Arc<AtomicU64>,
 }
 
 impl Reply {
@@ -63,7 +77,8 @@ impl Reply {
     /// The body, which ends with an error when it stalls.
     pub fn into_body(self) -> Steady {
         let inner = self.response.into_body().into_with_config().limit(u64::MAX).reader();
-        Steady { inner, window: self.read_timeout, since: Instant::now(), got: 0 }
+        let (window, received) = (self.read_timeout, self.received);
+        Steady { inner, window, since: Instant::now(), got: 0, received }
     }
 }
 
@@ -74,12 +89,14 @@ pub(crate) struct Steady {
     window: Duration,
     since: Instant,
     got: u64,
+    received: Arc<AtomicU64>,
 }
 
 impl Read for Steady {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.got += n as u64;
+        self.received.fetch_add(n as u64, Ordering::Relaxed);
         if n > 0 && self.since.elapsed() >= self.window {
             let least = (self.window.as_secs_f64() * SLOWEST as f64) as u64;
             if self.got < least {
@@ -102,6 +119,7 @@ pub(crate) struct Client<'a> {
     /// For loopback addresses, which a proxy cannot reach.
     direct: Agent,
     hub_origin: Option<Origin>,
+    received: Arc<AtomicU64>,
 }
 
 impl<'a> Client<'a> {
@@ -124,7 +142,13 @@ impl<'a> Client<'a> {
             agent: config().build().new_agent(),
             direct: config().proxy(None).build().new_agent(),
             hub_origin: settings.hf_endpoint.parse().ok().and_then(|u| origin(&u)),
+            received: Arc::default(),
         }
+    }
+
+    /// Bytes of all bodies so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// One request, redirects followed, not repeated.
@@ -141,12 +165,17 @@ impl<'a> Client<'a> {
             if let (Some(token), true) = (&self.settings.hf_token, self.hub_origin.as_ref() == Some(&here)) {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
             }
-            if let Some((start, tag)) = ask.resume {
-                request = request.header(header::RANGE, format!("bytes={start}-"));
-                if let Some(tag) = tag {
-                    request = request.header(header::IF_RANGE, tag);
+            request = match ask.which {
+                Which::All => request,
+                Which::From(start, None) => request.header(header::RANGE, format!("bytes={start}-")),
+                Which::From(start, Some(tag)) => {
+                    request.header(header::RANGE, format!("bytes={start}-")).header(header::IF_RANGE, tag)
                 }
-            }
+                Which::Between(start, end) => {
+                    request.header(header::RANGE, format!("bytes={start}-{}", end.saturating_sub(1)))
+                }
+                Which::Unless(tag) => request.header(header::IF_NONE_MATCH, tag),
+            };
             let response = request.call().map_err(|e| sort_error(url, &here.host, e))?;
             linked_sha256 = linked_sha256.or_else(|| linked(response.headers()));
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -157,7 +186,8 @@ impl<'a> Client<'a> {
                         "it is sent as {coding:?}, the bytes as they are were asked for"
                     )));
                 }
-                return Ok(Reply { response, linked_sha256, read_timeout: self.settings.read_timeout });
+                let (read_timeout, received) = (self.settings.read_timeout, self.received.clone());
+                return Ok(Reply { response, linked_sha256, read_timeout, received });
             }
             let target = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
             let target = target.ok_or_else(|| bad("a redirect without an address"))?;
@@ -175,12 +205,13 @@ impl<'a> Client<'a> {
     pub fn get_small(&self, url: &str, limit: u64, retries: u32) -> Result<Option<Vec<u8>>> {
         let mut tried = 0;
         loop {
-            let outcome =
-                self.get(url, Ask { resume: None, most: limit }).and_then(|reply| match reply.status() {
-                    200 => read_small(url, reply, limit).map(Some),
-                    404 | 410 => Ok(None),
-                    _ => Err(status_error(url, &reply)),
-                });
+            let outcome = self.get(url, Ask { which: Which::All, most: limit }).and_then(|reply| match reply
+                .status()
+            {
+                200 => read_small(url, reply, limit).map(Some),
+                404 | 410 => Ok(None),
+                _ => Err(status_error(url, &reply)),
+            });
             match outcome {
                 Err(e) if is_transient(&e) && tried < retries => self.pause(tried, &e),
                 other => return other,

@@ -54,6 +54,13 @@ pub(crate) fn only_inside(folder: &Path) -> Result<()> {
     })
 }
 
+/// Where a file of a folder is, and its length; `None` if it has none of this name.
+pub(crate) fn find(folder: &Path, name: &str) -> Result<Option<(PathBuf, u64)>> {
+    let survey = survey(folder)?;
+    survey.refuse(folder, |n| n == name)?;
+    Ok(survey.files.into_iter().find(|file| file.name == name).map(|file| (file.at, file.len)))
+}
+
 impl Survey {
     fn refuse(&self, folder: &Path, needed: impl Fn(&str) -> bool) -> Result<()> {
         match self.left_out.iter().find(|(name, _)| needed(name)) {

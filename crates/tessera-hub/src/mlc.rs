@@ -1,11 +1,11 @@
 //! An MLC folder over HTTP: the manifest first, then the small files, then its shards, two at a time.
 
-use crate::download::{Wanted, download, sniff, sniff_bytes};
+use crate::download::{Done, Wanted, download, sniff};
 use crate::http::Client;
 use crate::kind::MANIFEST_NAMES;
 use crate::name::plain;
+use crate::part::is_reserved;
 use crate::progress::Tally;
-use crate::source::without_secrets;
 use crate::{Digest, FileRecord, HashKind, HubError, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ pub fn shards_of(file: &str, manifest: &[u8]) -> Result<Vec<ShardFile>> {
         // The store is stricter than the format: names that are plain on every platform, and none that
         // would overwrite a file that stands beside the shards.
         plain(&name).map_err(|why| bad(format!("dataPath {name:?}: {why}")))?;
-        if SIDE_FILES.contains(&name.as_str()) || name.ends_with(".json") {
+        if SIDE_FILES.contains(&name.as_str()) || name.ends_with(".json") || is_reserved(&name) {
             return Err(bad(format!("dataPath {name:?}: not a name for a shard")));
         }
         let digest = |text: &String| {
@@ -92,7 +92,19 @@ pub(crate) struct Remote<'a> {
     pub first_retries: u32,
 }
 
-impl Remote<'_> {
+impl<'a> Remote<'a> {
+    /// A folder of a web server, by its address or by that of its manifest.
+    pub fn at(url: &str, manifest: Option<String>) -> Remote<'a> {
+        let (path, query) = match url.split_once('?') {
+            Some((path, query)) => (path, format!("?{query}")),
+            None => (url, String::new()),
+        };
+        let base = manifest.as_deref().and_then(|name| path.strip_suffix(name)).unwrap_or(path);
+        let base = base.trim_end_matches('/').to_string();
+        let address = Box::new(move |name: &str| format!("{base}/{name}{query}"));
+        Remote { address, listing: None, manifest, sha256: None, first_retries: 0 }
+    }
+
     fn may_have(&self, name: &str) -> bool {
         self.listing.as_ref().is_none_or(|files| files.contains_key(name))
     }
@@ -106,6 +118,7 @@ impl Remote<'_> {
             len,
             digest,
             limit,
+            retries: None,
         }
     }
 }
@@ -117,19 +130,16 @@ pub(crate) fn fetch_mlc(
     dir: &Path,
     tally: &Tally<'_>,
 ) -> Result<Option<Vec<FileRecord>>> {
-    let Some((manifest_name, manifest)) = fetch_manifest(client, remote)? else { return Ok(None) };
-    let path = dir.join(&manifest_name);
-    std::fs::write(&path, &manifest).map_err(HubError::io(&path))?;
-    let wanted = remote.wanted(dir, &manifest_name, MANIFEST_LIMIT);
-    let checked = check_manifest(remote, &wanted, manifest.len() as u64)?;
-    let shards = shards_of(&manifest_name, &manifest)?;
+    let Some((manifest_name, done)) = fetch_manifest(client, remote, dir, tally)? else { return Ok(None) };
+    let path = dir.join(manifest_name);
+    let manifest = files::need(&path, MANIFEST_LIMIT).map_err(HubError::io(&path))?;
+    let shards = shards_of(manifest_name, &manifest)?;
     if shards.iter().any(|s| s.md5.is_none()) {
         tally.note(&format!(
             "{manifest_name} states no MD5 for some shards: only their length can be checked"
         ));
     }
-    let digest = crate::hash_file(&path, HashKind::Sha256)?;
-    let mut records = vec![FileRecord { name: manifest_name, bytes: manifest.len() as u64, digest, checked }];
+    let mut records = vec![done.record(manifest_name)];
 
     let total = shards.iter().fold(0u64, |sum, s| sum.saturating_add(s.bytes));
     tally.set_total(total);
@@ -148,35 +158,28 @@ pub(crate) fn fetch_mlc(
     Ok(Some(records))
 }
 
-fn fetch_manifest(client: &Client<'_>, remote: &Remote<'_>) -> Result<Option<(String, Vec<u8>)>> {
+fn fetch_manifest<'a>(
+    client: &Client<'_>,
+    remote: &'a Remote<'_>,
+    dir: &Path,
+    tally: &Tally<'_>,
+) -> Result<Option<(&'a str, Done)>> {
     let given = remote.manifest.as_deref();
     let names: Vec<&str> = given.map_or_else(|| MANIFEST_NAMES.to_vec(), |name| vec![name]);
     for (i, name) in names.into_iter().enumerate() {
         if !remote.may_have(name) {
             continue;
         }
-        let retries = if i == 0 { remote.first_retries } else { client.settings.retries };
-        if let Some(bytes) = client.get_small(&(remote.address)(name), MANIFEST_LIMIT, retries)? {
-            sniff_bytes(&bytes, &without_secrets(&(remote.address)(name)))?;
-            return Ok(Some((name.to_string(), bytes)));
+        let known = remote.wanted(dir, name, MANIFEST_LIMIT);
+        let digest = remote.sha256.clone().or(known.digest);
+        let wanted = Wanted { digest, retries: (i == 0).then_some(remote.first_retries), ..known };
+        match download(client, &wanted, &|n| tally.extra(name, n)) {
+            Ok(done) => return Ok(Some((name, done))),
+            Err(HubError::Status { status: 404 | 410, .. }) => {}
+            Err(e) => return Err(e),
         }
     }
     Ok(None)
-}
-
-/// Compares a manifest with what the user and the source state of it. False: nobody states a digest.
-fn check_manifest(remote: &Remote<'_>, wanted: &Wanted, found: u64) -> Result<bool> {
-    let at = without_secrets(&wanted.url);
-    if let Some(expected) = wanted.len.filter(|&len| len != found) {
-        return Err(HubError::WrongSize { file: at, expected, found });
-    }
-    let stated = [&remote.sha256, &wanted.digest].into_iter().flatten();
-    let mut checked = false;
-    for digest in stated {
-        digest.check(&wanted.dest, &at)?;
-        checked = true;
-    }
-    Ok(checked)
 }
 
 fn fetch_side_files(
@@ -244,12 +247,7 @@ pub(crate) fn fetch_optional(
             return Err(HubError::BadManifest { file: label.clone(), why: e.to_string() });
         }
     }
-    Ok(Some(FileRecord {
-        name: label.clone(),
-        bytes: done.bytes,
-        digest: done.digest,
-        checked: done.checked,
-    }))
+    Ok(Some(done.record(label)))
 }
 
 /// Names in `tokenizer_files` of the chat config that are not among the usual ones.
@@ -265,7 +263,7 @@ pub(crate) fn tokenizer_files(config: &Path) -> Result<Vec<String>> {
     let config: Config = json::parse(&bytes).map_err(|e| bad(e.to_string()))?;
     for name in &config.tokenizer_files {
         plain(name).map_err(|why| bad(format!("tokenizer_files: {name:?}: {why}")))?;
-        if name == crate::RECORD_FILE || MANIFEST_NAMES.contains(&name.as_str()) {
+        if name == crate::RECORD_FILE || MANIFEST_NAMES.contains(&name.as_str()) || is_reserved(name) {
             return Err(bad(format!("tokenizer_files: {name:?} is not a tokenizer")));
         }
     }
@@ -281,12 +279,8 @@ pub(crate) fn fetch_all(client: &Client<'_>, jobs: &[Wanted], tally: &Tally<'_>)
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(index) else { break };
-            let result = download(client, job, &|n| tally.moved(&job.label, n)).map(|done| FileRecord {
-                name: job.label.clone(),
-                bytes: done.bytes,
-                digest: done.digest,
-                checked: done.checked,
-            });
+            let result =
+                download(client, job, &|n| tally.moved(&job.label, n)).map(|done| done.record(&job.label));
             if result.is_err() {
                 failed.store(true, Ordering::Relaxed);
             }

@@ -32,6 +32,13 @@ pub struct SourceRecord {
     /// The files as they came, with the digests that were checked or, where the source states none,
     /// those that were found.
     pub files: Vec<FileRecord>,
+    /// Where these were converted: the files that were made of them, without the shards, whose MD5 the
+    /// manifest states.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<FileRecord>,
+    /// Files that the user has changed on purpose, as they were when that was said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub edited: Vec<FileRecord>,
 }
 
 /// One fetched file.
@@ -55,18 +62,33 @@ impl SourceRecord {
 
     /// The record of an installed folder, if it has a readable one.
     pub fn read(dir: &Path) -> Option<SourceRecord> {
-        let path = dir.join(RECORD_FILE);
-        let record: SourceRecord = json::parse(&files::need(&path, MAX_LEN).ok()?).ok()?;
-        // Records of version 0.1 may hold a query.
-        Some(SourceRecord { source: without_secrets(&record.source), ..record })
+        SourceRecord::open(dir).ok().flatten()
     }
 
+    /// The record of a folder; `None` if it has none.
+    pub fn open(dir: &Path) -> Result<Option<SourceRecord>> {
+        let path = dir.join(RECORD_FILE);
+        let Some(bytes) = files::read(&path, MAX_LEN).map_err(HubError::io(&path))? else { return Ok(None) };
+        let bad = |why: String| HubError::BadManifest { file: RECORD_FILE.to_string(), why };
+        let record: SourceRecord = json::parse(&bytes).map_err(|e| bad(format!("not a record: {e}")))?;
+        // Records of version 0.1 may hold a query.
+        Ok(Some(SourceRecord { source: without_secrets(&record.source), ..record }))
+    }
+
+    /// The files that the folder was installed with, as far as their digests are known.
+    pub fn installed(&self) -> &[FileRecord] {
+        if self.converted.is_some() { &self.made } else { &self.files }
+    }
+
+    /// Replaces the record of a folder, at once.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join(RECORD_FILE);
         let mut text = serde_json::to_string_pretty(self)
             .map_err(|e| HubError::Io { path: path.clone(), source: std::io::Error::other(e) })?;
         text.push('\n');
-        std::fs::write(&path, text).map_err(HubError::io(&path))
+        let new = dir.join(format!(".{RECORD_FILE}.new"));
+        std::fs::write(&new, text).map_err(HubError::io(&new))?;
+        std::fs::rename(&new, &path).map_err(HubError::io(&path))
     }
 }
 

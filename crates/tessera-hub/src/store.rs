@@ -1,7 +1,9 @@
 //! The model store: what is in it, what a name means, and how a finished folder gets its name.
 
+use crate::check::beside_shards;
 use crate::home::{Home, remove_all};
 use crate::kind::{Kind, MANIFEST_NAMES, file_names, kind_of};
+use crate::part::noted_file;
 use crate::{Catalogue, HubError, ModelName, RECORD_FILE, Result, Settings, SourceRecord};
 use serde::Serialize;
 use std::fs::{self, File, OpenOptions};
@@ -194,7 +196,15 @@ impl Store {
         if !MANIFEST_NAMES.iter().any(|m| ready.join(m).is_file()) {
             return Err(HubError::NotAModel { path: ready.to_path_buf() });
         }
-        source.write(ready)?;
+        let mut record = source.clone();
+        if record.converted.is_some() {
+            record.made = beside_shards(ready)?;
+        }
+        record.write(ready)?;
+        for note in file_names(ready)?.iter().filter(|name| noted_file(name).is_some()) {
+            let path = ready.join(note);
+            fs::remove_file(&path).map_err(HubError::io(&path))?;
+        }
         sync_folder(ready)?;
         let models = self.home.models();
         fs::create_dir_all(&models).map_err(HubError::io(&models))?;

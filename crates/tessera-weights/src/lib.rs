@@ -20,6 +20,8 @@ pub mod folder;
 pub mod gguf;
 pub mod hf;
 pub mod json;
+#[cfg(feature = "fs")]
+pub mod lora;
 pub mod manifest;
 #[cfg(feature = "fs")]
 pub mod mapped;

@@ -76,6 +76,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Check every shard and every tensor of a model folder
     Verify(VerifyArgs),
+    /// Fetch again what is damaged of a model folder, and no more
+    Repair(RepairArgs),
     /// Convert between Hugging Face, GGUF and MLC folders
     Convert(ConvertArgs),
     /// Serve models over HTTP, as OpenAI does
@@ -377,6 +379,23 @@ pub struct InspectArgs {
 pub struct VerifyArgs {
     /// A model folder, its manifest, or a name from the store
     pub path: String,
+    /// Take this file as it is now: it was edited on purpose (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    pub accept: Vec<String>,
+    /// Number of threads [default: the machine's cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+/// `tessera repair`
+#[derive(Clone, Debug, Args)]
+pub struct RepairArgs {
+    /// A model folder, its manifest, or a name from the store
+    pub path: String,
+    /// Take the files from here: a folder, org/repo[@revision], https://..., or whatever else `pull` knows
+    /// [default: where the folder was pulled from]
+    #[arg(long, value_name = "SOURCE")]
+    pub from: Option<String>,
     /// Number of threads [default: the machine's cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -438,6 +457,9 @@ pub struct ConvertArgs {
     /// With --optimize calibrated: the text [default: the model writes its own]
     #[arg(long, value_name = "FILE")]
     pub calibration: Option<PathBuf>,
+    /// Merge a LoRA adapter (a PEFT folder), at SCALE times its own strength; may be repeated, in order
+    #[arg(long, value_name = "ADAPTER[=SCALE]", value_parser = adapter)]
+    pub lora: Vec<(PathBuf, f64)>,
     /// Conversation template to name in mlc-chat-config.json [default: found from the model]
     #[arg(long, value_name = "NAME")]
     pub conv_template: Option<String>,
@@ -608,6 +630,20 @@ fn within(range: Range) -> impl Fn(&str) -> Result<f32, String> + Clone {
     move |text| number(text, range)
 }
 
+/// A folder, and how much of it; a folder may have `=` in its name.
+fn adapter(text: &str) -> Result<(PathBuf, f64), String> {
+    let whole = PathBuf::from(text);
+    match text.rsplit_once('=').filter(|_| !whole.exists()) {
+        None => Ok((whole, 1.0)),
+        Some((folder, scale)) => {
+            let number = scale.parse().ok().filter(|s: &f64| s.is_finite() && s.abs() <= 1e6);
+            let number =
+                number.ok_or_else(|| format!("\"{scale}\" is not a scale, expected a number such as 0.5"))?;
+            Ok((PathBuf::from(folder), number))
+        }
+    }
+}
+
 fn id_and_bias(text: &str) -> Result<(u32, f32), String> {
     let (id, bias) = text.split_once('=').ok_or("write ID=BIAS, such as 42=-1.5")?;
     Ok((id.parse().map_err(|_| format!("\"{id}\" is not a token id"))?, number(bias, range::LOGIT_BIAS)?))
@@ -636,6 +672,13 @@ mod tests {
         {
             assert!(byte_size(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn adapters_may_have_a_scale() {
+        assert_eq!(adapter("a/b"), Ok(("a/b".into(), 1.0)));
+        assert_eq!(adapter("a=b=-0.5"), Ok(("a=b".into(), -0.5)));
+        assert!(["a=", "a=x", "a=inf", "a=1e9"].iter().all(|text| adapter(text).is_err()));
     }
 
     #[test]

@@ -20,7 +20,9 @@ use tessera_weights::convert::{
     self, ConvertOptions, ConvertReport, Flavour, ManifestName, MlcSource, Plan, Rounding, SHARD_CAP,
     SourceNames,
 };
+use tessera_weights::lora::{Adapter, LoraSource};
 use tessera_weights::scheme::Scheme;
+use tessera_weights::source::TensorSource;
 
 pub use gguf::to_gguf;
 pub use optimized::Quality;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub optimize: Optimize,
     /// The text that is calibrated for; without one the model's own.
     pub calibration: Option<PathBuf>,
+    /// Folders of LoRA adapters to merge, each with a factor.
+    pub adapters: Vec<(PathBuf, f64)>,
 }
 
 impl Default for Settings {
@@ -78,6 +82,7 @@ impl Default for Settings {
             whole_f32: false,
             optimize: Optimize::None,
             calibration: None,
+            adapters: Vec::new(),
         }
     }
 }
@@ -250,7 +255,8 @@ fn from_checkpoint(
     settings::read_back(checkpoint, &model_type, &chat)?;
     let mut files = checkpoint.files.clone();
     files.push(("mlc-chat-config.json".to_owned(), chat.into_bytes()));
-    run(source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
+    let source = merged(source, &params, SourceNames::Hf, settings, &mut summary, out)?;
+    run(&source, &params, scheme, settings, SourceNames::Hf, dst, &files, &mut summary, out)?;
     if let Some(from) = checkpoint.quantised.as_deref().filter(|_| summary.quantised > 0) {
         let (all, exact) = (summary.quantised, summary.exact);
         let text = match exact {
@@ -273,6 +279,25 @@ fn from_checkpoint(
     Ok(summary)
 }
 
+/// A source with the adapters that are wanted in it.
+fn merged<'a>(
+    source: &'a dyn TensorSource,
+    params: &[Param],
+    names: SourceNames,
+    settings: &Settings,
+    summary: &mut Summary,
+    out: &Output,
+) -> anyhow::Result<LoraSource<'a>> {
+    let open = |(folder, scale): &(PathBuf, f64)| Adapter::open(folder, *scale);
+    let adapters = settings.adapters.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let merged = LoraSource::new(source, params, names, &adapters)?;
+    for ((folder, scale), adapter) in settings.adapters.iter().zip(&adapters) {
+        let by = if *scale == 1.0 { String::new() } else { format!(" times {scale}") };
+        summary.note(out, format!("{}: merged into {} tensors{by}", folder.display(), adapter.len()));
+    }
+    Ok(merged)
+}
+
 fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> anyhow::Result<Summary> {
     let found = mlc.model()?;
     let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
@@ -285,7 +310,7 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
     for note in &mlc.description.notes {
         summary.note(out, note.clone());
     }
-    let same = scheme.name == found.scheme.name;
+    let same = scheme.name == found.scheme.name && settings.adapters.is_empty();
     let mut files = mlc.files()?;
     match chat::changed(mlc, scheme, settings)? {
         Some(text) => files.push(("mlc-chat-config.json".to_owned(), text)),
@@ -329,6 +354,7 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
         summary.note(out, text);
     }
     let source = MlcSource::new(&mlc.folder, found)?;
+    let source = merged(&source, &found.params, SourceNames::Mlc, settings, &mut summary, out)?;
     run(&source, &found.params, scheme, settings, SourceNames::Mlc, dst, &files, &mut summary, out)?;
     Ok(summary)
 }
@@ -343,7 +369,7 @@ fn watched(bar: &Bar) -> impl Fn(&convert::Progress<'_>) -> ControlFlow<()> {
 
 #[allow(clippy::too_many_arguments)] // one call each from the two kinds of source
 fn run(
-    source: &dyn tessera_weights::source::TensorSource,
+    source: &dyn TensorSource,
     params: &[Param],
     scheme: &'static Scheme,
     settings: &Settings,

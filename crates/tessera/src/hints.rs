@@ -18,8 +18,7 @@ use tessera_weights::convert::ConvertError;
 use tessera_weights::folder::FolderError;
 use tessera_weights::model::FolderModelError;
 
-const REFETCH: &str =
-    "fetch this file again; `tessera verify` lists everything that is wrong with the folder";
+const REFETCH: &str = "fetch this file again (`tessera repair` does); `tessera verify` lists everything that is wrong with the folder";
 const SHAPES: &str =
     "the shards or the manifest are another model's: fetch the folder again, or convert the checkpoint again";
 const CONTEXT: &str =

@@ -11,6 +11,7 @@ mod interrupt;
 mod ledger;
 mod load;
 mod machine;
+mod mending;
 mod models;
 mod output;
 mod progress;
@@ -56,6 +57,7 @@ fn dispatch(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
         Command::Run(args) => commands::run::run(args, out),
         Command::Inspect(args) => commands::inspect::run(args, out),
         Command::Verify(args) => commands::verify::run(args, out),
+        Command::Repair(args) => commands::repair::run(args, out),
         Command::Convert(args) => commands::convert::run(args, out),
         Command::Pull(args) => commands::pull::run(args, out),
         Command::List(args) => commands::list::run(args, out),

@@ -92,13 +92,14 @@ fn convert_fetched(
 }
 
 /// A progress bar on a terminal, single lines elsewhere.
-struct Bar {
+pub struct Bar {
     bar: Option<ProgressBar>,
     out: Output,
 }
 
 impl Bar {
-    fn new(out: &Output) -> Bar {
+    /// A bar, or lines.
+    pub fn new(out: &Output) -> Bar {
         let bar = out.shows_progress().then(|| {
             let bar = ProgressBar::new(0);
             let style = ProgressStyle::with_template(
@@ -110,7 +111,8 @@ impl Bar {
         Bar { bar, out: out.clone() }
     }
 
-    fn show(&self, event: Event<'_>) {
+    /// What a fetch tells.
+    pub fn show(&self, event: Event<'_>) {
         match (event, &self.bar) {
             (Event::Note(text), Some(bar)) => bar.suspend(|| self.out.note(text)),
             (Event::Note(text), None) => self.out.note(text),
@@ -123,7 +125,8 @@ impl Bar {
         }
     }
 
-    fn end(&self) {
+    /// Takes the bar away.
+    pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -5,11 +5,17 @@ use crate::faults::{Faults, may_follow};
 use crate::output::Output;
 use crate::progress::Bar;
 use std::path::Path;
+use tessera_hub::{RECORD_FILE, SourceRecord};
 use tessera_weights::files;
 use tessera_weights::folder::{Folder, infer_scheme};
 use tessera_weights::manifest::{MANIFEST_NAMES, Manifest};
 use tessera_weights::model::{CHAT_CONFIG, Description, FolderModel, MAX_CONFIG, Sources};
-use tessera_weights::verify::{self, ExpectedTensor, Note, Report, VerifyOptions};
+use tessera_weights::verify::{self, Defect, ExpectedTensor, Note, Report, VerifyOptions};
+
+/// The field of a defect that is about a digest which `pull` noted, and what is found of a missing file.
+pub const DIGEST: &str = "digest";
+/// See there.
+pub const NOTHING: &str = "nothing";
 
 /// Verifies a folder against its own config, or against what its shapes say if it has none.
 pub fn check(path: &Path, out: &Output) -> anyhow::Result<Report> {
@@ -32,6 +38,7 @@ pub fn check(path: &Path, out: &Output) -> anyhow::Result<Report> {
     bar.end();
     // Without a manifest this is no MLC folder, and its other files mean nothing.
     if report.manifest.is_none() {
+        compare_digests(folder, &mut report);
         return Ok(report);
     }
     if report.is_clean() {
@@ -51,7 +58,38 @@ pub fn check(path: &Path, out: &Output) -> anyhow::Result<Report> {
     report.defects.extend(beside.faults.into_iter().map(|fault| fault.defect));
     let note = |message| Note { file: None, tensor: None, message };
     report.notes.extend(beside.notes.into_iter().map(note));
+    compare_digests(folder, &mut report);
     Ok(report)
+}
+
+/// Compares the files beside the shards with the digests that `pull` noted.
+fn compare_digests(folder: &Path, report: &mut Report) {
+    let altered = match SourceRecord::open(folder) {
+        Ok(None) => return,
+        Ok(Some(record)) => tessera_hub::altered(folder, &record),
+        Err(error) => Err(error),
+    };
+    let defect = |file: &str, field: &str, expected: String, found: String, message: String| Defect {
+        file: file.to_owned(),
+        tensor: None,
+        field: field.to_owned(),
+        expected,
+        found,
+        message,
+    };
+    match altered {
+        Ok(altered) => report.defects.extend(altered.iter().map(|a| {
+            let expected = format!("{} bytes, {}", a.expected.bytes, a.expected.digest);
+            let found = a.found.as_ref().map(|(bytes, digest)| format!("{bytes} bytes, {digest}"));
+            let found = found.unwrap_or_else(|| NOTHING.to_owned());
+            defect(&a.name, DIGEST, expected, found, a.message())
+        })),
+        Err(error) => {
+            let (words, message) =
+                ("a record of the digests", format!("{error}; where it cannot be restored, remove it"));
+            report.defects.push(defect(RECORD_FILE, "file", words.to_owned(), "another".to_owned(), message));
+        }
+    }
 }
 
 /// The manifest and its name, if there is one that can be read: what is wrong with it is for the verification to say.

@@ -47,6 +47,8 @@ pub struct Asked {
     pub earlier: usize,
     /// The first byte that is wanted, if not all are.
     pub start: Option<usize>,
+    /// The first byte after those that are wanted, where that was said.
+    pub end: Option<usize>,
 }
 
 type Routes = Arc<Mutex<HashMap<String, Vec<Answer>>>>;
@@ -131,10 +133,11 @@ fn reply(
     earlier: usize,
     answer: Answer,
 ) -> std::io::Result<()> {
-    let range = headers.get("range").and_then(|r| r.strip_prefix("bytes=")).and_then(|r| r.strip_suffix('-'));
-    let range = range.and_then(|r| r.parse::<usize>().ok());
+    let range = headers.get("range").and_then(|r| r.strip_prefix("bytes=")).and_then(|r| r.split_once('-'));
+    let end = range.and_then(|(_, last)| last.parse::<usize>().ok()).map(|last| last + 1);
+    let range = range.and_then(|(start, _)| start.parse::<usize>().ok());
     match answer {
-        Answer::Say(say) => say(stream, &Asked { earlier, start: range }),
+        Answer::Say(say) => say(stream, &Asked { earlier, start: range, end }),
         Answer::Status(status) => {
             write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         }
@@ -154,19 +157,23 @@ fn reply(
             )?;
             stream.write_all(&body[..cut])
         }
+        Answer::File { etag, .. } if headers.get("if-none-match").is_some_and(|tag| tag == etag) => {
+            write!(stream, "HTTP/1.1 304 X\r\nETag: {etag}\r\nConnection: close\r\n\r\n")
+        }
         Answer::File { body, etag } => {
             let start = range.filter(|_| headers.get("if-range").is_none_or(|tag| tag == etag));
             match start {
                 Some(start) => {
+                    let end = end.unwrap_or(body.len()).min(body.len());
                     write!(
                         stream,
                         "HTTP/1.1 206 X\r\nContent-Range: bytes {start}-{}/{}\r\nContent-Length: {}\r\n",
-                        body.len() - 1,
+                        end - 1,
                         body.len(),
-                        body.len() - start
+                        end - start
                     )?;
                     write!(stream, "ETag: {etag}\r\nConnection: close\r\n\r\n")?;
-                    stream.write_all(&body[start..])
+                    stream.write_all(&body[start..end])
                 }
                 None => {
                     write!(

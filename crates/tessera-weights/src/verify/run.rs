@@ -92,12 +92,16 @@ pub fn verify(
             }
         })
         .collect();
+    let mut unusual = Unusual::default();
     for findings in found {
         report.md5_matches += usize::from(findings.md5_matches);
         report.tensors_read += findings.tensors_read;
         report.defects.extend(findings.defects);
         report.notes.extend(findings.notes);
+        unusual.negative += findings.unusual.negative;
+        unusual.last_code += findings.unusual.last_code;
     }
+    report.notes.extend(unusual.note());
     check_pairs(&manifest, &mut report.defects);
     if let Some(expected) = options.expected {
         check_expected(&manifest, &located.manifest, expected, &mut report);
@@ -127,6 +131,26 @@ struct Findings {
     tensors_read: usize,
     defects: Vec<Defect>,
     notes: Vec<Note>,
+    unusual: Unusual,
+}
+
+/// Tensors with what MLC's own rounding never writes and every reader decodes.
+#[derive(Clone, Copy, Default)]
+struct Unusual {
+    /// Scales below zero.
+    negative: usize,
+    /// The last code, all ones.
+    last_code: usize,
+}
+
+impl Unusual {
+    fn note(self) -> Option<Note> {
+        let Unusual { negative, last_code } = self;
+        let message = format!(
+            "{negative} tensors have negative scales and {last_code} the last code, which MLC's own rounding never writes              and every reader decodes: codes that were searched for (`convert --optimize`), or those of a GGUF file's Q4_0"
+        );
+        (negative + last_code > 0).then(|| note(None, None, message))
+    }
 }
 
 fn read_shard(
@@ -210,12 +234,9 @@ fn read_tensor(
     {
         let at = position(&record.shape, first);
         let found = format!("{} of {of} are negative, the first at {at}", counts.negative);
-        if format == Some(GroupFormat::INT4) {
-            // Q4_0 of a GGUF file, kept as it was; its codes go from -8 to 7 times a scale of either sign.
-            let message = format!("{found}: as codes of a GGUF file's Q4_0 are kept, not as MLC quantises");
-            findings.notes.push(note(Some(shard), Some(record), message));
-        } else {
-            findings.defects.push(defect(shard, record, "values", "scales of at least zero", found));
+        match format {
+            Some(_) => findings.unusual.negative += 1,
+            None => findings.defects.push(defect(shard, record, "values", "scales of at least zero", found)),
         }
     }
     if let Some(format) = format
@@ -223,14 +244,7 @@ fn read_tensor(
         && record.dtype == DType::U32
     {
         let counts = count_codes(format, bytes);
-        if counts.all_ones > 0 {
-            let message = format!(
-                "{} codes are {}, which no converter of MLC writes; they decode all the same",
-                counts.all_ones,
-                (1 << format.bits) - 1
-            );
-            findings.notes.push(note(Some(shard), Some(record), message));
-        }
+        findings.unusual.last_code += usize::from(counts.all_ones > 0);
         if counts.stray_bits > 0 {
             let message = format!("{} words have a bit set above their codes", counts.stray_bits);
             findings.notes.push(note(Some(shard), Some(record), message));

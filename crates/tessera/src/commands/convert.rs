@@ -29,6 +29,7 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
             Level::Calibrated => Optimize::Calibrated,
         },
         calibration: args.calibration.clone(),
+        adapters: args.lora.clone(),
     };
     let src = match args.src.to_str() {
         Some(name) if !args.src.exists() => models::locate(name)?,
@@ -50,6 +51,12 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let summary = match args.to {
         Format::Mlc => conversion::to_mlc(&model, &settings, dst, out)?,
+        Format::Safetensors if !settings.adapters.is_empty() => {
+            return Err(hinted(
+                "--lora with --to safetensors: adapters are merged into MLC folders only",
+                "leave --to out",
+            ));
+        }
         Format::Safetensors => conversion::to_safetensors(&model, args.quant.as_deref(), dst, out)?,
         Format::Gguf => conversion::to_gguf(&model, args.quant.as_deref(), args.allow_inexact, dst, out)?,
     };

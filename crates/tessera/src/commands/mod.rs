@@ -9,6 +9,7 @@ pub mod list;
 pub mod logits;
 pub mod perplexity;
 pub mod pull;
+pub mod repair;
 pub mod rm;
 pub mod run;
 #[cfg(feature = "server")]

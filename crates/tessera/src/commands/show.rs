@@ -47,7 +47,7 @@ pub fn run(args: ShowArgs, out: &Output) -> anyhow::Result<ExitCode> {
     }
     out.line("")?;
     let digest_of = |name: &str| {
-        let record = entry.source.as_ref()?.files.iter().find(|f| f.name == name)?;
+        let record = entry.source.as_ref()?.installed().iter().find(|f| f.name == name)?;
         Some(format!("{}{}", record.digest, if record.checked { "" } else { " (as it came)" }))
     };
     let rows: Vec<Vec<String>> = files
