@@ -113,8 +113,7 @@ pub fn calibrate(
     let files = of.files;
     let program = program(files.folder.manifest(), &files.config, files.scheme, files.semantics)?;
     let quantised = |param: &&Param| param.layout(scheme).is_some();
-    let wanted: HashSet<&str> =
-        of.params.iter().filter(quantised).map(|param| param.name.as_str()).collect();
+    let wanted: HashSet<&str> = of.params.iter().filter(quantised).map(|param| param.name.as_str()).collect();
     let mut rounder = Rounder { program: &program, scheme, format, wanted, codes: Codes::default() };
     let tied = rounder.head().filter(|head| rounder.is_table(*head));
     let passes = 1 + usize::from(tied.is_some());
@@ -152,7 +151,8 @@ pub fn calibrate(
         rounder.round(&mut walk, &[Product { matrix: head, inputs }], 0.0)?;
     }
     let Rounder { wanted, mut codes, .. } = rounder;
-    let tables: HashSet<&str> = program.ops.iter().filter_map(table).map(|id| name_of(&program, id)).collect();
+    let tables: HashSet<&str> =
+        program.ops.iter().filter_map(table).map(|id| name_of(&program, id)).collect();
     let left = wanted.into_iter().filter(|name| !codes.found.contains_key(*name) && !tables.contains(name));
     codes.left = left.map(str::to_owned).collect();
     codes.left.sort();

@@ -69,7 +69,7 @@ fn written(files: &ModelFiles, scheme: &'static Scheme, rounding: Rounding<'_>, 
         config,
         scheme,
         semantics: files.semantics,
-        embeddings: files.embeddings.clone(),
+        embeddings: files.embeddings,
         chat_config: None,
         notes: Vec::new(),
     }
@@ -101,7 +101,9 @@ fn less_is_lost_in_every_kind_of_model() {
         let other = texts(2, 3, vocab);
         let exact = outputs(&files, &other);
         let home = tempfile::tempdir().unwrap();
-        let of = |rounding, to: &str| lost(&exact, &outputs(&written(&files, scheme, rounding, &home.path().join(to)), &other));
+        let of = |rounding, to: &str| {
+            lost(&exact, &outputs(&written(&files, scheme, rounding, &home.path().join(to)), &other))
+        };
         let (ours, searched, plain) =
             (of(Rounding::Found(&codes), "a"), of(Rounding::Search, "b"), of(Rounding::Mlc, "c"));
         println!("{name}: {ours:.4} {searched:.4} {plain:.4}, left {:?}", codes.left);

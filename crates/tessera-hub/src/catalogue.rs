@@ -16,6 +16,30 @@ const MAX_LEN: u64 = 4 << 20;
 const GENERATION_KEYS: [&str; 5] =
     ["temperature", "top_p", "repetition_penalty", "frequency_penalty", "presence_penalty"];
 
+/// How codes are chosen where a source is converted; what is written is read alike by every reader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimize {
+    /// As MLC does, to the byte.
+    #[default]
+    None,
+    /// The scale of each group that leaves the least squared error.
+    Scales,
+    /// Those that the outputs lose least by, for what a text feeds each matrix.
+    Calibrated,
+}
+
+impl Optimize {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Optimize::None => "none",
+            Optimize::Scales => "scales",
+            Optimize::Calibrated => "calibrated",
+        }
+    }
+}
+
 /// One model and the places that it can be had from, best first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +55,9 @@ pub struct CatalogueEntry {
     /// The quantisation to convert to, where a source is not an MLC folder.
     #[serde(default)]
     pub quantization: Option<String>,
+    /// How its codes are chosen then; as MLC does unless said.
+    #[serde(default)]
+    pub optimize: Optimize,
     /// Sampling settings that the model's authors recommend, under the names of `generation_config.json`.
     /// A conversion writes them where the source has none of its own; a folder that is an MLC folder
     /// already is left as it is.

@@ -13,7 +13,9 @@ use crate::part::noted_file;
 use crate::progress::{Fetched, Progress, Tally};
 use crate::source::{ONE_FILE, Place, place_of};
 use crate::wheel::{Unpacked, unpack};
-use crate::{Digest, FileRecord, HashKind, HubError, ModelName, Result, Source, SourceRecord, Store, pip};
+use crate::{
+    Digest, FileRecord, HashKind, HubError, ModelName, Optimize, Result, Source, SourceRecord, Store, pip,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +46,8 @@ pub struct Fetch {
     pub quantization: Option<String>,
     /// Sampling settings of the catalogue, for a conversion. Empty if there are none.
     pub generation: serde_json::Map<String, serde_json::Value>,
+    /// How the catalogue wants codes to be chosen in a conversion.
+    pub optimize: Optimize,
     /// False: the model was there already and nothing was fetched.
     pub fresh: bool,
     _lock: NameLock,
@@ -83,6 +87,7 @@ impl Store {
                 record,
                 quantization: None,
                 generation: serde_json::Map::new(),
+                optimize: Optimize::None,
                 fresh: false,
                 _lock: lock,
             });
@@ -93,6 +98,7 @@ impl Store {
         fs::create_dir_all(&work).map_err(HubError::io(&work))?;
 
         let (mut quantization, mut generation) = (None, serde_json::Map::new());
+        let mut optimize = Optimize::None;
         let (what, record) = match source {
             Source::Catalogue(word) => {
                 let catalogue = self.catalogue()?;
@@ -101,6 +107,7 @@ impl Store {
                     .ok_or_else(|| HubError::NotInStore { name: word.clone(), known: false })?;
                 quantization = entry.quantization.clone();
                 generation = entry.generation.clone().unwrap_or_default();
+                optimize = entry.optimize;
                 let (what, mut record) = self.fetch_first(word, &entry.sources, &work, &tally)?;
                 record.licence = entry.licence.clone();
                 (what, record)
@@ -114,7 +121,7 @@ impl Store {
             Fetched::Installed(ready) => Fetched::Installed(self.install(&name, &ready, &record)?),
             other => other,
         };
-        Ok(Fetch { name, what, record, quantization, generation, fresh: true, _lock: lock })
+        Ok(Fetch { name, what, record, quantization, generation, optimize, fresh: true, _lock: lock })
     }
 
     /// Tries the sources of a catalogue entry in order. Only "not to be had" leads to the next one.

@@ -32,7 +32,7 @@ mod store;
 mod wheel;
 
 pub use altered::{Altered, accept, altered};
-pub use catalogue::{Catalogue, CatalogueEntry, CatalogueSource};
+pub use catalogue::{Catalogue, CatalogueEntry, CatalogueSource, Optimize};
 pub use check::check_folder;
 pub use damage::{Damage, Need, damage_of};
 pub use error::HubError;

@@ -27,29 +27,7 @@ use tessera_weights::source::TensorSource;
 pub use gguf::to_gguf;
 pub use optimized::Quality;
 pub use safetensors::to_safetensors;
-
-/// How codes are chosen; what is written is read alike by every reader.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Optimize {
-    /// As MLC does, to the byte.
-    #[default]
-    None,
-    /// The scale of each group that leaves the least squared error.
-    Scales,
-    /// Those that the outputs lose least by, for what a text feeds each matrix.
-    Calibrated,
-}
-
-impl Optimize {
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Optimize::None => "none",
-            Optimize::Scales => "scales",
-            Optimize::Calibrated => "calibrated",
-        }
-    }
-}
+pub use tessera_hub::Optimize;
 
 /// What is wanted.
 #[derive(Clone, Debug)]

@@ -1,13 +1,14 @@
 //! Brings a model into the store: fetched, converted where it has to be, verified.
 
 use crate::checkpoint::{self, Model};
-use crate::conversion::{self, Settings};
+use crate::conversion::{self, Optimize, Settings};
 use crate::output::{Bytes, Output, hinted};
 use crate::progress::use_threads;
 use crate::verification::check;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use tessera_hub::{Event, Fetch, FetchOptions, Fetched, ModelName, Source, SourceRecord, Store};
+use tessera_weights::scheme::Scheme;
 
 /// Quantisation where neither the user nor the catalogue names one.
 const DEFAULT_QUANT: &str = "q4f16_1";
@@ -65,7 +66,12 @@ fn convert_fetched(
     }
     // Whoever takes this scheme wants nothing lost.
     let whole_f32 = quant == "q0f32";
-    let settings = Settings { quant: Some(quant.to_owned()), whole_f32, ..Settings::default() };
+    // A user may have asked for a scheme without codes.
+    let optimize = match Scheme::find(quant) {
+        Ok(scheme) if scheme.group.is_some() => fetch.optimize,
+        _ => Optimize::None,
+    };
+    let settings = Settings { quant: Some(quant.to_owned()), whole_f32, optimize, ..Settings::default() };
     out.note(format_args!("converting to {quant}"));
     use_threads(None, out)?;
     let summary = conversion::to_mlc(&model, &settings, &target, out)?;

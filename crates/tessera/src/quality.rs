@@ -101,7 +101,8 @@ fn apart(p: &[f32], q: &[f32]) -> Option<(f64, bool)> {
         first.map(|(i, x)| (i, f64::from(*x)))
     };
     let ((i, top_p), (j, top_q)) = (best(p)?, best(q)?);
-    let total = |row: &[f32], top: f64| row.iter().map(|x| (f64::from(*x) - top).exp()).sum::<f64>().ln() + top;
+    let total =
+        |row: &[f32], top: f64| row.iter().map(|x| (f64::from(*x) - top).exp()).sum::<f64>().ln() + top;
     let (total_p, total_q) = (total(p, top_p), total(q, top_q));
     let terms = p.iter().zip(q).map(|(p, q)| {
         let (p, q) = (f64::from(*p) - total_p, f64::from(*q) - total_q);

@@ -266,9 +266,11 @@ fn better_codes_are_read_by_others() {
                 assert!(held["kl"].as_f64().unwrap() < held["kl_plain"].as_f64().unwrap(), "{dst}: {held}");
             }
             home.tessera(&["verify", &dst]).ok();
-            assert!(!std::fs::read_dir(home.path(".")).unwrap().any(|entry| {
-                entry.unwrap().file_name().to_string_lossy().contains(".tmp-")
-            }));
+            assert!(
+                !std::fs::read_dir(home.path("."))
+                    .unwrap()
+                    .any(|entry| { entry.unwrap().file_name().to_string_lossy().contains(".tmp-") })
+            );
         }
     }
 }
@@ -283,6 +285,7 @@ fn what_cannot_be_optimised_is_refused() {
     convert(&["--quant", "q4f32_1", "--calibration", "x"]).fails(&["--optimize calibrated only"]);
     convert(&["--quant", "q4f32_1", "--optimize", "calibrated", "--calibration", "gone"]).fails(&["gone"]);
     home.tessera(&["convert", "hf", "q4", "--quant", "q4f32_1"]).ok();
-    home.tessera(&["convert", "q4", "out", "--optimize", "scales"]).fails(&["the quantisation stays q4f32_1"]);
+    home.tessera(&["convert", "q4", "out", "--optimize", "scales"])
+        .fails(&["the quantisation stays q4f32_1"]);
     assert!(!home.path("out").exists());
 }

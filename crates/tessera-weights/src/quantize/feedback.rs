@@ -13,7 +13,7 @@ use crate::scheme::GroupFormat;
 use rayon::prelude::*;
 
 /// What is added to the diagonal, as a part of its mean: inputs that were not seen may come.
-const DAMPING: f64 = 0.01;
+const DAMPING: f64 = 0.1;
 
 /// The inputs of a matrix, summed up for rounding.
 #[derive(Clone, Debug)]

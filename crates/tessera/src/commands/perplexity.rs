@@ -38,7 +38,11 @@ pub fn run(args: PerplexityArgs, out: &Output) -> anyhow::Result<ExitCode> {
     };
     if let Some(base) = &base {
         let (own, other) = (loaded.files.config.vocab_size, base.files.config.vocab_size);
-        anyhow::ensure!(own == other, "{}: the vocabulary has {own} tokens, that of the base {other}", args.model);
+        anyhow::ensure!(
+            own == other,
+            "{}: the vocabulary has {own} tokens, that of the base {other}",
+            args.model
+        );
     }
     let progress = out.progress(tokens.len() as u64, "tokens");
     let start = Instant::now();

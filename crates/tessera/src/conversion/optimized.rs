@@ -271,7 +271,11 @@ impl Calibrated {
             return Ok(None);
         }
         let plain = write(from, scheme, ConvertOptions::default(), dst, out)?;
-        let room = Room { context: Some(texts.iter().map(|t| t.len()).max().unwrap_or(1)), sequences: 1, memory: None };
+        let room = Room {
+            context: Some(texts.iter().map(|t| t.len()).max().unwrap_or(1)),
+            sequences: 1,
+            memory: None,
+        };
         let load = |path: &Path| -> anyhow::Result<Model> {
             Ok(Model::load(&ModelFiles::open(path)?, &Cpu::default(), room)?)
         };
