@@ -44,8 +44,7 @@ pub fn own_text(
             false => wanted.begin.iter().copied().chain([lot]).collect(),
         };
         prompt.truncate(len.saturating_sub(1).max(1));
-        let sampling =
-            SamplingParams { temperature: 0.8, top_p: 0.95, seed: state, ..SamplingParams::default() };
+        let sampling = SamplingParams { temperature: 1.0, seed: state, ..SamplingParams::default() };
         let max_tokens = Some(len.saturating_sub(prompt.len()));
         let request =
             EngineRequest { prompt: prompt.clone(), sampling, max_tokens, ..EngineRequest::default() };
