@@ -16,8 +16,11 @@ use tessera_engine::model::{Feed, Model, Pick};
 use tessera_engine::open::ModelFiles;
 use tessera_engine::plan::{Budget, Room};
 use tessera_engine::units::{ALL, STATE, WINDOW};
-use tessera_weights::arch::{Mask, Semantics};
+use tessera_weights::arch::{self, Mask, Semantics, Sizes};
+use tessera_weights::convert::{ConvertOptions, convert};
+use tessera_weights::hf::HfFolder;
 use tessera_weights::manifest::{MANIFEST_NAMES, Manifest};
+use tessera_weights::scheme::Scheme;
 
 /// Of the largest logit: what the goldens' README advises for a plain f32 path.
 const REFERENCE: f64 = 2e-5;
@@ -125,6 +128,38 @@ fn the_reference_agrees_with_mlc_and_with_hugging_face() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What MLC's conversion rounds is there where float32 is kept whole, so then the authors' logits are, too.
+#[test]
+fn what_is_kept_whole_is_what_the_authors_compute() {
+    let mut seen = 0;
+    for mut case in cases().into_iter().filter(|case| rounded(case).is_some()) {
+        let hf = case.folder.with_file_name("hf");
+        let config = json(&hf.join("config.json"));
+        let model_type = tessera_weights::config::model_type(&config).unwrap();
+        let params = arch::params(&model_type, &Sizes::from_json(&model_type, &config).unwrap()).unwrap();
+        let chat = std::fs::read(case.folder.join("mlc-chat-config.json")).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("whole");
+        let options = ConvertOptions { whole_f32: true, ..ConvertOptions::default() };
+        let extra = [("mlc-chat-config.json".to_owned(), chat)];
+        let source = HfFolder::open(&hf).unwrap();
+        convert(&source, &params, Scheme::find("q0f32").unwrap(), &options, &folder, &extra).unwrap();
+        case.folder = folder;
+        let (mut far, mut largest) = (0.0f64, 0.0f64);
+        for (found, step) in run(&case, &Reference).iter().zip(&case.steps) {
+            for (found, expected) in found.iter().zip(&step.logits) {
+                far = far.max((f64::from(*found) - expected).abs());
+                largest = largest.max(expected.abs());
+            }
+        }
+        println!("{}: {:.1e} of the largest logit", case.name, far / largest);
+        assert!(far <= REFERENCE * largest, "{}: {far:e}, the largest is {largest:.1}", case.name);
+        seen += 1;
+    }
+    // Gemma 3 has two.
+    assert_eq!(seen, ROUNDED.len() + 1);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::layout::{Shard, pack};
 use super::write::{self, Flavour, Metadata};
 use super::{ConvertError, ConvertOptions, SourceNames};
-use crate::arch::{self, Param, StoredTensor};
+use crate::arch::{self, Combine, Param, StoredTensor};
 use crate::dtype::{DType, Encoding};
 use crate::scheme::Scheme;
 use crate::source::{SourceError, SourceTensor, TensorSource, Values};
@@ -92,11 +92,15 @@ impl Plan {
         for at in files.walk() {
             for &i in &users[at] {
                 if !std::mem::replace(&mut emitted[i], true) {
-                    let mut stored = params[i].stored(scheme);
+                    let (mut param, mut stored) = (params[i].clone(), params[i].stored(scheme));
                     if let ([values], true) = (&mut *stored, options.whole_f32) {
                         values.encoding = Encoding::Raw;
+                        // A sum rounded to the source's type, as MLC stores it, is not whole.
+                        if param.combine == Combine::AddOne {
+                            param.combine = Combine::AddOneWide;
+                        }
                     }
-                    steps.push(Step { param: params[i].clone(), sources: needed[i].clone(), stored });
+                    steps.push(Step { param, sources: needed[i].clone(), stored });
                 }
             }
         }
