@@ -17,6 +17,7 @@ pub mod export;
 #[cfg(feature = "fs")]
 pub mod files;
 pub mod folder;
+#[cfg_attr(not(feature = "fs"), allow(dead_code, unused_imports))] // what only the export writes
 pub mod gguf;
 pub mod hf;
 pub mod json;
