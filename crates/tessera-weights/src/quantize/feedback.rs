@@ -5,15 +5,19 @@
 //! `t_k = w_k + Σ_{i<k} (w_i - v_i) U_ik`, so column after column the best value is the one nearest to `t_k`. This is GPTQ
 //! (Frantar et al. 2022) in the form of LDLQ (Chee et al. 2023, "QuIP", theorem 6), which needs no inverse. The scale of a
 //! group is [searched](super::search) for when the group is reached, with the feedback inside the group. Groups go in
-//! descending order of their inputs' size, so that what matters most has most to make up for it.
+//! descending order of their inputs' size, so that what matters most has most to make up for it. When all are rounded, each
+//! code is chosen again a few times, with all others as they are: what came first did not know what came after.
 
-use super::search::{Group, LANES, Lane, MOST, Measure};
+use super::search::{Group, LANES, Lane, MOST, Measure, put};
 use crate::dtype::DType;
 use crate::scheme::GroupFormat;
 use rayon::prelude::*;
 
 /// What is added to the diagonal, as a part of its mean: inputs that were not seen may come.
-const DAMPING: f64 = 0.1;
+const DAMPING: f64 = 0.01;
+
+/// How often every code is chosen again, when all others are known.
+const SWEEPS: usize = 3;
 
 /// The inputs of a matrix, summed up for rounding.
 #[derive(Clone, Debug)]
@@ -27,8 +31,8 @@ pub struct Curvature {
     feedback: Vec<f32>,
     /// `D`, by place in the order.
     importance: Vec<f32>,
-    /// `M` with `M Mᵀ = H`, likewise.
-    factor: Vec<f64>,
+    /// `H`, damped, in units of its mean diagonal, likewise.
+    moments: Vec<f32>,
 }
 
 /// A row's codes and scales.
@@ -38,7 +42,7 @@ pub struct Rounded {
     pub words: Vec<u32>,
     /// Likewise.
     pub scales: Vec<f32>,
-    /// What the outputs lose, in all.
+    /// What the outputs lose, in all, in units of the mean diagonal.
     pub loss: f64,
 }
 
@@ -59,14 +63,15 @@ impl Curvature {
         let order: Vec<usize> = groups.into_iter().flat_map(group).collect();
         let mean = ((0..cols).map(diagonal).sum::<f64>() / cols.max(1) as f64).max(f64::MIN_POSITIVE);
         let mut damping = DAMPING;
-        let factor = loop {
+        let (factor, moments) = loop {
             let mut all: Vec<f64> = Vec::with_capacity(cols * cols);
             for (k, i) in order.iter().enumerate() {
                 all.extend(order.iter().map(|j| moments[i * cols + j]));
                 all[k * cols + k] += damping * mean;
             }
+            let scaled: Vec<f32> = all.iter().map(|x| (x / mean) as f32).collect();
             if factorise(&mut all, cols) {
-                break all;
+                break (all, scaled);
             }
             // Sums that rounding has made indefinite.
             damping *= 10.0;
@@ -79,34 +84,12 @@ impl Curvature {
         let feedback = feedback.collect();
         // Only their proportions count: f32 holds those of any inputs.
         let importance = (0..cols).map(|k| (pivot(k) * pivot(k) / mean) as f32).collect();
-        Curvature { format, order, begins, feedback, importance, factor }
+        Curvature { format, order, begins, feedback, importance, moments }
     }
 
     /// Number of inputs.
     pub fn cols(&self) -> usize {
         self.order.len()
-    }
-
-    /// Puts `g` with `g H = v` in the place of each row `v` of `rows`.
-    pub fn solve(&self, rows: &mut [f32]) {
-        let n = self.cols();
-        rows.par_chunks_exact_mut(n).for_each_init(
-            || vec![0.0f64; n],
-            |v, row| {
-                v.iter_mut().zip(&self.order).for_each(|(v, at)| *v = f64::from(row[*at]));
-                for j in (0..n).rev() {
-                    let of = &self.factor[j * n..][..n];
-                    v[j] = (v[j] - dot(&of[j + 1..], &v[j + 1..])) / of[j];
-                }
-                for j in 0..n {
-                    let of = &self.factor[j * n..][..n];
-                    let g = v[j] / of[j];
-                    v[j] = g;
-                    v[j + 1..].iter_mut().zip(&of[j + 1..]).for_each(|(v, of)| *v -= g * of);
-                }
-                v.iter().zip(&self.order).for_each(|(v, at)| row[*at] = *v as f32);
-            },
-        );
     }
 
     /// Rounds rows of `weights`, for scales that are stored as those of `dtype`.
@@ -132,7 +115,8 @@ impl Curvature {
         let of_row = |r: usize, k: usize| if r < rows { weights[r * cols + self.order[k]] } else { 0.0 };
         let all: Vec<Lane> = (0..cols).map(|k| std::array::from_fn(|r| of_row(r, k))).collect();
         let mut errors: Vec<Lane> = Vec::with_capacity(cols);
-        let mut loss = [0.0f64; LANES];
+        let mut codes: Vec<[u8; LANES]> = Vec::with_capacity(cols);
+        let mut group_scales: Vec<Lane> = Vec::with_capacity(self.begins.len());
         for begin in self.begins.windows(2) {
             let (from, to) = (begin[0], begin[1]);
             let len = to - from;
@@ -145,11 +129,42 @@ impl Curvature {
             let (weights, moved) = (&all[from..to], &moved[..len]);
             let found = Group { format, dtype, weights, moved, measure }.find();
             errors.extend_from_slice(&found.errors[..len]);
-            let group = self.order[from] / format.group;
-            found.put(format, group, (rows, cols), len, words, scales);
-            loss.iter_mut().zip(found.loss).for_each(|(loss, of)| *loss += f64::from(of));
+            codes.extend_from_slice(&found.codes[..len]);
+            group_scales.push(found.scale);
         }
-        loss[..rows].iter().sum()
+        for _ in 0..SWEEPS {
+            for (begin, scale) in self.begins.windows(2).zip(&group_scales) {
+                (begin[0]..begin[1]).for_each(|k| self.again(k, all[k], scale, &mut errors, &mut codes[k]));
+            }
+        }
+        for (begin, scale) in self.begins.windows(2).zip(&group_scales) {
+            let (group, codes) = (self.order[begin[0]] / format.group, &codes[begin[0]..begin[1]]);
+            put(format, group, (rows, cols), (codes, scale), words, scales);
+        }
+        let lost = |k: usize| {
+            let pull = self.pull(k, &errors);
+            (0..rows).map(|r| f64::from(errors[k][r]) * f64::from(pull[r])).sum::<f64>()
+        };
+        (0..cols).map(lost).sum()
+    }
+
+    /// `Σ_j H_kj errors_j`: half the slope of the loss by what is lost of weight `k`.
+    fn pull(&self, k: usize, errors: &[Lane]) -> Lane {
+        let mut pull = [[0.0; LANES]];
+        carry(errors, &self.moments[k * self.cols()..], 1, &mut pull);
+        pull[0]
+    }
+
+    /// Chooses the code of one weight again, all others as they are: the loss does not grow.
+    fn again(&self, k: usize, weight: Lane, scale: &Lane, errors: &mut [Lane], codes: &mut [u8; LANES]) {
+        let (zero, most) = (self.format.zero() as f32, (2 * self.format.zero() + 1) as f32);
+        let (pull, own) = (self.pull(k, errors), self.moments[k * self.cols() + k]);
+        for r in (0..LANES).filter(|r| scale[*r].is_finite() && scale[*r] != 0.0) {
+            let wanted = weight[r] - (errors[k][r] - pull[r] / own);
+            let code = (wanted / scale[r] + zero).round_ties_even().clamp(0.0, most);
+            codes[r] = code as u8;
+            errors[k][r] = weight[r] - (code - zero) * scale[r];
+        }
     }
 }
 
@@ -325,18 +340,6 @@ mod tests {
                 .sum();
             assert!((told / mean / rounded.loss - 1.0).abs() < 1e-3, "{} {}", told / mean, rounded.loss);
         }
-    }
-
-    #[test]
-    fn solving_undoes_multiplying() {
-        let (format, cols) = (GroupFormat::INT4, 72);
-        let h = moments(cols, 3);
-        let mean = (0..cols).map(|i| h[i * cols + i]).sum::<f64>() / cols as f64;
-        let g: Vec<f64> = normals(8, cols);
-        let v = |j: usize| (0..cols).map(|i| g[i] * h[i * cols + j]).sum::<f64>() + g[j] * DAMPING * mean;
-        let mut row: Vec<f32> = (0..cols).map(|j| v(j) as f32).collect();
-        Curvature::new(format, cols, &h).solve(&mut row);
-        assert!(row.iter().zip(&g).all(|(a, b)| (f64::from(*a) - b).abs() < 1e-3), "{row:?} {g:?}");
     }
 
     #[test]

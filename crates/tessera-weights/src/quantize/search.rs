@@ -247,32 +247,28 @@ pub fn encode_rows(
         }
         let (weights, measure) = (&lying[..len], Measure { importance: &[1.0; MOST], within: None });
         let found = Group { format, dtype, weights, moved: weights, measure }.find();
-        found.put(format, group, (rows, cols), len, words, scales);
+        put(format, group, (rows, cols), (&found.codes[..len], &found.scale), words, scales);
     }
 }
 
-impl Found {
-    /// Puts the codes and scales of group `group` in their places among those of `rows` whole rows.
-    pub(super) fn put(
-        &self,
-        format: GroupFormat,
-        group: usize,
-        (rows, cols): (usize, usize),
-        len: usize,
-        words: &mut [u32],
-        scales: &mut [f32],
-    ) {
-        let (row_words, row_groups, each) =
-            (format.words(cols), format.groups(cols), format.words_per_group());
-        for r in 0..rows {
-            let mut codes = [0u8; MOST];
-            codes.iter_mut().zip(&self.codes[..len]).for_each(|(code, of)| *code = of[r]);
-            let words = &mut words[r * row_words + group * each..][..each];
-            for (word, codes) in words.iter_mut().zip(codes.chunks_exact(format.per_word)) {
-                *word = pack_word(format.bits, codes);
-            }
-            scales[r * row_groups + group] = self.scale[r];
+/// Puts the codes and scales of group `group` in their places among those of `rows` whole rows.
+pub(super) fn put(
+    format: GroupFormat,
+    group: usize,
+    (rows, cols): (usize, usize),
+    (codes, scale): (&[[u8; LANES]], &Lane),
+    words: &mut [u32],
+    scales: &mut [f32],
+) {
+    let (row_words, row_groups, each) = (format.words(cols), format.groups(cols), format.words_per_group());
+    for r in 0..rows {
+        let mut own = [0u8; MOST];
+        own.iter_mut().zip(codes).for_each(|(code, of)| *code = of[r]);
+        let words = &mut words[r * row_words + group * each..][..each];
+        for (word, codes) in words.iter_mut().zip(own.chunks_exact(format.per_word)) {
+            *word = pack_word(format.bits, codes);
         }
+        scales[r * row_groups + group] = scale[r];
     }
 }
 
