@@ -4,7 +4,7 @@ mod common;
 
 use common::{installed, quick, shard_body, write_mlc_folder};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use tessera_hub::{Event, Fetch, FetchOptions, Fetched, HubError, ModelName, Result, Source, Store};
 
 fn store(home: &Path) -> Store {
@@ -13,6 +13,13 @@ fn store(home: &Path) -> Store {
 
 fn pull(store: &Store, source: &Path) -> Result<Fetch> {
     store.fetch(&Source::Path(source.into()), &FetchOptions::default(), &|_| {})
+}
+
+/// Until a child process has become another program it holds the locks of all threads of this one: whoever starts one, and
+/// whoever would find a name busy then, takes this.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 #[cfg(unix)]
@@ -32,8 +39,10 @@ mod links {
         symlink(outside.path().join("shadow"), folder.join("a.md")).unwrap();
         symlink("nowhere", folder.join("broken")).unwrap();
         symlink("tokenizer.json", folder.join("same.json")).unwrap();
+        let starts = alone();
         let made = std::process::Command::new("mkfifo").arg(folder.join("pipe")).status().unwrap();
         assert!(made.success());
+        drop(starts);
 
         let notes = Mutex::new(Vec::new());
         let tell = |event: Event<'_>| {
@@ -150,6 +159,7 @@ fn on_a_full_disk_the_copy_is_named_and_removed() {
     let place = tempfile::tempdir().unwrap();
     write_mlc_folder(&place.path().join("m"));
     let limited = "trap '' XFSZ; ulimit -f 2; exec \"$0\" --exact on_a_full_disk_the_copy_is_named_and_removed --nocapture";
+    let _starts = alone();
     let output = std::process::Command::new("sh")
         .args(["-c", limited])
         .arg(std::env::current_exe().unwrap())
@@ -183,6 +193,7 @@ fn half_replaced(home: &Path) {
 
 #[test]
 fn a_model_that_was_about_to_be_replaced_is_put_back() {
+    let _nobody_starts = alone();
     let place = tempfile::tempdir().unwrap();
     let (home, folder) = (place.path().join("home"), place.path().join("m"));
     write_mlc_folder(&folder);
