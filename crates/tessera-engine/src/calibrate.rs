@@ -263,7 +263,6 @@ impl Rounder<'_> {
             walk.replace(*id, self.matrix(cols, &rounded));
             all.words.extend(rounded.words);
             all.scales.extend(rounded.scales);
-            all.loss += rounded.loss;
         }
         self.codes.found.insert(name, all);
         Ok(())

@@ -189,6 +189,7 @@ pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
         Model::Checkpoint(checkpoint) => {
             let (_, params) = params_of(&checkpoint.config)?;
             let scheme = scheme_of(settings)?;
+            optimized::check(scheme, settings)?;
             let Some(source) = &checkpoint.weights else {
                 return Ok(convert::plan_manifest(&params, scheme, &options)?);
             };
@@ -197,6 +198,7 @@ pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
         Model::Mlc(mlc) => {
             let found = mlc.model()?;
             let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
+            optimized::check(scheme, settings)?;
             (MlcSource::new(&mlc.folder, found)?, found.params.clone(), scheme, SourceNames::Mlc)
         }
     };

@@ -58,7 +58,7 @@ fn what_does_not_fit_is_refused_and_nothing_written() {
     convert(&adapter("fused/adapter"), &[]).fails(&["has no place", "gate_up_proj"]);
     convert(&adapter("plain"), &[]).fails(&["adapter_config.json"]);
     convert(&adapter("patterns/adapter=0.5"), &[]).fails(&["trained whole"]);
-    convert(&adapter("plain/adapter"), &["--to", "safetensors"]).fails(&["--lora with --to safetensors"]);
+    convert(&adapter("plain/adapter"), &["--to", "safetensors"]).fails(&["--lora is about an MLC folder"]);
     assert_eq!(convert("x=y=z", &[]).code, Some(2));
     assert!(!home.path("out").exists());
 }

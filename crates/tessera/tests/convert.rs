@@ -288,5 +288,18 @@ fn what_cannot_be_optimised_is_refused() {
     home.tessera(&["convert", "hf", "q4", "--quant", "q4f32_1"]).ok();
     home.tessera(&["convert", "q4", "out", "--optimize", "scales"])
         .fails(&["the quantisation stays q4f32_1"]);
+    let dry = ["convert", "hf", "--quant", "q0f16", "--optimize", "scales", "--dry-run"];
+    home.tessera(&dry).fails(&["q0f16 quantises nothing"]);
+    // What would do nothing says so.
+    for flags in
+        [&["--optimize", "scales"][..], &["--lora", "x"], &["--whole-f32"], &["--conv-template", "x"]]
+    {
+        for to in ["gguf", "safetensors"] {
+            let args = [&["convert", "q4", "out", "--to", to], flags].concat();
+            home.tessera(&args).fails(&[&format!("{} is about an MLC folder", flags[0])]);
+        }
+    }
+    home.tessera(&["convert", "q4", "out", "--quant", "q0f32", "--allow-inexact"])
+        .fails(&["about --to gguf"]);
     assert!(!home.path("out").exists());
 }

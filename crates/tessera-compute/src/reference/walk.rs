@@ -114,11 +114,6 @@ impl Walk {
         }
     }
 
-    /// What an operation would write.
-    pub fn output(&self, op: usize) -> Vec<f32> {
-        self.interpreter.read(self.interpreter.program.ops[op].io().output)
-    }
-
     /// Runs an operation.
     pub fn run(&mut self, op: usize) {
         let op = self.interpreter.program.ops[op].clone();

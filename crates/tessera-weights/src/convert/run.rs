@@ -219,7 +219,8 @@ fn make_quantised(
         sums.extend(round(&part, first, form, found, words, scales));
         first += part.rows;
     }
-    let loss = found.is_some().then(|| Sums::loss(sums.into_iter(), &step.param.name));
+    // What has the source's own codes was not rounded.
+    let loss = (found.is_some() && !exact).then(|| Sums::loss(sums.into_iter(), &step.param.name));
     let finite = scales.iter().all(|s| s.is_finite());
     if layout == Layout::Kn {
         words = transpose(rows, row_words, &words);

@@ -42,8 +42,6 @@ pub struct Rounded {
     pub words: Vec<u32>,
     /// Likewise.
     pub scales: Vec<f32>,
-    /// What the outputs lose, in all, in units of the mean diagonal.
-    pub loss: f64,
 }
 
 impl Curvature {
@@ -94,22 +92,24 @@ impl Curvature {
 
     /// Rounds rows of `weights`, for scales that are stored as those of `dtype`.
     pub fn round(&self, dtype: DType, weights: &[f32]) -> Rounded {
+        self.round_again(dtype, weights, SWEEPS)
+    }
+
+    /// The same with so many sweeps.
+    fn round_again(&self, dtype: DType, weights: &[f32], sweeps: usize) -> Rounded {
         let (cols, format) = (self.cols(), self.format);
         let rows = weights.len() / cols;
         let (row_words, row_groups) = (format.words(cols), format.groups(cols));
-        let mut rounded =
-            Rounded { words: vec![0; rows * row_words], scales: vec![0.0; rows * row_groups], loss: 0.0 };
-        let losses = weights
+        let mut rounded = Rounded { words: vec![0; rows * row_words], scales: vec![0.0; rows * row_groups] };
+        let parts = weights
             .par_chunks(LANES * cols)
             .zip(rounded.words.par_chunks_mut(LANES * row_words))
-            .zip(rounded.scales.par_chunks_mut(LANES * row_groups))
-            .map(|((weights, words), scales)| self.some_rows(dtype, weights, words, scales));
-        // Summed in their order: the same for any number of threads.
-        rounded.loss = losses.collect::<Vec<f64>>().into_iter().sum();
+            .zip(rounded.scales.par_chunks_mut(LANES * row_groups));
+        parts.for_each(|((weights, words), scales)| self.some_rows(dtype, weights, sweeps, words, scales));
         rounded
     }
 
-    fn some_rows(&self, dtype: DType, weights: &[f32], words: &mut [u32], scales: &mut [f32]) -> f64 {
+    fn some_rows(&self, dtype: DType, weights: &[f32], sweeps: usize, words: &mut [u32], scales: &mut [f32]) {
         let (cols, format) = (self.cols(), self.format);
         let rows = weights.len() / cols;
         let of_row = |r: usize, k: usize| if r < rows { weights[r * cols + self.order[k]] } else { 0.0 };
@@ -132,7 +132,7 @@ impl Curvature {
             codes.extend_from_slice(&found.codes[..len]);
             group_scales.push(found.scale);
         }
-        for _ in 0..SWEEPS {
+        for _ in 0..sweeps {
             for (begin, scale) in self.begins.windows(2).zip(&group_scales) {
                 (begin[0]..begin[1]).for_each(|k| self.again(k, all[k], scale, &mut errors, &mut codes[k]));
             }
@@ -141,11 +141,6 @@ impl Curvature {
             let (group, codes) = (self.order[begin[0]] / format.group, &codes[begin[0]..begin[1]]);
             put(format, group, (rows, cols), (codes, scale), words, scales);
         }
-        let lost = |k: usize| {
-            let pull = self.pull(k, &errors);
-            (0..rows).map(|r| f64::from(errors[k][r]) * f64::from(pull[r])).sum::<f64>()
-        };
-        (0..cols).map(lost).sum()
     }
 
     /// `Σ_j H_kj errors_j`: half the slope of the loss by what is lost of weight `k`.
@@ -306,39 +301,32 @@ mod tests {
     }
 
     #[test]
-    fn the_outputs_lose_less_and_as_much_as_is_said() {
+    fn the_outputs_lose_less_with_feedback_and_less_again_with_sweeps() {
         // The last group is short.
         for (format, cols) in [(GroupFormat::INT4, 112), (GroupFormat::INT3, 100)] {
             let (h, rows) = (moments(cols, 7), 19);
             let weights: Vec<f32> = normals(5, rows * cols).into_iter().map(|x| x as f32).collect();
             let curvature = Curvature::new(format, cols, &h);
-            let rounded = curvature.round(DType::F32, &weights);
+            // The damped loss is what is made small.
+            let mean = (0..cols).map(|i| h[i * cols + i]).sum::<f64>() / cols as f64;
+            let mut damped = h.clone();
+            (0..cols).for_each(|i| damped[i * cols + i] += DAMPING * mean);
+            let of = |rounded: &Rounded, row: usize| {
+                let words = &rounded.words[row * format.words(cols)..][..format.words(cols)];
+                let scales = &rounded.scales[row * format.groups(cols)..][..format.groups(cols)];
+                lost(&damped, &weights[row * cols..][..cols], &values(format, cols, words, scales))
+            };
+            let all = |rounded: &Rounded| (0..rows).map(|row| of(rounded, row)).sum::<f64>();
             // Without inputs to go together there is nothing to make up for.
             let mut apart = vec![0.0; cols * cols];
             (0..cols).for_each(|i| apart[i * cols + i] = 1.0);
             let searched = Curvature::new(format, cols, &apart).round(DType::F32, &weights);
-            let of = |r: &Rounded| -> f64 {
-                let row = |i: usize| {
-                    let words = &r.words[i * format.words(cols)..][..format.words(cols)];
-                    let scales = &r.scales[i * format.groups(cols)..][..format.groups(cols)];
-                    lost(&h, &weights[i * cols..][..cols], &values(format, cols, words, scales))
-                };
-                (0..rows).map(row).sum()
-            };
-            let (with, without) = (of(&rounded), of(&searched));
-            assert!(with < 0.5 * without, "{with} {without}");
-            // The damped loss, which is what is made small, in units of the mean diagonal.
-            let mean = (0..cols).map(|i| h[i * cols + i]).sum::<f64>() / cols as f64;
-            let mut damped = h.clone();
-            (0..cols).for_each(|i| damped[i * cols + i] += DAMPING * mean);
-            let told: f64 = (0..rows)
-                .map(|i| {
-                    let words = &rounded.words[i * format.words(cols)..][..format.words(cols)];
-                    let scales = &rounded.scales[i * format.groups(cols)..][..format.groups(cols)];
-                    lost(&damped, &weights[i * cols..][..cols], &values(format, cols, words, scales))
-                })
-                .sum();
-            assert!((told / mean / rounded.loss - 1.0).abs() < 1e-3, "{} {}", told / mean, rounded.loss);
+            let [once, again] = [0, SWEEPS].map(|sweeps| curvature.round_again(DType::F32, &weights, sweeps));
+            let sums = [&searched, &once, &again].map(all);
+            println!("{format:?}: searched, with feedback, with sweeps: {sums:.1?}");
+            assert!(sums[1] < 0.5 * sums[0] && sums[2] < 0.99 * sums[1], "{sums:?}");
+            // No row loses by it, but for rounding of the sums.
+            assert!((0..rows).all(|row| of(&again, row) <= of(&once, row) * 1.0001));
         }
     }
 
@@ -351,7 +339,7 @@ mod tests {
         one.iter_mut().for_each(|h| *h = 4.0);
         for h in [vec![0.0; cols * cols], one] {
             let rounded = Curvature::new(format, cols, &h).round(DType::F16, &weights);
-            assert!(rounded.loss.is_finite() && rounded.scales.iter().all(|s| s.is_finite()));
+            assert!(rounded.scales.iter().all(|s| s.is_finite()));
         }
     }
 }

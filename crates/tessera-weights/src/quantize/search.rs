@@ -2,8 +2,8 @@
 //!
 //! A group is read as `(code - zero) * scale`, so the values are `k * s` with `k` from `-zero` to `zero + 1`, the last code
 //! included, which MLC's own quantiser never writes. For fixed `k` the best `s` is `Σ h w k / Σ h k²`; the `k` change only
-//! where some `w / s` passes a half, so there is an exact answer ([`exact`]), to which the search comes within a hundredth:
-//! a grid of scales, from the best of either sign a few steps downhill, and the stored values beside those.
+//! where some `w / s` passes a half, so there is an exact answer (the judge of the tests), to which the search comes within
+//! about a hundredth: a grid of scales, from the best of either sign a few steps downhill, and the stored values beside those.
 //!
 //! Where errors can be made up for by weights that come later ([`feedback`](super::feedback)) the same search runs with
 //! that: each weight is moved by the errors of those before it, and then rounded.
@@ -290,40 +290,41 @@ const fn spacing(dtype: DType) -> f32 {
     }
 }
 
-/// The least error that any scale leaves, stored or not: the measure of [`Group::find`].
-pub fn exact(format: GroupFormat, weights: &[f32], importance: &[f32]) -> f64 {
-    let zero = format.zero();
-    let all: f64 = weights.iter().zip(importance).map(|(w, h)| f64::from(*h) * f64::from(*w).powi(2)).sum();
-    let mut most = 0.0f64;
-    for sign in [1.0f64, -1.0] {
-        // Where `w u` passes a half on its way from 0: at which `u`, of which weight, to which value.
-        let mut points: Vec<(f64, usize, f64)> = Vec::new();
-        for (i, w) in weights.iter().enumerate() {
-            let w = f64::from(*w) * sign;
-            let steps = if w > 0.0 { zero + 1 } else { zero };
-            points.extend((0..steps).filter(|_| w != 0.0).map(|k| {
-                let k = f64::from(k);
-                ((k + 0.5) / w.abs(), i, if w > 0.0 { k + 1.0 } else { -k - 1.0 })
-            }));
-        }
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let (mut a, mut b, mut k) = (0.0f64, 0.0f64, vec![0.0f64; weights.len()]);
-        for (_, i, to) in points {
-            let (w, h) = (f64::from(weights[i]) * sign, f64::from(importance[i]));
-            a += h * w * (to - k[i]);
-            b += h * (to * to - k[i] * k[i]);
-            k[i] = to;
-            if b > 0.0 {
-                most = most.max(a * a / b);
-            }
-        }
-    }
-    (all - most).max(0.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The least error that any scale leaves, stored or not: the measure of [`Group::find`].
+    fn exact(format: GroupFormat, weights: &[f32], importance: &[f32]) -> f64 {
+        let zero = format.zero();
+        let all: f64 =
+            weights.iter().zip(importance).map(|(w, h)| f64::from(*h) * f64::from(*w).powi(2)).sum();
+        let mut most = 0.0f64;
+        for sign in [1.0f64, -1.0] {
+            // Where `w u` passes a half on its way from 0: at which `u`, of which weight, to which value.
+            let mut points: Vec<(f64, usize, f64)> = Vec::new();
+            for (i, w) in weights.iter().enumerate() {
+                let w = f64::from(*w) * sign;
+                let steps = if w > 0.0 { zero + 1 } else { zero };
+                points.extend((0..steps).filter(|_| w != 0.0).map(|k| {
+                    let k = f64::from(k);
+                    ((k + 0.5) / w.abs(), i, if w > 0.0 { k + 1.0 } else { -k - 1.0 })
+                }));
+            }
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let (mut a, mut b, mut k) = (0.0f64, 0.0f64, vec![0.0f64; weights.len()]);
+            for (_, i, to) in points {
+                let (w, h) = (f64::from(weights[i]) * sign, f64::from(importance[i]));
+                a += h * w * (to - k[i]);
+                b += h * (to * to - k[i] * k[i]);
+                k[i] = to;
+                if b > 0.0 {
+                    most = most.max(a * a / b);
+                }
+            }
+        }
+        (all - most).max(0.0)
+    }
 
     fn normals(seed: u64, n: usize) -> Vec<f32> {
         let mut state = seed;

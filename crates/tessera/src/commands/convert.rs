@@ -9,7 +9,7 @@ use crate::progress::use_threads;
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Instant;
-use tessera_weights::convert::ManifestName;
+use tessera_weights::convert::{ManifestName, SHARD_CAP};
 
 /// Converts, or prints the manifest that would be written.
 pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
@@ -35,6 +35,7 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
         Some(name) if !args.src.exists() => models::locate(name)?,
         _ => args.src.clone(),
     };
+    refuse_unused(&args)?;
     let model = checkpoint::open(&src, args.dry_run)?;
     if args.dry_run {
         if args.to != Format::Mlc {
@@ -51,12 +52,6 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let summary = match args.to {
         Format::Mlc => conversion::to_mlc(&model, &settings, dst, out)?,
-        Format::Safetensors if !settings.adapters.is_empty() => {
-            return Err(hinted(
-                "--lora with --to safetensors: adapters are merged into MLC folders only",
-                "leave --to out",
-            ));
-        }
         Format::Safetensors => conversion::to_safetensors(&model, args.quant.as_deref(), dst, out)?,
         Format::Gguf => conversion::to_gguf(&model, args.quant.as_deref(), args.allow_inexact, dst, out)?,
     };
@@ -79,4 +74,28 @@ pub fn run(args: ConvertArgs, out: &Output) -> anyhow::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Options that would do nothing for what is written.
+fn refuse_unused(args: &ConvertArgs) -> anyhow::Result<()> {
+    let of_folders = [
+        ("--shard-size", args.shard_size != SHARD_CAP),
+        ("--manifest", args.manifest != Manifest::TensorCache),
+        ("--whole-f32", args.whole_f32),
+        ("--optimize", args.optimize != Level::None),
+        ("--calibration", args.calibration.is_some()),
+        ("--lora", !args.lora.is_empty()),
+        ("--conv-template", args.conv_template.is_some()),
+    ];
+    let given = of_folders.iter().find(|(_, given)| *given && args.to != Format::Mlc);
+    if let Some((flag, _)) = given {
+        return Err(hinted(
+            format!("{flag} is about an MLC folder, which is not what --to writes"),
+            "write an MLC folder with it first, and convert that",
+        ));
+    }
+    if args.allow_inexact && args.to != Format::Gguf {
+        return Err(hinted("--allow-inexact is about --to gguf", "leave it out"));
+    }
+    Ok(())
 }

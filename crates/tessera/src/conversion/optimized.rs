@@ -157,7 +157,7 @@ pub(super) fn find(
     let positions = program(manifest, &model.config, model.scheme, model.semantics)?.positions();
     let len = LEN.min(model.config.context_window_size).min(positions);
     let texts = match &settings.calibration {
-        Some(file) => given(file, &text, len)?,
+        Some(file) => given(file, &text, len, out)?,
         None => own(&model, &text, len, out)?,
     };
     let kept = texts.len().saturating_sub(HELD_BACK).clamp(1, TEXTS);
@@ -211,15 +211,23 @@ fn write(
 }
 
 /// Windows of a file, evenly from all of it.
-fn given(file: &Path, text: &Text, len: usize) -> anyhow::Result<Vec<Vec<u32>>> {
+fn given(file: &Path, text: &Text, len: usize, out: &Output) -> anyhow::Result<Vec<Vec<u32>>> {
     let shown = file.display();
     let bytes = files::named(file, MAX_TEXT).with_context(|| format!("cannot read {shown}"))?;
     let content = String::from_utf8(bytes)
         .map_err(|e| anyhow::anyhow!("{shown}: byte {} is not UTF-8", e.utf8_error().valid_up_to()))?;
     let tokens = text.tokenizer.encode(&content, true)?;
     let windows: Vec<&[u32]> = tokens.chunks(len).collect();
-    let wanted = (TEXTS + HELD_BACK).min(windows.len());
+    let most = TEXTS + HELD_BACK;
+    let wanted = most.min(windows.len());
     anyhow::ensure!(wanted > 0, "{shown}: there is no text to calibrate for");
+    let (read, all) = (wanted * len, tokens.len());
+    if windows.len() > wanted {
+        out.note(format_args!("note: {read} of {shown}'s {all} tokens are read, evenly from all of it"));
+    } else if windows.len() < most {
+        let best = most * len;
+        out.note(format_args!("note: {shown} has {all} tokens; calibration can make use of {best}"));
+    }
     // What is held back is what lies last.
     Ok((0..wanted).map(|i| windows[i * windows.len() / wanted].to_vec()).collect())
 }
@@ -270,7 +278,6 @@ impl Calibrated {
         if texts.is_empty() {
             return Ok(None);
         }
-        let plain = write(from, scheme, ConvertOptions::default(), dst, out)?;
         let room = Room {
             context: Some(texts.iter().map(|t| t.len()).max().unwrap_or(1)),
             sequences: 1,
@@ -283,6 +290,7 @@ impl Calibrated {
         if base.is_encoder() {
             return Ok(None);
         }
+        let plain = write(from, scheme, ConvertOptions::default(), dst, out)?;
         let total: usize = 2 * texts.iter().map(|text| text.len()).sum::<usize>();
         let bar = Bar::new(out, 0);
         let mut done = 0;
