@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "a measurement: cargo test --release -p tessera-weights search::tests::speed -- --ignored --nocapture"]
+    #[ignore = "a measurement, not a test: CONTRIBUTING.md has the command"]
     fn speed() {
         let values = normals(9, 32 * LANES);
         let weights: Vec<Lane> = values.chunks_exact(LANES).map(|c| c.try_into().unwrap()).collect();
