@@ -41,6 +41,8 @@ for (const [name, model] of Object.entries(models)) {
     });
     const { steps } = await generateText({
       ...options, maxOutputTokens: 200, prompt: "What time is it?", tools: { clock }, stopWhen: stepCountIs(2),
+      // One call ends the step; how many a small model makes is its own affair.
+      providerOptions: { openai: { parallelToolCalls: false }, tessera: { parallel_tool_calls: false } },
       prepareStep: ({ stepNumber }) => ({ toolChoice: stepNumber === 0 ? "required" : "none" }),
     });
     assert.equal(steps.length, 2);

@@ -4,6 +4,7 @@ Runs in an environment of its own: the frameworks want other versions of OpenAI'
 
 import asyncio
 import sys
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -15,7 +16,7 @@ class Answer(BaseModel):
     ripe: bool
 
 
-def clock(zone: str) -> str:
+def clock(zone: Literal["utc", "local"]) -> str:
     """The time"""
     return "12:30"
 

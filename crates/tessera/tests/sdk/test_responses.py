@@ -59,7 +59,8 @@ def test_every_event_of_a_stream(client):
 
 def test_the_helper_for_streams(client):
     with client.responses.stream(
-        model=MODEL, input="Name three colours.", max_output_tokens=100, temperature=0, store=False
+        model=MODEL, input="Name a colour.", max_output_tokens=100, temperature=0, store=False,
+        extra_body={"guided_regex": "[A-Za-z, ]{8,60}"},
     ) as stream:
         for _ in stream:
             pass

@@ -123,7 +123,8 @@ def test_the_client_parses_arguments(client):
     assert tool["function"]["strict"]
     tool["function"]["parameters"]["properties"]["city"]["enum"] = ["Rome", "Oslo"]
     answer = client.chat.completions.parse(
-        model=MODEL, messages=QUESTION, tools=[tool], tool_choice="required", max_completion_tokens=200
+        model=MODEL, messages=QUESTION, tools=[tool], tool_choice="required", parallel_tool_calls=False,
+        max_completion_tokens=200,
     )
     parsed = answer.choices[0].message.tool_calls[0].function.parsed_arguments
     assert isinstance(parsed, Weather) and parsed.city in ("Rome", "Oslo")
