@@ -172,6 +172,9 @@ pub enum LoadError {
         /// Bytes that they need.
         needed: usize,
     },
+    /// What the device says.
+    #[error("the device: {0}")]
+    Device(String),
     /// Fewer threads than were asked for; none of them is left.
     #[error("{asked} threads were asked for, the system gave {had}: {cause}")]
     Threads {

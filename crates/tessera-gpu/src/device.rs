@@ -1,0 +1,215 @@
+//! An adapter and its device: every call of wgpu that makes or fills something is here.
+
+use crate::error::GpuError;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+/// Bytes written at once: what the driver keeps beside the buffer while it copies.
+const PIECE: usize = 8 << 20;
+
+/// An adapter that could be opened.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    inner: wgpu::Adapter,
+}
+
+/// What there is to know of an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The adapter's name.
+    pub name: String,
+    /// Vulkan, Metal, Dx12 or BrowserWebGpu.
+    pub api: String,
+    /// Discrete, integrated, virtual, or a program on the CPU.
+    pub kind: &'static str,
+    /// Driver and its version.
+    pub driver: String,
+    /// Whether it computes on the CPU.
+    pub software: bool,
+    /// Bytes that one binding may have.
+    pub binding: u64,
+    /// Bytes that one buffer may have.
+    pub buffer: u64,
+}
+
+impl Adapter {
+    /// All that there are, hardware first.
+    pub async fn all() -> Vec<Adapter> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let mut all: Vec<Adapter> =
+            instance.enumerate_adapters(wgpu::Backends::all()).await.into_iter().map(|inner| Adapter { inner }).collect();
+        let rank = |a: &Adapter| match a.inner.get_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        all.sort_by_key(rank);
+        all
+    }
+
+    /// What it is.
+    pub fn describe(&self) -> Description {
+        let (info, limits) = (self.inner.get_info(), self.inner.limits());
+        let kind = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete",
+            wgpu::DeviceType::IntegratedGpu => "integrated",
+            wgpu::DeviceType::VirtualGpu => "virtual",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        };
+        Description {
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            api: info.backend.to_string(),
+            software: info.device_type == wgpu::DeviceType::Cpu,
+            name: info.name,
+            kind,
+            binding: limits.max_storage_buffer_binding_size,
+            buffer: limits.max_buffer_size,
+        }
+    }
+
+    /// Opens it; with `low` limits no more is asked of it than every WebGPU has.
+    pub async fn open(&self, low: bool) -> Result<Gpu, GpuError> {
+        let has = self.inner.limits();
+        let mut limits = wgpu::Limits::default();
+        if !low {
+            limits.max_buffer_size = has.max_buffer_size;
+            limits.max_storage_buffer_binding_size = has.max_storage_buffer_binding_size;
+        }
+        let asked = wgpu::DeviceDescriptor {
+            label: Some("tessera"),
+            required_limits: limits.clone(),
+            ..wgpu::DeviceDescriptor::default()
+        };
+        let name = self.describe().name;
+        let opened = self.inner.request_device(&asked).await;
+        let (device, queue) = opened.map_err(|e| GpuError::Open { name: name.clone(), what: e.to_string() })?;
+        let state = Arc::new(Mutex::new(Trouble::default()));
+        let lost = state.clone();
+        device.set_device_lost_callback(move |reason, what| {
+            if let Ok(mut state) = lost.lock() {
+                state.lost.get_or_insert(format!("{reason:?}: {what}"));
+            }
+        });
+        let fault = state.clone();
+        device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
+            if let Ok(mut state) = fault.lock() {
+                state.fault.get_or_insert(e.to_string());
+            }
+        }));
+        Ok(Gpu { device, queue, limits, description: self.describe(), trouble: state, pipelines: HashMap::new() })
+    }
+}
+
+/// What went wrong.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Why the device is gone.
+    lost: Option<String>,
+    /// The first error that nobody asked for.
+    fault: Option<String>,
+}
+
+/// An open device.
+pub struct Gpu {
+    /// wgpu's.
+    pub device: wgpu::Device,
+    /// Its queue.
+    pub queue: wgpu::Queue,
+    limits: wgpu::Limits,
+    description: Description,
+    trouble: Arc<Mutex<Trouble>>,
+    pipelines: HashMap<String, wgpu::ComputePipeline>,
+}
+
+impl Gpu {
+    /// The adapter.
+    pub fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    /// Bytes that a binding, and so a buffer of ours, may have.
+    pub fn binding_limit(&self) -> usize {
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size) as usize
+    }
+
+    /// Why the device is gone, if it is.
+    pub fn lost(&self) -> Option<String> {
+        self.trouble.lock().map_or(Some("a thread panicked".to_owned()), |t| t.lost.clone())
+    }
+
+    /// What went wrong since this was asked for the last time.
+    pub fn fault(&self) -> Option<String> {
+        self.trouble.lock().map_or(None, |mut t| t.fault.take())
+    }
+
+    /// A buffer that kernels read and write.
+    pub fn buffer(&self, bytes: usize) -> wgpu::Buffer {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
+        self.with_usage(bytes, usage)
+    }
+
+    /// A buffer for something else.
+    pub fn with_usage(&self, bytes: usize, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+        let size = bytes.max(16).next_multiple_of(16) as u64;
+        self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+    }
+
+    /// A buffer with these bytes. They go over in pieces, each waited for: a driver keeps what it has not copied.
+    pub fn upload(&self, bytes: &[u8]) -> wgpu::Buffer {
+        let buffer = self.buffer(bytes.len());
+        for (i, piece) in bytes.chunks(PIECE).enumerate() {
+            let at = (i * PIECE) as u64;
+            let whole = piece.len() / 4 * 4;
+            if whole > 0 {
+                self.queue.write_buffer(&buffer, at, &piece[..whole]);
+            }
+            if whole < piece.len() {
+                let mut last = [0; 4];
+                last[..piece.len() - whole].copy_from_slice(&piece[whole..]);
+                self.queue.write_buffer(&buffer, at + whole as u64, &last);
+            }
+            if piece.len() == PIECE {
+                self.queue.submit([]);
+                self.wait();
+            }
+        }
+        buffer
+    }
+
+    /// Waits for what was submitted; a browser's thread cannot, and goes on.
+    pub fn wait(&self) {
+        #[cfg(not(target_arch = "wasm32"))]
+        // A device that is gone is found by `lost`.
+        drop(self.device.poll(wgpu::PollType::wait_indefinitely()));
+    }
+
+    /// The pipeline of a text, made once.
+    pub fn pipeline(&mut self, text: String) -> wgpu::ComputePipeline {
+        if let Some(made) = self.pipelines.get(&text) {
+            return made.clone();
+        }
+        let source = wgpu::ShaderSource::Wgsl(text.as_str().into());
+        let desc = wgpu::ShaderModuleDescriptor { label: None, source };
+        // SAFETY: the texts are this crate's own. Loops in them are bounded by sizes, divisors are sizes that are not 0,
+        // and every index is one of a program and a batch that were checked (`Program::check`, `Batch::check`).
+        let module = unsafe {
+            self.device.create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked())
+        };
+        let made = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        self.pipelines.insert(text, made.clone());
+        made
+    }
+}

@@ -1,0 +1,17 @@
+//! Runs a [`Program`](tessera_compute::program::Program) on any adapter that wgpu reaches: Vulkan, Metal, DX12, WebGPU.
+//!
+//! A program becomes a list of dispatches at load (`plan.rs`), each a kernel of `kernels.rs` with its constants and
+//! buffers. A step writes one block of data (`layout.rs`), encodes one compute pass and reads back what is wanted
+//! (`executor.rs`). Weights stay as they lie in the file (`weights.rs`); arithmetic is f32.
+
+mod device;
+mod error;
+mod executor;
+pub mod kernels;
+mod layout;
+mod plan;
+mod weights;
+
+pub use device::{Adapter, Description, Gpu};
+pub use error::GpuError;
+pub use executor::{Config, GpuBackend};

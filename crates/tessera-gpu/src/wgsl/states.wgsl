@@ -1,0 +1,15 @@
+// Every sequence's state where it will be, zero at its beginning.
+struct Args { len: u32, }
+@group(0) @binding(0) var<uniform> args: Args;
+@group(0) @binding(1) var<storage, read> step: array<u32>;
+@group(0) @binding(3) var<storage, read_write> states: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
+    if (gid.x >= args.len || gid.y >= step[7]) { return; }
+    let span = step[8] + gid.y * 8u;
+    let from = step[span + 2u];
+    let to = step[span + 3u] * args.len + gid.x;
+    if (from == NONE) { states[to] = 0.0; }
+    else if (from != step[span + 3u]) { states[to] = states[from * args.len + gid.x]; }
+}
