@@ -36,8 +36,12 @@ impl Adapter {
     /// All that there are, hardware first.
     pub async fn all() -> Vec<Adapter> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let mut all: Vec<Adapter> =
-            instance.enumerate_adapters(wgpu::Backends::all()).await.into_iter().map(|inner| Adapter { inner }).collect();
+        let mut all: Vec<Adapter> = instance
+            .enumerate_adapters(wgpu::Backends::all())
+            .await
+            .into_iter()
+            .map(|inner| Adapter { inner })
+            .collect();
         let rank = |a: &Adapter| match a.inner.get_info().device_type {
             wgpu::DeviceType::DiscreteGpu => 0,
             wgpu::DeviceType::IntegratedGpu => 1,
@@ -85,7 +89,8 @@ impl Adapter {
         };
         let name = self.describe().name;
         let opened = self.inner.request_device(&asked).await;
-        let (device, queue) = opened.map_err(|e| GpuError::Open { name: name.clone(), what: e.to_string() })?;
+        let (device, queue) =
+            opened.map_err(|e| GpuError::Open { name: name.clone(), what: e.to_string() })?;
         let state = Arc::new(Mutex::new(Trouble::default()));
         let lost = state.clone();
         device.set_device_lost_callback(move |reason, what| {
@@ -99,7 +104,14 @@ impl Adapter {
                 state.fault.get_or_insert(e.to_string());
             }
         }));
-        Ok(Gpu { device, queue, limits, description: self.describe(), trouble: state, pipelines: HashMap::new() })
+        Ok(Gpu {
+            device,
+            queue,
+            limits,
+            description: self.describe(),
+            trouble: state,
+            pipelines: Arc::default(),
+        })
     }
 }
 
@@ -112,7 +124,8 @@ struct Trouble {
     fault: Option<String>,
 }
 
-/// An open device.
+/// An open device. A clone is the same device: programs share it and its pipelines.
+#[derive(Clone)]
 pub struct Gpu {
     /// wgpu's.
     pub device: wgpu::Device,
@@ -121,7 +134,7 @@ pub struct Gpu {
     limits: wgpu::Limits,
     description: Description,
     trouble: Arc<Mutex<Trouble>>,
-    pipelines: HashMap<String, wgpu::ComputePipeline>,
+    pipelines: Arc<Mutex<HashMap<String, wgpu::ComputePipeline>>>,
 }
 
 impl Gpu {
@@ -154,7 +167,12 @@ impl Gpu {
     /// A buffer for something else.
     pub fn with_usage(&self, bytes: usize, usage: wgpu::BufferUsages) -> wgpu::Buffer {
         let size = bytes.max(16).next_multiple_of(16) as u64;
-        self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+        self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size,
+            usage,
+            mapped_at_creation: false,
+        })
     }
 
     /// A buffer with these bytes. They go over in pieces, each waited for: a driver keeps what it has not copied.
@@ -187,17 +205,16 @@ impl Gpu {
     }
 
     /// The pipeline of a text, made once.
-    pub fn pipeline(&mut self, text: String) -> wgpu::ComputePipeline {
-        if let Some(made) = self.pipelines.get(&text) {
-            return made.clone();
+    pub fn pipeline(&self, text: String) -> wgpu::ComputePipeline {
+        if let Some(made) = self.pipelines.lock().ok().and_then(|all| all.get(&text).cloned()) {
+            return made;
         }
         let source = wgpu::ShaderSource::Wgsl(text.as_str().into());
         let desc = wgpu::ShaderModuleDescriptor { label: None, source };
         // SAFETY: the texts are this crate's own. Loops in them are bounded by sizes, divisors are sizes that are not 0,
         // and every index is one of a program and a batch that were checked (`Program::check`, `Batch::check`).
-        let module = unsafe {
-            self.device.create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked())
-        };
+        let module =
+            unsafe { self.device.create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked()) };
         let made = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: None,
             layout: None,
@@ -209,7 +226,9 @@ impl Gpu {
             },
             cache: None,
         });
-        self.pipelines.insert(text, made.clone());
+        if let Ok(mut all) = self.pipelines.lock() {
+            all.insert(text, made.clone());
+        }
         made
     }
 }

@@ -5,7 +5,6 @@ use crate::kernels::{self, COLUMNS};
 use crate::layout::{self, COUNT_HEAD, Tables};
 use crate::plan::{ARGS, Bound, Count, Dispatch, Grid, Plan, Planner, rows_of};
 use crate::weights::upload;
-use std::cell::RefCell;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use tessera_compute::backend::{Backend, Executor, LoadError, StepError};
@@ -34,18 +33,14 @@ impl Default for Config {
 
 /// A device that programs are put on.
 pub struct GpuBackend {
-    /// Taken by the program that is loaded: a device serves one.
-    gpu: RefCell<Option<Gpu>>,
+    gpu: Gpu,
     config: Config,
-    describe: String,
 }
 
 impl GpuBackend {
     /// On this device.
-    pub fn new(gpu: Gpu, config: Config) -> GpuBackend {
-        let d = gpu.describe();
-        let describe = format!("{}, {}, {}", d.name, d.api, d.driver);
-        GpuBackend { gpu: RefCell::new(Some(gpu)), config, describe }
+    pub const fn new(gpu: Gpu, config: Config) -> GpuBackend {
+        GpuBackend { gpu, config }
     }
 }
 
@@ -72,9 +67,7 @@ impl Backend for GpuBackend {
         pools: Pools,
     ) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
-        let taken = self.gpu.borrow_mut().take();
-        let gpu = taken.ok_or_else(|| LoadError::Device("it has a program already".to_owned()))?;
-        Ok(Box::new(Device::new(gpu, self.config, program, weights, pools, self.describe.clone())?))
+        Ok(Box::new(Device::new(self.gpu.clone(), self.config, program, weights, pools)?))
     }
 }
 
@@ -108,7 +101,6 @@ struct Room {
 struct Device {
     gpu: Gpu,
     config: Config,
-    describe: String,
     program: Program,
     limits: Limits,
     tables: Tables,
@@ -135,19 +127,20 @@ struct Device {
 
 impl Device {
     fn new(
-        mut gpu: Gpu,
+        gpu: Gpu,
         config: Config,
         program: Program,
         source: &mut dyn Weights,
         pools: Pools,
-        describe: String,
     ) -> Result<Device, LoadError> {
         let limit = gpu.binding_limit();
         let words = |kv: &_| layout::layer_words(kv, config.halves);
         let layout = PageLayout::new(&program, pools.pages, words);
         let fits = |bytes: usize, what: &str| match bytes <= limit {
             true => Ok(bytes),
-            false => Err(LoadError::Device(format!("{what} takes {bytes} bytes, a binding of it holds {limit}"))),
+            false => {
+                Err(LoadError::Device(format!("{what} takes {bytes} bytes, a binding of it holds {limit}")))
+            }
         };
         let mut kv = Vec::new();
         for (i, layer) in program.kv.iter().enumerate() {
@@ -181,7 +174,7 @@ impl Device {
             work: Vec::new(),
         };
         let plan = Planner {
-            gpu: &mut gpu,
+            gpu: &gpu,
             program: &program,
             weights: &uploaded,
             vectors: &at,
@@ -209,7 +202,6 @@ impl Device {
         Ok(Device {
             gpu,
             config,
-            describe,
             limits,
             tables,
             layout,
@@ -294,7 +286,8 @@ impl Device {
             offset: dispatch.args as u64,
             size: std::num::NonZeroU64::new(ARGS as u64),
         };
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(args) }];
+        let mut entries =
+            vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(args) }];
         for (binding, bound) in &dispatch.bound {
             entries.push(wgpu::BindGroupEntry {
                 binding: *binding,
@@ -389,7 +382,8 @@ impl Device {
                     let head = Tables::head(from, count);
                     let at = (COUNT_HEAD * 4) as u64;
                     self.gpu.queue.write_buffer(&self.step, at, bytemuck::cast_slice(&head));
-                    encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                    encoder =
+                        self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 }
                 let last = if want == Want::Greedy { end + 1 } else { end };
                 self.encode(&mut encoder, self.plan.head..last, batch, count);
@@ -515,7 +509,8 @@ impl Executor for Device {
                     wgpu::BindGroupEntry { binding: 3, resource: self.kv[layer].as_entire_binding() },
                 ],
             });
-            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let mut encoder =
+                self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 pass.set_pipeline(&self.copy);
@@ -531,6 +526,7 @@ impl Executor for Device {
     }
 
     fn describe(&self) -> String {
-        format!("gpu: {}", self.describe)
+        let d = self.gpu.describe();
+        format!("gpu: {}, {}, {}", d.name, d.api, d.driver)
     }
 }

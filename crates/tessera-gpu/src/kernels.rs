@@ -22,7 +22,9 @@ pub fn function(f: Function) -> String {
         Function::Scale(factor) => format!("x * {}", float(factor)),
         Function::Cap(most) => format!("cap(x, {})", float(most)),
         // NaN stays NaN.
-        Function::Clip(most) => format!("select(clamp(x, -{0}, {0}), x, broken(x) && !(abs(x) > 3e38))", float(most)),
+        Function::Clip(most) => {
+            format!("select(clamp(x, -{0}, {0}), x, broken(x) && !(abs(x) > 3e38))", float(most))
+        }
     }
 }
 
@@ -91,16 +93,16 @@ pub fn each(op: Each, shares: [bool; 3]) -> String {
              fn main(@builtin(global_invocation_id) gid: vec3<u32>) {\n\
              let c = gid.x; let row = gid.y;\n\
              if (c >= args.width || row >= step[args.count]) { return; }\n\
-             var from = row + step[args.base];\n\
-             if (args.picked != 0u) { from = step[step[4] + row]; }\n\
+             var source = row + step[args.base];\n\
+             if (args.picked != 0u) { source = step[step[4] + row]; }\n\
              let within = (c / args.part) * args.x_step + c % args.part;\n\
              let at = (row + step[args.out_base]) * args.out_stride + args.out_from + (c / args.part) * args.out_step + c % args.part;\n\
-             let x = read_x(from * args.x_stride + args.x_from + within);\n";
+             let x = read_x(source * args.x_stride + args.x_from + within);\n";
     if inputs > 1 {
-        text += "let y = read_y(from * args.y_stride + args.y_from + c);\n";
+        text += "let y = read_y(source * args.y_stride + args.y_from + c);\n";
     }
     if inputs > 2 {
-        text += "let z = read_z(from * args.z_stride + args.z_from + c);\n";
+        text += "let z = read_z(source * args.z_stride + args.z_from + c);\n";
     }
     let value = match op {
         Each::Copy => "x".to_owned(),
@@ -274,25 +276,34 @@ pub fn copy_page() -> String {
     include_str!("wgsl/copy_page.wgsl").to_owned()
 }
 
-/// `eight`: the weights of columns `k..k + 8` of a row, before their scale; `scale`: that of a group.
-fn form(form: Form) -> String {
+/// `scale`: that of a group; `eight`: the weights of columns `k..k + 8` of a row, before their scale.
+fn form(of: Form) -> String {
+    let [scale, eight] = parts(of);
+    scale + &eight
+}
+
+fn parts(form: Form) -> [String; 2] {
     let scales = "@group(0) @binding(7) var<storage, read> scales: array<u32>;\n";
     let element = |array: &str, dtype: DType| match dtype {
         DType::F32 => format!("bitcast<f32>({array}[i])"),
         DType::F16 => format!("unpack2x16float({array}[i / 2u])[i % 2u]"),
-        _ => format!("bitcast<f32>(select({array}[i / 2u] << 16u, {array}[i / 2u] & 0xffff0000u, i % 2u == 1u))"),
+        _ => format!(
+            "bitcast<f32>(select({array}[i / 2u] << 16u, {array}[i / 2u] & 0xffff0000u, i % 2u == 1u))"
+        ),
     };
     match form {
-        Form::Dense(dtype) => format!(
-            "const GROUP = 32u;\n\
-             fn element(i: u32) -> f32 {{ return {}; }}\n\
+        Form::Dense(dtype) => [
+            "const GROUP = 32u;\nfn scale(n: u32, g: u32, rows: u32, groups: u32) -> f32 { return 1.0; }\n"
+                .to_owned(),
+            format!(
+                "fn element(i: u32) -> f32 {{ return {}; }}\n\
              fn eight(n: u32, k: u32, cols: u32, rows: u32, words: u32) -> array<f32, 8> {{\n\
              var w: array<f32, 8>;\n\
              for (var i = 0u; i < 8u; i++) {{ if (k + i < cols) {{ w[i] = element(n * cols + k + i); }} }}\n\
-             return w;\n}}\n\
-             fn scale(n: u32, g: u32, rows: u32, groups: u32) -> f32 {{ return 1.0; }}\n",
-            element("codes", dtype)
-        ),
+             return w;\n}}\n",
+                element("codes", dtype)
+            ),
+        ],
         Form::Grouped { format, layout, scale } => {
             let (bits, per) = (format.bits, format.per_word);
             let (mask, zero) = ((1u32 << bits) - 1, (1u32 << (bits - 1)) - 1);
@@ -300,18 +311,22 @@ fn form(form: Form) -> String {
                 Layout::Nk => (format!("n * words + (k + i) / {per}u"), "n * groups + g"),
                 Layout::Kn => (format!("((k + i) / {per}u) * rows + n"), "g * rows + n"),
             };
-            format!(
-                "const GROUP = {}u;\n{scales}\
-                 fn eight(n: u32, k: u32, cols: u32, rows: u32, words: u32) -> array<f32, 8> {{\n\
+            [
+                format!(
+                    "const GROUP = {}u;\n{scales}\
+                     fn scale(n: u32, g: u32, rows: u32, groups: u32) -> f32 {{ let i = {at}; return {}; }}\n",
+                    format.group,
+                    element("scales", scale)
+                ),
+                format!(
+                    "fn eight(n: u32, k: u32, cols: u32, rows: u32, words: u32) -> array<f32, 8> {{\n\
                  var w: array<f32, 8>;\n\
                  for (var i = 0u; i < 8u; i++) {{\n\
                  if (k + i < cols) {{\n\
                  w[i] = f32((codes[{word}] >> (((k + i) % {per}u) * {bits}u)) & {mask}u) - {zero}.0;\n}}\n}}\n\
-                 return w;\n}}\n\
-                 fn scale(n: u32, g: u32, rows: u32, groups: u32) -> f32 {{ let i = {at}; return {}; }}\n",
-                format.group,
-                element("scales", scale)
-            )
+                 return w;\n}}\n"
+                ),
+            ]
         }
     }
 }
@@ -339,7 +354,8 @@ pub struct Product {
 impl Product {
     /// Whether codes are read four words at a time: a group of 4-bit codes at once.
     const fn wide(self) -> bool {
-        matches!(self.form, Form::Grouped { format, layout: Layout::Nk, .. } if format.bits == 4) && !self.tail
+        matches!(self.form, Form::Grouped { format, layout: Layout::Nk, .. } if format.bits == 4)
+            && !self.tail
     }
 
     /// [`tessera_compute::program::Op::Linear`] and `PerHead`.
@@ -356,14 +372,17 @@ impl Product {
         if tail {
             // What lies behind the last column is another activation's, or nobody's.
             let one = if fours { "x[i / 4u][i % 4u]" } else { "x[i]" };
-            let _ = writeln!(text, "fn one(i: u32, k: u32) -> f32 {{ if (k < args.cols) {{ return {one}; }} return 0.0; }}");
-            text += "fn read(i: u32, k: u32) -> vec4<f32> { return vec4<f32>(one(i, k), one(i + 1u, k + 1u), one(i + 2u, k + 2u), one(i + 3u, k + 3u)); }\n";
+            let _ = writeln!(
+                text,
+                "fn one(i: u32, k: u32) -> f32 {{ if (k < args.cols) {{ return {one}; }} return 0.0; }}"
+            );
+            text += "fn four(i: u32, k: u32) -> vec4<f32> { return vec4<f32>(one(i, k), one(i + 1u, k + 1u), one(i + 2u, k + 2u), one(i + 3u, k + 3u)); }\n";
         } else {
-            let _ = writeln!(text, "fn read(i: u32, k: u32) -> vec4<f32> {{ {read} }}");
+            let _ = writeln!(text, "fn four(i: u32, k: u32) -> vec4<f32> {{ {read} }}");
         }
         let codes = if wide { "vec4<u32>" } else { "u32" };
         // The functions that read single words do not fit an array of four: only `scale` is used then.
-        text += &if wide { without(&form(of), "fn eight") } else { form(of) };
+        text += &if wide { parts(of)[0].clone() } else { form(of) };
         let whole = include_str!("wgsl/linear.wgsl").replace("array<CODES>", &format!("array<{codes}>"));
         text + &whole.replace("//BEGIN\n", &self.body(wide))
     }
@@ -379,10 +398,10 @@ impl Product {
             let _ = writeln!(b, "let x{c} = (min(row0 + {c}u, last) + base) * args.x_stride + args.x_from;");
         }
         for r in 0..rows {
-            let _ = writeln!(b, "let m{r} = min(n0 + {r}u, args.rows - 1u);");
+            let _ = writeln!(b, "let m{r} = min(n0 + {r}u, args.rows - 1u) + args.skip;");
         }
         // All outputs of a lane lie in one head of the input: `each` is a multiple of them, or all.
-        b += "let head = ((args.row0 + m0) / args.each) * args.x_step;\n";
+        b += "let head = ((args.row0 + m0 - args.skip) / args.each) * args.x_step;\n";
         for r in 0..rows {
             for c in 0..columns {
                 let _ = writeln!(b, "var a{r}_{c} = 0.0;");
@@ -401,7 +420,10 @@ impl Product {
         for chunk in 0..chunks {
             let _ = writeln!(b, "{{\nlet k = g * GROUP + {}u;", chunk * 8);
             for c in 0..columns {
-                let _ = writeln!(b, "let u{c} = read(x{c} + head + k, k);\nlet v{c} = read(x{c} + head + k + 4u, k + 4u);");
+                let _ = writeln!(
+                    b,
+                    "let u{c} = four(x{c} + head + k, k);\nlet v{c} = four(x{c} + head + k + 4u, k + 4u);"
+                );
             }
             for r in 0..rows {
                 if wide {
@@ -424,7 +446,8 @@ impl Product {
                         (false, _) => format!("w{r}[{i}]"),
                     };
                     for c in 0..columns {
-                        let x = if i < 4 { format!("u{c}.{}", lane[i]) } else { format!("v{c}.{}", lane[i - 4]) };
+                        let x =
+                            if i < 4 { format!("u{c}.{}", lane[i]) } else { format!("v{c}.{}", lane[i - 4]) };
                         let _ = writeln!(b, "t{r}_{c} = fma({w}, {x}, t{r}_{c});");
                     }
                 }

@@ -99,7 +99,9 @@ impl Tables {
         for span in batch.spans {
             let at = PageKind::EACH.map(|kind| {
                 let at = words.len() as u32;
-                words.extend(span.pages[kind as usize].iter().map(|page| if *page == NONE { 0 } else { *page }));
+                words.extend(
+                    span.pages[kind as usize].iter().map(|page| if *page == NONE { 0 } else { *page }),
+                );
                 at
             });
             lists.push(at);
@@ -133,7 +135,12 @@ impl Tables {
             for span in batch.spans {
                 for row in 0..span.len {
                     let (seen, sinks) = (span.sees(mask, row), span.sinks(mask, row));
-                    words.extend([seen.start as u32, seen.end as u32, sinks.map_or(0, |s| s.count as u32), 0]);
+                    words.extend([
+                        seen.start as u32,
+                        seen.end as u32,
+                        sinks.map_or(0, |s| s.count as u32),
+                        0,
+                    ]);
                 }
             }
         }

@@ -10,6 +10,7 @@ mod executor;
 pub mod kernels;
 mod layout;
 mod plan;
+pub mod selftest;
 mod weights;
 
 pub use device::{Adapter, Description, Gpu};

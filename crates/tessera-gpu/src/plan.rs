@@ -6,9 +6,7 @@ use crate::kernels::{self, Attention, COLUMNS, Each, Product};
 use crate::layout::{self, BASE, COUNT_ALL, COUNT_HEAD, COUNT_PICKED, Tables, ZERO};
 use crate::weights::Uploaded;
 use tessera_compute::pages::PageLayout;
-use tessera_compute::program::{
-    Act, Attend, Factor, Ids, MatrixId, NormKind, Op, Program, Rows, VectorId,
-};
+use tessera_compute::program::{Act, Attend, Factor, Ids, MatrixId, NormKind, Op, Program, Rows, VectorId};
 use tessera_compute::rope::Pairs;
 use tessera_weights::arch::Mask;
 
@@ -100,7 +98,7 @@ pub struct Plan {
 
 /// Makes one.
 pub struct Planner<'a> {
-    pub gpu: &'a mut Gpu,
+    pub gpu: &'a Gpu,
     pub program: &'a Program,
     pub weights: &'a [Uploaded],
     /// Where each vector begins.
@@ -139,7 +137,14 @@ impl Planner<'_> {
         if !self.program.states.is_empty() {
             let len = self.program.state_len();
             let bound = vec![(1, Bound::Step), (3, Bound::States)];
-            self.push("states", kernels::states(), bound, Args::default().u([len]), Grid::Spans(blocks(len)), Count::All);
+            self.push(
+                "states",
+                kernels::states(),
+                bound,
+                Args::default().u([len]),
+                Grid::Spans(blocks(len)),
+                Count::All,
+            );
         }
         for (i, op) in self.program.ops.iter().enumerate() {
             if i == self.program.head {
@@ -219,7 +224,11 @@ impl Planner<'_> {
         }
         self.plan.strides.push(x.width.next_multiple_of(8));
         self.plan.rows.push(self.plan.rows[x.slot.0]);
-        let copy = Act { slot: tessera_compute::program::Slot(self.plan.strides.len() - 1), from: 0, width: x.width };
+        let copy = Act {
+            slot: tessera_compute::program::Slot(self.plan.strides.len() - 1),
+            from: 0,
+            width: x.width,
+        };
         self.each("copy", Each::Copy, [Some(x), None, None], copy, Extra::default());
         copy
     }
@@ -246,7 +255,13 @@ impl Planner<'_> {
             .u(place(inputs[2]))
             .u([extra.vector])
             .f(extra.scalar)
-            .u([extra.part.unwrap_or(width), extra.x_step, extra.out_step, usize::from(extra.picked), extra.table]);
+            .u([
+                extra.part.unwrap_or(width),
+                extra.x_step,
+                extra.out_step,
+                usize::from(extra.picked),
+                extra.table,
+            ]);
         self.push(name, kernels::each(op, shares), bound, args, Grid::Rows(blocks(width)), count);
     }
 
@@ -254,7 +269,9 @@ impl Planner<'_> {
         let name = op.name();
         let plain = Extra::default();
         match *op {
-            Op::Embed { table, ids, scale, accumulate, out } => self.embed(table, ids, scale, accumulate, out),
+            Op::Embed { table, ids, scale, accumulate, out } => {
+                self.embed(table, ids, scale, accumulate, out)
+            }
             Op::Norm { kind, x, each, weight, bias, eps, out } => {
                 let (count, word) = self.count(out);
                 let shares = x.slot == out.slot;
@@ -348,7 +365,8 @@ impl Planner<'_> {
                     .u(places.into_iter().flatten())
                     .u([self.vectors[a_log.0], self.vectors[dt_bias.0]])
                     .u([self.program.state_at(state).start, self.program.state_len()]);
-                let slots = [(2, q), (3, out), (6, k), (7, v), (8, a)].map(|(i, x)| (i, Bound::Slot(x.slot.0)));
+                let slots =
+                    [(2, q), (3, out), (6, k), (7, v), (8, a)].map(|(i, x)| (i, Bound::Slot(x.slot.0)));
                 let mut bound = vec![(1, Bound::Step), (4, Bound::Vectors), (5, Bound::States)];
                 bound.extend(slots);
                 let text = kernels::delta([heads.keys, heads.values, heads.key, heads.value]);
@@ -359,10 +377,14 @@ impl Planner<'_> {
                 let [r, k, v, decay] = [r, k, v, decay].map(|x| self.apart(x, out));
                 let width = heads.count * heads.dim;
                 let places = [r, k, v, decay, out].map(|x| [x.from, self.stride(x)]);
-                let args = Args::default()
-                    .u(places.into_iter().flatten())
-                    .u([self.vectors[bonus.0], self.program.state_at(state).start, self.program.state_len(), width]);
-                let slots = [(2, r), (3, out), (6, k), (7, v), (8, decay)].map(|(i, x)| (i, Bound::Slot(x.slot.0)));
+                let args = Args::default().u(places.into_iter().flatten()).u([
+                    self.vectors[bonus.0],
+                    self.program.state_at(state).start,
+                    self.program.state_len(),
+                    width,
+                ]);
+                let slots =
+                    [(2, r), (3, out), (6, k), (7, v), (8, decay)].map(|(i, x)| (i, Bound::Slot(x.slot.0)));
                 let mut bound = vec![(1, Bound::Step), (4, Bound::Vectors), (5, Bound::States)];
                 bound.extend(slots);
                 self.push(name, kernels::wkv(heads.dim), bound, args, Grid::Spans(blocks(width)), Count::All);
@@ -407,13 +429,25 @@ impl Planner<'_> {
         };
         let stride = self.stride(out);
         for window in &uploaded.windows {
-            let mut bound =
-                vec![(1, Bound::Step), (3, Bound::Slot(out.slot.0)), (6, Bound::Buffer(window.codes.clone()))];
+            let mut bound = vec![
+                (1, Bound::Step),
+                (3, Bound::Slot(out.slot.0)),
+                (6, Bound::Buffer(window.codes.clone())),
+            ];
             if let Some(scales) = &window.scales {
                 bound.push((7, Bound::Buffer(scales.clone())));
             }
             let args = Args::default()
-                .u([out.from, stride, uploaded.cols, window.rows, window.row0, uploaded.words, uploaded.groups, ids])
+                .u([
+                    out.from,
+                    stride,
+                    uploaded.cols,
+                    window.rows,
+                    window.row0,
+                    uploaded.words,
+                    uploaded.groups,
+                    ids,
+                ])
                 .f(scale)
                 .u([usize::from(accumulate)]);
             let grid = Grid::Rows(blocks(uploaded.cols.div_ceil(8)));
@@ -450,7 +484,6 @@ impl Planner<'_> {
             if from >= to {
                 continue;
             }
-            assert!(first == 0 && outputs == self.program.weights[weight.weight].rows * self.program.weights[weight.weight].copies, "copies of a product are used together");
             let lanes = |columns: usize| {
                 let i = COLUMNS.iter().position(|c| *c == columns).unwrap_or(0);
                 if x_step > 0 || each < window.rows { 1 } else { self.outputs[i] }
@@ -459,7 +492,7 @@ impl Planner<'_> {
                 let product = Product { form: uploaded.form, columns, rows: lanes(columns), fours, tail };
                 product.text()
             });
-            let grid = COLUMNS.map(|columns| window.rows.div_ceil(4 * lanes(columns)) as u32);
+            let grid = COLUMNS.map(|columns| (to - from).div_ceil(4 * lanes(columns)) as u32);
             let pipelines = pipelines.into_iter().map(|text| self.gpu.pipeline(text)).collect();
             let mut bound = vec![
                 (1, Bound::Step),
@@ -473,8 +506,8 @@ impl Planner<'_> {
             }
             let args = Args::default()
                 .u([word, bases[0], x.from, stride, out.from, self.plan.strides[out.slot.0]])
-                .u([uploaded.cols, window.rows, window.row0, uploaded.words, uploaded.groups])
-                .u([self.vector(bias), usize::from(accumulate), each, x_step, out_step, bases[1]]);
+                .u([uploaded.cols, to - from, from - first, uploaded.words, uploaded.groups])
+                .u([self.vector(bias), usize::from(accumulate), each, x_step, out_step, bases[1], from - window.row0]);
             self.push_variants(name, pipelines, bound, args, Grid::Columns(grid), count);
         }
     }
@@ -487,7 +520,8 @@ impl Planner<'_> {
         let attention = Attention {
             dim: heads.dim,
             turned: of.map_or(0, |rope| rope.dim),
-            neighbours: of.is_some_and(|rope| matches!(rope.pairs, Pairs::Neighbours | Pairs::NeighboursApart)),
+            neighbours: of
+                .is_some_and(|rope| matches!(rope.pairs, Pairs::Neighbours | Pairs::NeighboursApart)),
             halves: self.halves,
             sinks,
         };
@@ -495,7 +529,8 @@ impl Planner<'_> {
         let page = layout::layer_words(&self.program.kv[layer], self.halves);
         let turns = rope.map_or(ZERO, |rope| self.tables.turn(rope, None));
         let moved = rope.map_or(ZERO, |rope| if sinks { self.tables.turn(rope, Some(mask)) } else { ZERO });
-        let args = Args::default().u([k.from, self.stride(k), v.from, self.stride(v), heads.kv, kind, turns, page]);
+        let args =
+            Args::default().u([k.from, self.stride(k), v.from, self.stride(v), heads.kv, kind, turns, page]);
         let bound = vec![
             (1, Bound::Step),
             (2, Bound::Slot(k.slot.0)),
@@ -520,7 +555,9 @@ impl Planner<'_> {
     }
 
     fn experts(&mut self, op: &Op) {
-        let Op::Experts { x, weights, gate_up, down, count, activation, on_input, work, out } = *op else { return };
+        let Op::Experts { x, weights, gate_up, down, count, activation, on_input, work, out } = *op else {
+            return;
+        };
         let x = self.apart(x, out);
         let top_k = self.top_k(weights).unwrap_or(count).min(count);
         let (rows, word) = self.count(out);
@@ -532,14 +569,27 @@ impl Planner<'_> {
         let bound = vec![(1, Bound::Step), (2, Bound::Slot(weights.slot.0)), (3, list.clone())];
         self.push("experts", kernels::experts_list(count, top_k), bound, args, Grid::Blocks, rows);
         let from = Some(x);
-        self.expert(gate_up, 2 * work.width, (from, Bound::Slot(x.slot.0)), on_input, (list.clone(), wide.clone()), (top_k, rows));
+        self.expert(
+            gate_up,
+            2 * work.width,
+            (from, Bound::Slot(x.slot.0)),
+            on_input,
+            (list.clone(), wide.clone()),
+            (top_k, rows),
+        );
         let bound = vec![(1, Bound::Step), (2, wide), (3, narrow.clone())];
         let args = Args::default().u([work.width, word]);
         let grid = Grid::Items(blocks(work.width), top_k as u32);
         self.push("experts", kernels::experts_gate(activation, top_k), bound, args, grid, rows);
         self.expert(down, hidden, (None, narrow), false, (list.clone(), results.clone()), (top_k, rows));
-        let args = Args::default()
-            .u([word, self.base(out), hidden, out.from, self.stride(out), usize::from(!on_input)]);
+        let args = Args::default().u([
+            word,
+            self.base(out),
+            hidden,
+            out.from,
+            self.stride(out),
+            usize::from(!on_input),
+        ]);
         let bound = vec![(1, Bound::Step), (2, results), (3, Bound::Slot(out.slot.0)), (5, list)];
         self.push("experts", kernels::experts_sum(top_k), bound, args, Grid::Rows(blocks(hidden)), rows);
     }
@@ -568,7 +618,15 @@ impl Planner<'_> {
                 bound.push((7, Bound::Buffer(scales.clone())));
             }
             let args = Args::default()
-                .u([x_from, x_stride, usize::from(x.is_none()), base, usize::from(weigh), uploaded.cols, each])
+                .u([
+                    x_from,
+                    x_stride,
+                    usize::from(x.is_none()),
+                    base,
+                    usize::from(weigh),
+                    uploaded.cols,
+                    each,
+                ])
                 .u([window.rows, window.row0, uploaded.words, uploaded.groups]);
             let grid = Grid::Items(each.div_ceil(4) as u32, top_k as u32);
             self.push("experts", kernels::expert(uploaded.form, top_k), bound, args, grid, rows);

@@ -1,7 +1,6 @@
 //! Weights on the device: as they lie in the file, cut into windows that a binding can hold.
 
 use crate::device::Gpu;
-use tessera_weights::dtype::DType;
 use tessera_weights::scheme::Layout;
 use tessera_weights::tensor::{Form, Matrix, MatrixData};
 
@@ -34,7 +33,7 @@ pub struct Uploaded {
 /// A window begins at a multiple of this, so that 16-bit elements and scales begin at a word.
 const ROWS: usize = 16;
 
-/// Puts a matrix on the device. `whole`: several copies must lie in one window, since one dispatch reads any of them.
+/// Puts a matrix on the device.
 pub fn upload(gpu: &Gpu, matrix: &Matrix) -> Uploaded {
     let (form, cols) = (matrix.form(), matrix.cols);
     let (words, groups, row, scale_row) = match &matrix.data {
@@ -65,16 +64,19 @@ pub fn upload(gpu: &Gpu, matrix: &Matrix) -> Uploaded {
 }
 
 /// Some columns of a matrix `[.., all]` with elements of `size` bytes.
-fn columns(gpu: &Gpu, bytes: &[u8], (all, size): (usize, usize), part: std::ops::Range<usize>) -> wgpu::Buffer {
+fn columns(
+    gpu: &Gpu,
+    bytes: &[u8],
+    (all, size): (usize, usize),
+    part: std::ops::Range<usize>,
+) -> wgpu::Buffer {
     if part.len() == all {
         return gpu.upload(bytes);
     }
-    let cut: Vec<u8> =
-        bytes.chunks_exact(all * size).flat_map(|row| &row[part.start * size..part.end * size]).copied().collect();
+    let cut: Vec<u8> = bytes
+        .chunks_exact(all * size)
+        .flat_map(|row| &row[part.start * size..part.end * size])
+        .copied()
+        .collect();
     gpu.upload(&cut)
-}
-
-/// Which text reads a form: see [`crate::kernels`].
-pub const fn half_scale(scale: DType) -> bool {
-    matches!(scale, DType::F16)
 }

@@ -100,6 +100,9 @@ pub enum Command {
     Bench(BenchArgs),
     /// Show what this machine offers and what would be used
     Doctor(DoctorArgs),
+    /// List the adapters that --backend gpu can use
+    #[cfg(feature = "gpu")]
+    Devices(DevicesArgs),
 }
 
 /// Which implementation computes.
@@ -109,6 +112,9 @@ pub enum Backend {
     Reference,
     /// SIMD kernels chosen at run time
     Cpu,
+    /// Any adapter that wgpu reaches: Vulkan, Metal, DX12
+    #[cfg(feature = "gpu")]
+    Gpu,
 }
 
 /// In what form keys and values are kept.
@@ -118,6 +124,8 @@ pub enum Kv {
     F16,
     /// 8-bit integers: little more than half the memory, a little less exact
     Q8,
+    /// 32-bit floats; on a GPU only
+    F32,
 }
 
 /// Whose meaning of a model's family is computed, where the two differ.
@@ -174,6 +182,10 @@ pub struct ComputeArgs {
     /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,
+    /// Part of the name of the adapter that --backend gpu uses [default: the first that is no program on the CPU]
+    #[cfg(feature = "gpu")]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
 }
 
 /// How tokens are chosen.
@@ -582,6 +594,11 @@ pub struct BenchArgs {
 /// `tessera doctor`
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {}
+
+/// `tessera devices`
+#[cfg(feature = "gpu")]
+#[derive(Clone, Debug, Args)]
+pub struct DevicesArgs {}
 
 #[cfg(test)]
 mod tests {

@@ -73,19 +73,24 @@ pub fn load_beside(
     let room = Room { context, sequences: wanted.sequences, memory };
     let model = match args.backend {
         Backend::Reference => {
-            let unused = [
-                ("--threads", args.threads.is_some()),
-                ("--exact", args.exact),
-                ("--fast", args.fast),
-                ("--kv", args.kv.is_some()),
-                ("--kernels", args.kernels.is_some()),
-            ];
-            if let Some((flag, _)) = unused.iter().find(|(_, given)| *given) {
-                anyhow::bail!("{flag} has no meaning for --backend reference, which has one way to compute");
-            }
+            unused("reference", args, &["--threads", "--exact", "--fast", "--kv", "--kernels", "--adapter"])?;
             Model::load(&files, &Reference, room)?
         }
-        Backend::Cpu => Model::load(&files, &cpu(args), room)?,
+        Backend::Cpu => {
+            unused("cpu", args, &["--adapter"])?;
+            if args.kv == Some(Kv::F32) {
+                anyhow::bail!("--kv f32 is for --backend gpu; the CPU keeps keys and values as f16 or q8");
+            }
+            Model::load(&files, &cpu(args), room)?
+        }
+        #[cfg(feature = "gpu")]
+        Backend::Gpu => {
+            unused("gpu", args, &["--threads", "--exact", "--fast", "--kernels"])?;
+            let backend = crate::gpu::backend(args)?;
+            let model = Model::load(&files, &backend, room)?;
+            out.note(format_args!("{}", model.describe()));
+            model
+        }
     };
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
@@ -115,6 +120,23 @@ fn apart(files: &ModelFiles) -> Option<String> {
     })
 }
 
+/// Refuses options that a backend would ignore.
+fn unused(backend: &str, args: &ComputeArgs, flags: &[&str]) -> anyhow::Result<()> {
+    let given = [
+        ("--threads", args.threads.is_some()),
+        ("--exact", args.exact),
+        ("--fast", args.fast),
+        ("--kv", args.kv.is_some()),
+        ("--kernels", args.kernels.is_some()),
+        #[cfg(feature = "gpu")]
+        ("--adapter", args.adapter.is_some()),
+    ];
+    match given.iter().find(|(flag, given)| *given && flags.contains(flag)) {
+        Some((flag, _)) => anyhow::bail!("{flag} has no meaning for --backend {backend}"),
+        None => Ok(()),
+    }
+}
+
 fn cpu(args: &ComputeArgs) -> Cpu {
     let plain = Cpu::default();
     Cpu {
@@ -126,7 +148,7 @@ fn cpu(args: &ComputeArgs) -> Cpu {
         },
         kv: match args.kv {
             Some(Kv::Q8) => KvType::Q8,
-            Some(Kv::F16) | None => KvType::F16,
+            Some(Kv::F16 | Kv::F32) | None => KvType::F16,
         },
         kernels: args.kernels.clone(),
     }

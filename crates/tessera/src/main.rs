@@ -6,6 +6,8 @@ mod client;
 mod commands;
 mod conversion;
 mod faults;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod hints;
 mod interrupt;
 mod ledger;
@@ -71,6 +73,8 @@ fn dispatch(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve::run(args, out),
         Command::Bench(args) => commands::bench::run(args, out),
         Command::Doctor(args) => commands::doctor::run(args, out),
+        #[cfg(feature = "gpu")]
+        Command::Devices(args) => commands::devices::run(args, out),
     }
 }
 

@@ -22,7 +22,7 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     let position = step[step[3] + row];
     let page = step[step[step[5] + 2u * row + args.kind] + position / 64u];
     let at = row * args.k_stride + args.k_from + head * DIM;
-    let from = row * args.v_stride + args.v_from + head * DIM + d;
+    let begin = row * args.v_stride + args.v_from + head * DIM + d;
     store_key(page * args.page, head, position % 64u, pair, vec2<f32>(key(row, at, d), key(row, at, d + 1u)));
-    store_value(page * args.page, args.heads, head, position % 64u, pair, vec2<f32>(v[from], v[from + 1u]));
+    store_value(page * args.page, args.heads, head, position % 64u, pair, vec2<f32>(v[begin], v[begin + 1u]));
 }

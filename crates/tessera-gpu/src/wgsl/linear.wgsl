@@ -4,6 +4,7 @@
 struct Args {
     count: u32, base: u32, x_from: u32, x_stride: u32, out_from: u32, out_stride: u32, cols: u32, rows: u32,
     row0: u32, words: u32, groups: u32, bias: u32, add: u32, each: u32, x_step: u32, out_step: u32, out_base: u32,
+    skip: u32,
 }
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> step: array<u32>;

@@ -8,8 +8,8 @@ struct Args { len: u32, }
 fn main(@builtin(global_invocation_id) gid: vec3<u32>) {
     if (gid.x >= args.len || gid.y >= step[7]) { return; }
     let span = step[8] + gid.y * 8u;
-    let from = step[span + 2u];
+    let source = step[span + 2u];
     let to = step[span + 3u] * args.len + gid.x;
-    if (from == NONE) { states[to] = 0.0; }
-    else if (from != step[span + 3u]) { states[to] = states[from * args.len + gid.x]; }
+    if (source == NONE) { states[to] = 0.0; }
+    else if (source != step[span + 3u]) { states[to] = states[source * args.len + gid.x]; }
 }

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod convert;
+#[cfg(feature = "gpu")]
+pub mod devices;
 pub mod doctor;
 pub mod embed;
 pub mod inspect;

@@ -1,0 +1,278 @@
+//! Whether an adapter computes what the kernels say: small programs, operation by operation, against the reference. Drivers
+//! that are silently wrong are the commonest fault of engines on GPUs.
+
+use crate::device::Gpu;
+use crate::executor::{Config, GpuBackend};
+use tessera_compute::backend::Backend;
+use tessera_compute::batch::{Batch, Output, PAGE, Pools, Span, Want};
+use tessera_compute::program::{Attend, Heads, Ids, Mask, NormKind, Op, Program, Rows};
+use tessera_compute::reference::Reference;
+use tessera_compute::rope::{Pairs, Rope};
+use tessera_compute::step::Step;
+use tessera_compute::weights::InMemory;
+use tessera_weights::bytes::Bytes;
+use tessera_weights::config::{Activation, RopeScaling};
+use tessera_weights::dtype::DType;
+use tessera_weights::scheme::{GroupFormat, Layout};
+use tessera_weights::tensor::{Form, Matrix, MatrixData};
+
+/// How far f32 sums may be off, of the largest value of the result.
+const TOLERANCE: f32 = 2e-5;
+
+/// One small program.
+pub struct Case {
+    /// What it is.
+    pub name: String,
+    program: Program,
+    weights: InMemory,
+    /// Rows of the batch.
+    rows: usize,
+}
+
+/// What an adapter made of a case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The case.
+    pub name: String,
+    /// What is wrong; `None`: nothing.
+    pub wrong: Option<String>,
+}
+
+/// All cases on a device, one after another.
+pub fn run(gpu: &Gpu, config: Config) -> Vec<Finding> {
+    let backend = GpuBackend::new(gpu.clone(), config);
+    cases().into_iter().map(|case| Finding { wrong: case.check(&backend).err(), name: case.name }).collect()
+}
+
+/// The cases.
+pub fn cases() -> Vec<Case> {
+    let mut out = Vec::new();
+    let mut forms: Vec<Form> = [DType::F32, DType::F16, DType::BF16].map(Form::Dense).to_vec();
+    for (format, layout, scale) in [
+        (GroupFormat::INT4, Layout::Nk, DType::F16),
+        (GroupFormat::INT4, Layout::Nk, DType::BF16),
+        (GroupFormat::INT4, Layout::Nk, DType::F32),
+        (GroupFormat::INT4, Layout::Kn, DType::F16),
+        (GroupFormat::INT3, Layout::Nk, DType::F16),
+        (GroupFormat::INT3, Layout::Kn, DType::F16),
+    ] {
+        forms.push(Form::Grouped { format, layout, scale });
+    }
+    for form in forms {
+        for (n, k, rows) in [(1, 40, 1), (7, 160, 2), (65, 320, 3), (1001, 1280, 8), (130, 320, 19)] {
+            out.push(linear(form, [n, k], rows, Inputs::Uniform));
+        }
+        out.push(linear(form, [65, 320], 4, Inputs::Outliers));
+        out.push(linear(form, [7, 320], 2, Inputs::Nan));
+    }
+    for (kind, width, each) in
+        [(NormKind::Rms, 576, 576), (NormKind::Layer, 130, 65), (NormKind::Rms, 4096, 4096)]
+    {
+        out.push(norm(kind, width, each));
+    }
+    for activation in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Relu2,
+        Activation::Sigmoid,
+    ] {
+        out.push(gate(activation));
+    }
+    for rows in [1, 63, 64, 65, 513] {
+        out.push(attend(rows, Heads { q: 4, kv: 2, dim: 16 }, Mask::Causal, Pairs::Halves));
+    }
+    out.push(attend(130, Heads { q: 3, kv: 1, dim: 72 }, Mask::Window(33), Pairs::Neighbours));
+    out
+}
+
+/// Kinds of inputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Inputs {
+    Uniform,
+    /// One of 1e5 in each row.
+    Outliers,
+    /// Zeros with one NaN.
+    Nan,
+}
+
+/// Numbers that are the same everywhere (Knuth's MMIX).
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+
+    /// Of -1 to 1.
+    fn float(&mut self) -> f32 {
+        self.bits() as f32 / (1u64 << 31) as f32 - 1.0
+    }
+}
+
+/// The rows of a batch as a table of embeddings.
+fn table(rows: usize, cols: usize, inputs: Inputs) -> Matrix {
+    let mut random = Random(7);
+    let mut values: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
+    for row in values.chunks_exact_mut(cols) {
+        match inputs {
+            Inputs::Uniform => {}
+            Inputs::Outliers => row[cols / 3] = 1e5,
+            Inputs::Nan => {
+                row.fill(0.0);
+                row[cols / 2] = f32::NAN;
+            }
+        }
+    }
+    let bytes = Bytes::from_vec(values.iter().flat_map(|x| x.to_le_bytes()).collect());
+    Matrix { rows, cols, data: MatrixData::Dense { dtype: DType::F32, bytes } }
+}
+
+/// A matrix of this form.
+fn matrix(form: Form, [rows, cols]: [usize; 2]) -> Matrix {
+    let mut random = Random(rows as u64 * 31 + cols as u64);
+    let mut floats = |n: usize, dtype: DType, scale: f32| {
+        let mut bytes = Vec::with_capacity(n * dtype.size());
+        for _ in 0..n {
+            let bits = (random.float() * scale).to_bits();
+            match dtype {
+                DType::F32 => bytes.extend(bits.to_le_bytes()),
+                DType::BF16 => bytes.extend(((bits >> 16) as u16).to_le_bytes()),
+                // Halves between 2^-14 and 2^-5, either sign.
+                _ => bytes.extend(
+                    (((bits >> 16) as u16 & 0x83ff) | (0x0400 + (bits as u16 & 7) * 0x0400)).to_le_bytes(),
+                ),
+            }
+        }
+        Bytes::from_vec(bytes)
+    };
+    let data = match form {
+        Form::Dense(dtype) => MatrixData::Dense { dtype, bytes: floats(rows * cols, dtype, 0.1) },
+        Form::Grouped { format, layout, scale } => {
+            let scales = floats(rows * format.groups(cols), scale, 0.02);
+            let mask = if format.bits == 3 { 0x3fff_ffff } else { u32::MAX };
+            let words =
+                (0..rows * format.words(cols)).flat_map(|_| (random.bits() & mask).to_le_bytes()).collect();
+            MatrixData::Grouped { format, layout, words: Bytes::from_vec(words), scale_dtype: scale, scales }
+        }
+    };
+    Matrix { rows, cols, data }
+}
+
+/// A program that ends in a hidden state of so many columns, made of rows of a table.
+fn case(
+    name: String,
+    (rows, cols, inputs): (usize, usize, Inputs),
+    build: impl FnOnce(
+        &mut Program,
+        &mut InMemory,
+        tessera_compute::program::Act,
+    ) -> tessera_compute::program::Act,
+) -> Case {
+    let (mut program, mut weights) = (Program::without_logits(rows), InMemory::default());
+    let x = program.slot(Rows::All, cols);
+    let table = weights.matrix(&mut program, table(rows, cols, inputs));
+    program.ops.push(Op::Embed { table, ids: Ids::Tokens, scale: 1.0, accumulate: false, out: x });
+    let y = build(&mut program, &mut weights, x);
+    let hidden = program.slot(Rows::Picked, y.width);
+    program.ops.push(Op::Pick { x: y, out: hidden });
+    program.begin_head(hidden);
+    Case { name, program, weights, rows }
+}
+
+fn linear(form: Form, [n, k]: [usize; 2], rows: usize, inputs: Inputs) -> Case {
+    let name = format!("linear [{n}, {k}] {form}, {rows} rows, {inputs:?}");
+    case(name, (rows, k, inputs), |program, weights, x| {
+        let weight = weights.matrix(program, matrix(form, [n, k]));
+        let out = program.slot(Rows::All, n);
+        program.ops.push(Op::Linear { x, weight, bias: None, accumulate: false, out });
+        // Twice, so that what is added is seen too.
+        program.ops.push(Op::Linear { x, weight, bias: None, accumulate: true, out });
+        out
+    })
+}
+
+fn norm(kind: NormKind, width: usize, each: usize) -> Case {
+    case(format!("norm {kind:?} of {each} in {width}"), (3, width, Inputs::Uniform), |program, weights, x| {
+        let mut random = Random(3);
+        let mut vector = || (0..each).map(|_| random.float()).collect::<Vec<f32>>();
+        let (w, b) = (vector(), vector());
+        let (weight, bias) = (Some(weights.vector(program, w)), Some(weights.vector(program, b)));
+        program.ops.push(Op::Norm { kind, x, each, weight, bias, eps: 1e-5, out: x });
+        x
+    })
+}
+
+fn gate(activation: Activation) -> Case {
+    case(format!("gate {activation:?}"), (5, 140, Inputs::Uniform), |program, _, x| {
+        let out = program.slot(Rows::All, 70);
+        let (gate, up) = (x.part(0, 70), x.part(70, 70));
+        program.ops.push(Op::Gate { gate, up, activation, out });
+        out
+    })
+}
+
+fn attend(rows: usize, heads: Heads, mask: Mask, pairs: Pairs) -> Case {
+    let name = format!("attend {rows} positions, {heads:?}, {mask:?}");
+    case(name, (rows, heads.qkv_width(), Inputs::Uniform), |program, _, x| {
+        let out = program.slot(Rows::All, heads.q * heads.dim);
+        program.kv.push(tessera_compute::program::Kv { heads: heads.kv, dim: heads.dim });
+        program.ropes.push(Rope { dim: 8, theta: 10000.0, scaling: RopeScaling::None, context: 4096, pairs });
+        let [q, k, v] = heads.split(x);
+        let attend = Attend { q, k, v, heads, layer: 0, rope: Some(0), mask, scale: 0.25, cap: None, out };
+        program.ops.push(Op::Attend(attend));
+        out
+    })
+}
+
+impl Case {
+    /// What a backend makes of it: the hidden states of all rows.
+    fn hidden(&self, backend: &dyn Backend) -> Result<Vec<f32>, String> {
+        let (mut weights, pages) = (self.weights.clone(), self.rows.div_ceil(PAGE));
+        let pools = Pools { pages: [pages; 2], states: 0 };
+        let mut executor =
+            backend.load(self.program.clone(), &mut weights, pools).map_err(|e| e.to_string())?;
+        // Pages in reverse order: a page table that is not read would not be noticed otherwise.
+        let list: Vec<u32> = (0..pages as u32).rev().collect();
+        let (tokens, picked): (Vec<u32>, Vec<u32>) = (0..self.rows as u32).map(|i| (i, i)).unzip();
+        let span = Span {
+            start: 0,
+            len: self.rows,
+            position: 0,
+            rope_len: self.rows,
+            call: Some(0),
+            pages: [&list, &list],
+            state: None,
+        };
+        let batch = Batch { tokens: &tokens, spans: &[span], picked: &picked, want: Want::Hidden };
+        let mut out = Output::default();
+        executor.step(Step::of(&batch), &mut out).map_err(|e| e.to_string())?;
+        let first = out.hidden.clone();
+        executor.step(Step::of(&batch), &mut out).map_err(|e| e.to_string())?;
+        let same = first
+            .iter()
+            .zip(&out.hidden)
+            .all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan());
+        if same { Ok(first) } else { Err("the same input gave other bits the second time".to_owned()) }
+    }
+
+    /// Whether a backend makes of it what the reference does; what is wrong otherwise.
+    pub fn check(&self, backend: &dyn Backend) -> Result<(), String> {
+        let expected = self.hidden(&Reference)?;
+        let found = self.hidden(backend)?;
+        if found.len() != expected.len() {
+            return Err(format!("{} values, {} were expected", found.len(), expected.len()));
+        }
+        let finite = expected.iter().filter(|x| x.is_finite());
+        let largest = finite.fold(0.0f32, |m, x| m.max(x.abs()));
+        for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+            let fits = if b.is_finite() { (a - b).abs() <= TOLERANCE * largest } else { !a.is_finite() };
+            if !fits {
+                return Err(format!("value {i} is {a}, the reference's is {b}, the largest {largest}"));
+            }
+        }
+        Ok(())
+    }
+}
