@@ -205,11 +205,11 @@ impl Gpu {
     }
 
     /// The pipeline of a text, made once.
-    pub fn pipeline(&self, text: String) -> wgpu::ComputePipeline {
-        if let Some(made) = self.pipelines.lock().ok().and_then(|all| all.get(&text).cloned()) {
+    pub fn pipeline(&self, text: &str) -> wgpu::ComputePipeline {
+        if let Some(made) = self.pipelines.lock().ok().and_then(|all| all.get(text).cloned()) {
             return made;
         }
-        let source = wgpu::ShaderSource::Wgsl(text.as_str().into());
+        let source = wgpu::ShaderSource::Wgsl(text.into());
         let desc = wgpu::ShaderModuleDescriptor { label: None, source };
         // SAFETY: the texts are this crate's own. Loops in them are bounded by sizes, divisors are sizes that are not 0,
         // and every index is one of a program and a batch that were checked (`Program::check`, `Batch::check`).
@@ -227,7 +227,7 @@ impl Gpu {
             cache: None,
         });
         if let Ok(mut all) = self.pipelines.lock() {
-            all.insert(text, made.clone());
+            all.insert(text.to_owned(), made.clone());
         }
         made
     }

@@ -174,7 +174,6 @@ impl Device {
             work: Vec::new(),
         };
         let plan = Planner {
-            gpu: &gpu,
             program: &program,
             weights: &uploaded,
             vectors: &at,
@@ -186,7 +185,7 @@ impl Device {
             in_head: false,
         }
         .run();
-        let copy = gpu.pipeline(kernels::copy_page());
+        let copy = gpu.pipeline(&kernels::copy_page());
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let args = gpu.with_usage(plan.args.len().max(ARGS), uniform);
         gpu.queue.write_buffer(&args, 0, &plan.args);
@@ -295,8 +294,8 @@ impl Device {
             });
         }
         self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &dispatch.pipelines[variant].get_bind_group_layout(0),
+            label: Some(dispatch.name),
+            layout: &dispatch.pipelines[variant].get(&self.gpu).get_bind_group_layout(0),
             entries: &entries,
         })
     }
@@ -343,7 +342,7 @@ impl Device {
         for (i, variant, [x, y, z]) in jobs {
             let dispatch = self.plan.dispatches.get(i).or(self.plan.argmax.as_ref());
             let (Some(dispatch), Some(bind)) = (dispatch, &self.binds[i][variant]) else { continue };
-            pass.set_pipeline(&dispatch.pipelines[variant]);
+            pass.set_pipeline(dispatch.pipelines[variant].get(&self.gpu));
             pass.set_bind_group(0, bind, &[]);
             pass.dispatch_workgroups(x, y, z);
         }

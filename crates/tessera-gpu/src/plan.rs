@@ -5,6 +5,7 @@ use crate::device::Gpu;
 use crate::kernels::{self, Attention, COLUMNS, Each, Product};
 use crate::layout::{self, BASE, COUNT_ALL, COUNT_HEAD, COUNT_PICKED, Tables, ZERO};
 use crate::weights::Uploaded;
+use std::sync::OnceLock;
 use tessera_compute::pages::PageLayout;
 use tessera_compute::program::{Act, Attend, Factor, Ids, MatrixId, NormKind, Op, Program, Rows, VectorId};
 use tessera_compute::rope::Pairs;
@@ -66,8 +67,8 @@ pub enum Count {
 pub struct Dispatch {
     /// What it is part of, for messages.
     pub name: &'static str,
-    /// The pipelines.
-    pub pipelines: Vec<wgpu::ComputePipeline>,
+    /// The pipelines, one for each variant.
+    pub pipelines: Vec<Pipeline>,
     /// What they bind, but for the constants at 0.
     pub bound: Vec<(u32, Bound)>,
     /// Where its constants are.
@@ -76,6 +77,23 @@ pub struct Dispatch {
     pub grid: Grid,
     /// Of which rows.
     pub count: Count,
+}
+
+/// A pipeline, made when it is first used: a driver takes a while for each, and a step needs one variant of a product.
+pub struct Pipeline {
+    text: String,
+    made: OnceLock<wgpu::ComputePipeline>,
+}
+
+impl Pipeline {
+    const fn new(text: String) -> Pipeline {
+        Pipeline { text, made: OnceLock::new() }
+    }
+
+    /// It.
+    pub fn get(&self, gpu: &Gpu) -> &wgpu::ComputePipeline {
+        self.made.get_or_init(|| gpu.pipeline(&self.text))
+    }
 }
 
 /// Sizes of a buffer between kernels: bytes for each row of the batch.
@@ -98,7 +116,6 @@ pub struct Plan {
 
 /// Makes one.
 pub struct Planner<'a> {
-    pub gpu: &'a Gpu,
     pub program: &'a Program,
     pub weights: &'a [Uploaded],
     /// Where each vector begins.
@@ -174,14 +191,13 @@ impl Planner<'_> {
         grid: Grid,
         count: Count,
     ) {
-        let pipeline = self.gpu.pipeline(text);
-        self.push_variants(name, vec![pipeline], bound, args, grid, count);
+        self.push_variants(name, vec![Pipeline::new(text)], bound, args, grid, count);
     }
 
     fn push_variants(
         &mut self,
         name: &'static str,
-        pipelines: Vec<wgpu::ComputePipeline>,
+        pipelines: Vec<Pipeline>,
         bound: Vec<(u32, Bound)>,
         args: Args,
         grid: Grid,
@@ -294,11 +310,11 @@ impl Planner<'_> {
             Op::Linear { x, weight, bias, accumulate, out } => {
                 let x = self.apart(x, out);
                 let rows = self.program.weights[weight.weight].rows;
-                self.product(name, x, weight, rows, (bias, accumulate), (rows, 0, 0), out);
+                self.product(name, [x, out], weight, rows, (bias, accumulate), (rows, 0, 0));
             }
             Op::PerHead { x, from, weight, count, to, out } => {
                 let each = self.program.weights[weight.weight].rows;
-                self.product(name, x, weight, each * count, (None, false), (each, from, to), out);
+                self.product(name, [x, out], weight, each * count, (None, false), (each, from, to));
             }
             Op::Add { x, scale, out } => {
                 self.each(name, Each::Add, [Some(x), None, None], out, Extra { scalar: scale, ..plain });
@@ -459,12 +475,11 @@ impl Planner<'_> {
     fn product(
         &mut self,
         name: &'static str,
-        x: Act,
+        [x, out]: [Act; 2],
         weight: MatrixId,
         outputs: usize,
         (bias, accumulate): (Option<VectorId>, bool),
         (each, x_step, out_step): (usize, usize, usize),
-        out: Act,
     ) {
         let uploaded = &self.weights[weight.weight];
         // The rows of the copy, or copies, that are asked for.
@@ -493,7 +508,7 @@ impl Planner<'_> {
                 product.text()
             });
             let grid = COLUMNS.map(|columns| (to - from).div_ceil(4 * lanes(columns)) as u32);
-            let pipelines = pipelines.into_iter().map(|text| self.gpu.pipeline(text)).collect();
+            let pipelines = pipelines.into_iter().map(Pipeline::new).collect();
             let mut bound = vec![
                 (1, Bound::Step),
                 (2, Bound::Slot(x.slot.0)),
@@ -507,7 +522,15 @@ impl Planner<'_> {
             let args = Args::default()
                 .u([word, bases[0], x.from, stride, out.from, self.plan.strides[out.slot.0]])
                 .u([uploaded.cols, to - from, from - first, uploaded.words, uploaded.groups])
-                .u([self.vector(bias), usize::from(accumulate), each, x_step, out_step, bases[1], from - window.row0]);
+                .u([
+                    self.vector(bias),
+                    usize::from(accumulate),
+                    each,
+                    x_step,
+                    out_step,
+                    bases[1],
+                    from - window.row0,
+                ]);
             self.push_variants(name, pipelines, bound, args, Grid::Columns(grid), count);
         }
     }

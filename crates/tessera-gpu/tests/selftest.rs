@@ -2,14 +2,87 @@
 
 mod support;
 
-use tessera_gpu::{Config, selftest};
+use tessera_compute::backend::{Backend, Executor, LoadError};
+use tessera_compute::batch::{PageKind, Pools};
+use tessera_compute::program::{Mask, Op, Program};
+use tessera_compute::reference::Reference;
+use tessera_compute::weights::Weights;
+use tessera_gpu::selftest::{self, cases};
 
 #[test]
 fn an_adapter_that_is_right_passes() {
-    let Some(gpu) = support::device() else { return };
-    for halves in [false] {
-        let config = Config { halves, ..Config::default() };
-        let wrong: Vec<_> = selftest::run(&gpu, config).into_iter().filter(|f| f.wrong.is_some()).collect();
-        assert!(wrong.is_empty(), "{wrong:#?}");
+    let Some(gpu) = support::backend(false) else { return };
+    for case in cases() {
+        assert_eq!(case.check(&gpu), Ok(()), "{}", case.name);
     }
+}
+
+/// The reference with something wrong in the programs that it runs.
+struct Wrong(fn(&mut Op));
+
+impl Backend for Wrong {
+    fn name(&self) -> &'static str {
+        "wrong"
+    }
+
+    fn page_len(&self, program: &Program) -> [usize; PageKind::COUNT] {
+        Reference.page_len(program)
+    }
+
+    fn workspace_len(&self, program: &Program, rows: usize) -> usize {
+        Reference.workspace_len(program, rows)
+    }
+
+    fn load(
+        &self,
+        mut program: Program,
+        weights: &mut dyn Weights,
+        pools: Pools,
+    ) -> Result<Box<dyn Executor>, LoadError> {
+        program.ops.iter_mut().for_each(self.0);
+        Reference.load(program, weights, pools)
+    }
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let forgets_to_add: fn(&mut Op) = |op| {
+        if let Op::Linear { accumulate, .. } = op {
+            *accumulate = false;
+        }
+    };
+    let sees_too_much: fn(&mut Op) = |op| {
+        if let Op::Attend(a) = op
+            && let Mask::Window(n) = &mut a.mask
+        {
+            *n += 1;
+        }
+    };
+    let does_not_turn: fn(&mut Op) = |op| {
+        if let Op::Attend(a) = op {
+            a.rope = None;
+        }
+    };
+    let leaves_the_bias_out: fn(&mut Op) = |op| {
+        if let Op::Norm { bias, .. } = op {
+            *bias = None;
+        }
+    };
+    for (wrong, begins) in [
+        (forgets_to_add, "linear"),
+        (sees_too_much, "attend"),
+        (does_not_turn, "attend"),
+        (leaves_the_bias_out, "norm"),
+    ] {
+        let found: Vec<String> = cases()
+            .iter()
+            .filter(|case| case.check(&Wrong(wrong)).is_err())
+            .map(|case| case.name.clone())
+            .collect();
+        assert!(
+            !found.is_empty() && found.iter().all(|name| name.starts_with(begins)),
+            "{begins}: {found:?}"
+        );
+    }
+    assert!(selftest::cases().len() > 70);
 }

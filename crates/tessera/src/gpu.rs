@@ -13,7 +13,9 @@ pub fn adapters() -> Vec<Adapter> {
 pub fn backend(args: &ComputeArgs) -> anyhow::Result<GpuBackend> {
     let halves = match args.kv {
         Some(Kv::F32) => false,
-        Some(Kv::Q8) => anyhow::bail!("--kv q8 is for --backend cpu; a GPU keeps keys and values as f16 or f32"),
+        Some(Kv::Q8) => {
+            anyhow::bail!("--kv q8 is for --backend cpu; a GPU keeps keys and values as f16 or f32")
+        }
         Some(Kv::F16) | None => true,
     };
     let adapters = adapters();
@@ -22,7 +24,9 @@ pub fn backend(args: &ComputeArgs) -> anyhow::Result<GpuBackend> {
         let known: Vec<&str> = all.iter().map(|a| a.name.as_str()).collect();
         let message = match (&args.adapter, known.as_slice()) {
             (_, []) => "there is no adapter: no driver for Vulkan, Metal or DX12 was found".to_owned(),
-            (Some(name), known) => format!("no adapter has {name:?} in its name; there are: {}", known.join(", ")),
+            (Some(name), known) => {
+                format!("no adapter has {name:?} in its name; there are: {}", known.join(", "))
+            }
             (None, known) => format!("no adapter is hardware; there are: {}", known.join(", ")),
         };
         return Err(hinted(

@@ -22,7 +22,15 @@ struct Device {
 impl From<Description> for Device {
     fn from(d: Description) -> Device {
         let Description { name, api, kind, driver, software, binding, buffer } = d;
-        Device { name, api, kind, driver, software, largest_binding_bytes: binding, largest_buffer_bytes: buffer }
+        Device {
+            name,
+            api,
+            kind,
+            driver,
+            software,
+            largest_binding_bytes: binding,
+            largest_buffer_bytes: buffer,
+        }
     }
 }
 
@@ -38,7 +46,13 @@ pub fn run(_args: DevicesArgs, out: &Output) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let row = |d: &Device| {
-        vec![d.name.clone(), d.api.clone(), d.kind.to_owned(), Bytes(d.largest_binding_bytes).to_string(), d.driver.clone()]
+        vec![
+            d.name.clone(),
+            d.api.clone(),
+            d.kind.to_owned(),
+            Bytes(d.largest_binding_bytes).to_string(),
+            d.driver.clone(),
+        ]
     };
     let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
     out.table(&["NAME", "API", "KIND", "BINDING", "DRIVER"], &[3], &rows)?;
