@@ -1,0 +1,83 @@
+//! Every quantisation on an adapter against the reference: folders that MLC's converter wrote; and encoders.
+
+mod support;
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use support::backend;
+use tessera_compute::backend::Backend;
+use tessera_compute::batch::Want;
+use tessera_compute::reference::Reference;
+use tessera_engine::kv::Sequence;
+use tessera_engine::model::{Feed, Model, Pick};
+use tessera_engine::open::ModelFiles;
+use tessera_engine::plan::Room;
+use tessera_weights::arch::Semantics;
+use tessera_weights::config::ModelConfig;
+use tessera_weights::folder::Folder;
+use tessera_weights::scheme::Scheme;
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data")
+}
+
+/// Root of the mean square of the differences, of that of the values.
+fn far(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let off: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    (off / expected.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()).sqrt()
+}
+
+/// Logits or hidden states of every token, all fed at once.
+fn run(files: &ModelFiles, backend: &dyn Backend, want: Want) -> Vec<f32> {
+    let room = Room { context: None, sequences: 1, memory: None };
+    let mut model = Model::load(files, backend, room).unwrap();
+    let vocab = model.config.vocab_size as u32;
+    let tokens: Vec<u32> = (0..37.min(model.context() as u32)).map(|i| (i * i * 7 + 3) % vocab).collect();
+    let mut sequence = Sequence::default();
+    let feed =
+        Feed { sequence: &mut sequence, tokens: &tokens, call: 0..tokens.len(), drafts: 0, pick: Pick::All };
+    let output = model.forward(&mut [feed], want).unwrap();
+    if want == Want::Hidden { output.hidden.clone() } else { output.logits.clone() }
+}
+
+#[test]
+fn every_scheme_agrees_with_the_reference() {
+    let mut schemes = 0;
+    for root in std::fs::read_dir(data().join("golden")).unwrap().map(|e| e.unwrap().path()) {
+        let Ok(config) = std::fs::read(root.join("hf/config.json")) else { continue };
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        for folder in std::fs::read_dir(&root).unwrap().map(|e| e.unwrap().path()) {
+            let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+            let Ok(scheme) = Scheme::find(&name) else { continue };
+            let files = ModelFiles {
+                embeddings: Default::default(),
+                folder: Folder::open(folder.clone()).unwrap(),
+                config: ModelConfig::from_hf(&config).unwrap(),
+                scheme,
+                chat_config: None,
+                semantics: Semantics::default(),
+                notes: Vec::new(),
+            };
+            let expected = run(&files, &Reference, Want::Logits);
+            for (halves, bound) in [(false, 1e-5), (true, 3e-3)] {
+                let Some(gpu) = backend(halves) else { return };
+                let far = far(&run(&files, &gpu, Want::Logits), &expected);
+                println!("{}, halves {halves}: {far:.1e}", folder.display());
+                assert!(far < bound, "{}, halves {halves}: {far:e}", folder.display());
+            }
+            schemes += 1;
+        }
+    }
+    assert!(schemes >= 11, "{schemes} folders");
+}
+
+#[test]
+fn an_encoder_agrees_with_the_reference() {
+    for scheme in ["q0f32", "q4f16_1", "q4f32_1"] {
+        let files = ModelFiles::open(&data().join("arch/bert").join(scheme)).unwrap();
+        let Some(gpu) = backend(false) else { return };
+        let far = far(&run(&files, &gpu, Want::Hidden), &run(&files, &Reference, Want::Hidden));
+        assert!(far < 1e-5, "{scheme}: {far:e}");
+    }
+}
