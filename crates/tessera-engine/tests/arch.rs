@@ -1,8 +1,11 @@
 //! Every family against the logits of others: MLC's own for MLC's meaning, those of Hugging Face's code for the
 //! authors'. The tokens are fixed, and each call feeds what the README of the goldens says.
 
+mod families;
+
+use families::{Case, cases, data, folders, in_chunks, json, run};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::task::{Context, Poll, Waker};
 use tessera_compute::backend::Backend;
 use tessera_compute::batch::{GONE, Want};
@@ -30,77 +33,6 @@ const CPU: f64 = 6e-3;
 /// Conversion rounds `1 + weight` to bf16 where the authors' code adds in f32: of the largest logit.
 const ROUNDED: &[(&str, f64)] =
     &[("gemma", 3e-3), ("gemma2", 5e-3), ("gemma3_text", 5e-3), ("qwen3_5", 3e-2)];
-
-/// One file of logits and the folder that it belongs to.
-struct Case {
-    name: String,
-    folder: PathBuf,
-    semantics: Semantics,
-    steps: Vec<Step>,
-}
-
-struct Step {
-    /// Everything fed so far.
-    tokens: Vec<u32>,
-    /// Of the last of them.
-    logits: Vec<f64>,
-}
-
-fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data/arch")
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn cases() -> Vec<Case> {
-    let mut out = Vec::new();
-    let dirs = std::fs::read_dir(data()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir());
-    for dir in dirs {
-        for file in std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()) {
-            let stem = file.file_stem().unwrap().to_str().unwrap();
-            let Some(kind) = stem.strip_prefix("logits-") else { continue };
-            let of = kind.split('-').next().unwrap();
-            let (scheme, semantics) =
-                if of == "hf" { ("q0f32", Semantics::Authors) } else { (of, Semantics::Mlc) };
-            let steps: Vec<Step> = json(&file)["steps"].as_array().unwrap().iter().map(step).collect();
-            let name = format!("{}/{kind}", dir.file_name().unwrap().to_str().unwrap());
-            out.push(Case { name, folder: dir.join(scheme), semantics, steps });
-        }
-    }
-    out.sort_by(|a, b| a.name.cmp(&b.name));
-    out
-}
-
-fn step(step: &Value) -> Step {
-    let tokens = step["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
-    let logits = step["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
-    Step { tokens, logits }
-}
-
-/// All logits of the case's steps. Hugging Face's are each from one call over all tokens, MLC's from calls that go on.
-fn run(case: &Case, backend: &dyn Backend) -> Vec<Vec<f32>> {
-    let mut files = ModelFiles::open(&case.folder).unwrap();
-    files.semantics = case.semantics;
-    let room = Room { context: None, sequences: 2, memory: None };
-    let mut model = Model::load(&files, backend, room).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let mut sequence = Sequence::default();
-    let mut out = Vec::new();
-    for step in &case.steps {
-        if case.semantics == Semantics::Authors {
-            model.release(std::mem::take(&mut sequence));
-        }
-        let new = &step.tokens[sequence.tokens.len()..];
-        let (held, all) = (sequence.tokens.len(), step.tokens.len());
-        let call = if held == 0 || all - held > 1 { held..all } else { 0..0 };
-        let feed = Feed { sequence: &mut sequence, tokens: new, call, drafts: 0, pick: Pick::Last };
-        let output =
-            model.forward(&mut [feed], Want::Logits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
-        out.push(output.logits.clone());
-    }
-    out
-}
 
 /// See [`ROUNDED`].
 fn rounded(case: &Case) -> Option<f64> {
@@ -192,41 +124,6 @@ fn the_cpu_agrees_with_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// Logits of every token of a prompt that is fed in chunks, beside others or alone.
-fn in_chunks(model: &mut Model, prompts: &[Vec<u32>], chunk: usize) -> Vec<Vec<u32>> {
-    let mut sequences: Vec<Sequence> = prompts.iter().map(|_| Sequence::default()).collect();
-    let mut out = vec![Vec::new(); prompts.len()];
-    let longest = prompts.iter().map(Vec::len).max().unwrap();
-    for done in (0..longest).step_by(chunk) {
-        let mut feeds = Vec::new();
-        let mut fed = Vec::new();
-        for (i, (sequence, prompt)) in sequences.iter_mut().zip(prompts).enumerate() {
-            let tokens = &prompt[done.min(prompt.len())..prompt.len().min(done + chunk)];
-            if !tokens.is_empty() {
-                feeds.push(Feed { sequence, tokens, call: 0..prompt.len(), drafts: 0, pick: Pick::All });
-                fed.push((i, tokens.len()));
-            }
-        }
-        let vocab = model.config.vocab_size;
-        let logits = &model.forward(&mut feeds, Want::Logits).unwrap().logits;
-        let mut rest = logits.iter().map(|x| x.to_bits());
-        for (i, n) in fed {
-            out[i].extend(rest.by_ref().take(n * vocab));
-        }
-    }
-    sequences.into_iter().for_each(|sequence| model.release(sequence));
-    out
-}
-
-/// The quantised folder of each family, once.
-fn folders() -> Vec<PathBuf> {
-    let mut out: Vec<PathBuf> = cases().into_iter().map(|case| case.folder).collect();
-    out.retain(|folder| folder.ends_with("q4f32_1"));
-    out.sort();
-    out.dedup();
-    out
 }
 
 #[test]

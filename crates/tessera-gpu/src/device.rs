@@ -1,10 +1,11 @@
-//! An adapter and its device: every call of wgpu that makes or fills something is here.
+//! An adapter and its device: buffers, uploads, pipelines, and what went wrong.
 
 use crate::error::GpuError;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Bytes written at once: what the driver keeps beside the buffer while it copies.
+/// Bytes written before they are waited for: what the driver keeps beside the buffers while it copies.
 const PIECE: usize = 8 << 20;
 
 /// An adapter that could be opened.
@@ -110,6 +111,7 @@ impl Adapter {
             limits,
             description: self.describe(),
             trouble: state,
+            written: Arc::default(),
             pipelines: Arc::default(),
         })
     }
@@ -134,6 +136,8 @@ pub struct Gpu {
     limits: wgpu::Limits,
     description: Description,
     trouble: Arc<Mutex<Trouble>>,
+    /// Bytes written since the last wait.
+    written: Arc<AtomicUsize>,
     pipelines: Arc<Mutex<HashMap<String, wgpu::ComputePipeline>>>,
 }
 
@@ -175,7 +179,7 @@ impl Gpu {
         })
     }
 
-    /// A buffer with these bytes. They go over in pieces, each waited for: a driver keeps what it has not copied.
+    /// A buffer with these bytes. They go over in pieces that are waited for: a driver keeps what it has not copied.
     pub fn upload(&self, bytes: &[u8]) -> wgpu::Buffer {
         let buffer = self.buffer(bytes.len());
         for (i, piece) in bytes.chunks(PIECE).enumerate() {
@@ -189,7 +193,8 @@ impl Gpu {
                 last[..piece.len() - whole].copy_from_slice(&piece[whole..]);
                 self.queue.write_buffer(&buffer, at + whole as u64, &last);
             }
-            if piece.len() == PIECE {
+            if self.written.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() >= PIECE {
+                self.written.store(0, Ordering::Relaxed);
                 self.queue.submit([]);
                 self.wait();
             }

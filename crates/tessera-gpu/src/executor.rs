@@ -3,7 +3,7 @@
 use crate::device::Gpu;
 use crate::kernels::{self, COLUMNS};
 use crate::layout::{self, COUNT_HEAD, Tables};
-use crate::plan::{ARGS, Bound, Count, Dispatch, Grid, Plan, Planner, rows_of};
+use crate::plan::{ARGS, Bound, Count, Dispatch, Grid, Plan, Planner, rows_of, work_len};
 use crate::weights::upload;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -55,9 +55,11 @@ impl Backend for GpuBackend {
     }
 
     fn workspace_len(&self, program: &Program, rows: usize) -> usize {
-        let width = |shape: &tessera_compute::program::SlotShape| shape.width.next_multiple_of(8);
-        let all: usize = program.slots.iter().map(width).sum();
-        rows.saturating_mul(all).saturating_mul(size_of::<f32>())
+        let slots: usize = program.slots.iter().map(|slot| slot.width.next_multiple_of(8)).sum();
+        let work: usize = program.ops.iter().flat_map(|op| work_len(program, op)).sum();
+        // Buffers grow by doubling, and the logits are handed out as a copy.
+        let row = (slots + program.vocab).saturating_mul(size_of::<f32>()).saturating_add(work);
+        rows.next_power_of_two().saturating_mul(row)
     }
 
     fn load(
@@ -183,13 +185,15 @@ impl Device {
             outputs: config.outputs,
             plan,
             in_head: false,
+            pipelines: Default::default(),
+            products: Default::default(),
         }
         .run();
         let copy = gpu.pipeline(&kernels::copy_page());
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let args = gpu.with_usage(plan.args.len().max(ARGS), uniform);
         gpu.queue.write_buffer(&args, 0, &plan.args);
-        let copy_args = gpu.with_usage(ARGS, uniform);
+        let copy_args = gpu.with_usage(ARGS * kv.len().max(1), uniform);
         let (step, ids) = (gpu.buffer(16), gpu.buffer(16));
         gpu.queue.submit([]);
         gpu.wait();
@@ -280,13 +284,7 @@ impl Device {
     }
 
     fn bind(&self, dispatch: &Dispatch, variant: usize) -> wgpu::BindGroup {
-        let args = wgpu::BufferBinding {
-            buffer: &self.args,
-            offset: dispatch.args as u64,
-            size: std::num::NonZeroU64::new(ARGS as u64),
-        };
-        let mut entries =
-            vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(args) }];
+        let mut entries = vec![bound_args(&self.args, dispatch.args)];
         for (binding, bound) in &dispatch.bound {
             entries.push(wgpu::BindGroupEntry {
                 binding: *binding,
@@ -300,7 +298,7 @@ impl Device {
         })
     }
 
-    /// Encodes some dispatches; `head`: how many rows of the head there are.
+    /// Encodes some dispatches as one pass; `head`: how many rows of the head there are.
     fn encode(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -327,16 +325,19 @@ impl Device {
                     let variant = fits.unwrap_or(COLUMNS.len() - 1);
                     (variant, x[variant], rows.div_ceil(COLUMNS[variant]) as u32)
                 }
-                Grid::Spans(x) => (0, x, batch.spans.len() as u32),
+                Grid::Spans(x) | Grid::States(x) => (0, x, batch.spans.len() as u32),
                 Grid::Blocks => (0, rows.div_ceil(64) as u32, 1),
                 Grid::Items(x, each) => (0, x, rows as u32 * each),
             };
             if self.binds[i][variant].is_none() {
                 self.binds[i][variant] = Some(self.bind(dispatch, variant));
             }
-            // A dispatch is at most 65,535 wide.
-            let z = x.div_ceil(65535);
-            jobs.push((i, variant, [x.div_ceil(z.max(1)), y, z]));
+            // A dispatch is at most 65,535 wide. What kernels that do not look at `z` need beyond is wgpu's error.
+            let z = match dispatch.grid {
+                Grid::Columns(_) | Grid::States(_) => x.div_ceil(65535),
+                _ => 1,
+            };
+            jobs.push((i, variant, [x.div_ceil(z), y, z]));
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for (i, variant, [x, y, z]) in jobs {
@@ -369,11 +370,12 @@ impl Device {
         let bytes = row * picked;
         let staging = self.staging(bytes);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.encode(&mut encoder, 0..self.plan.head, batch, 0);
-        if want == Want::Hidden && bytes > 0 {
-            encoder.copy_buffer_to_buffer(&self.slots[hidden.slot.0], 0, &staging, 0, bytes as u64);
-        }
-        if want != Want::Hidden && picked > 0 {
+        if want == Want::Hidden || picked == 0 {
+            self.encode(&mut encoder, 0..self.plan.head, batch, 0);
+            if bytes > 0 {
+                encoder.copy_buffer_to_buffer(&self.slots[hidden.slot.0], 0, &staging, 0, bytes as u64);
+            }
+        } else {
             for from in (0..picked).step_by(group) {
                 let count = group.min(picked - from);
                 if from > 0 {
@@ -385,7 +387,8 @@ impl Device {
                         self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 }
                 let last = if want == Want::Greedy { end + 1 } else { end };
-                self.encode(&mut encoder, self.plan.head..last, batch, count);
+                let begin = if from == 0 { 0 } else { self.plan.head };
+                self.encode(&mut encoder, begin..last, batch, count);
                 if let (Want::Logits, Some(logits)) = (want, self.program.logits) {
                     let (at, len) = ((from * row) as u64, (count * row) as u64);
                     encoder.copy_buffer_to_buffer(&self.slots[logits.slot.0], 0, &staging, at, len);
@@ -496,28 +499,31 @@ impl Executor for Device {
             // Panics where the page is not in the pool, as the others do.
             self.layout.page(kind, page);
         }
-        for layer in (0..self.kv.len()).filter(|layer| self.layout.kind(*layer) == kind) {
-            let len = layout::layer_words(&self.program.kv[layer], self.config.halves) as u32;
-            let args = [from * len, to * len, len, 0];
-            self.gpu.queue.write_buffer(&self.copy_args, 0, bytemuck::cast_slice(&args));
-            let bind = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &self.copy.get_bind_group_layout(0),
-                entries: &[
-                    wgpu::BindGroupEntry { binding: 0, resource: self.copy_args.as_entire_binding() },
-                    wgpu::BindGroupEntry { binding: 3, resource: self.kv[layer].as_entire_binding() },
-                ],
-            });
-            let mut encoder =
-                self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                pass.set_pipeline(&self.copy);
-                pass.set_bind_group(0, &bind, &[]);
-                pass.dispatch_workgroups(len.div_ceil(64), 1, 1);
-            }
-            self.gpu.queue.submit([encoder.finish()]);
+        let layers: Vec<usize> = (0..self.kv.len()).filter(|i| self.layout.kind(*i) == kind).collect();
+        let len = |layer: usize| layout::layer_words(&self.program.kv[layer], self.config.halves) as u32;
+        let mut args = vec![0u32; ARGS / 4 * self.kv.len()];
+        for &layer in &layers {
+            let len = len(layer);
+            args[ARGS / 4 * layer..][..3].copy_from_slice(&[from * len, to * len, len]);
         }
+        self.gpu.queue.write_buffer(&self.copy_args, 0, bytemuck::cast_slice(&args));
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            pass.set_pipeline(&self.copy);
+            for layer in layers {
+                let args = bound_args(&self.copy_args, ARGS * layer);
+                let kv = self.kv[layer].as_entire_binding();
+                let bind = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some("copy page"),
+                    layout: &self.copy.get_bind_group_layout(0),
+                    entries: &[args, wgpu::BindGroupEntry { binding: 3, resource: kv }],
+                });
+                pass.set_bind_group(0, &bind, &[]);
+                pass.dispatch_workgroups(len(layer).div_ceil(64), 1, 1);
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
     }
 
     fn kv_len(&self) -> usize {
@@ -528,4 +534,11 @@ impl Executor for Device {
         let d = self.gpu.describe();
         format!("gpu: {}, {}, {}", d.name, d.api, d.driver)
     }
+}
+
+/// Constants of one dispatch.
+fn bound_args(buffer: &wgpu::Buffer, at: usize) -> wgpu::BindGroupEntry<'_> {
+    let size = std::num::NonZeroU64::new(ARGS as u64);
+    let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: at as u64, size });
+    wgpu::BindGroupEntry { binding: 0, resource }
 }

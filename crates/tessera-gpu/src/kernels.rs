@@ -10,20 +10,21 @@ use tessera_weights::scheme::Layout;
 use tessera_weights::tensor::Form;
 
 const FUNCTIONS: &str = include_str!("wgsl/functions.wgsl");
+const TOTAL: &str = include_str!("wgsl/total.wgsl");
 const NONE: &str = "const NONE = 0xffffffffu;\n";
 
 /// How many rows of the input a product takes at once.
 pub const COLUMNS: [usize; 4] = [1, 2, 4, 8];
 
-/// Text of a function of one value, in WGSL: `{}` is the value.
-pub fn function(f: Function) -> String {
+/// A function of `x`, in WGSL.
+fn function(f: Function) -> String {
     match f {
         Function::Activation(a) => format!("{}(x)", activation(a)),
         Function::Scale(factor) => format!("x * {}", float(factor)),
         Function::Cap(most) => format!("cap(x, {})", float(most)),
         // NaN stays NaN.
         Function::Clip(most) => {
-            format!("select(clamp(x, -{0}, {0}), x, broken(x) && !(abs(x) > 3e38))", float(most))
+            format!("select(clamp(x, -{0}, {0}), x, is_nan(x))", float(most))
         }
     }
 }
@@ -127,7 +128,7 @@ pub fn norm(layer: bool, shares: bool) -> String {
     let (x, from) = if shares { ("", "out") } else { (x, "x") };
     format!(
         "{NONE}const LAYER = {layer};\n{x}@group(0) @binding(3) var<storage, read_write> out: array<f32>;\n\
-         fn read_x(i: u32) -> f32 {{ return {from}[i]; }}\n{}",
+         fn read_x(i: u32) -> f32 {{ return {from}[i]; }}\n{TOTAL}{}",
         include_str!("wgsl/norm.wgsl")
     )
 }
@@ -162,22 +163,14 @@ impl Attention {
 
     /// Keys and values to their pages.
     pub fn append(self) -> String {
-        without_loads(&self.front()) + include_str!("wgsl/append.wgsl")
+        without(&self.front(), "fn load_") + include_str!("wgsl/append.wgsl")
     }
 
     /// Queries over pages.
     pub fn attend(self) -> String {
-        without_stores(&self.front()) + FUNCTIONS + include_str!("wgsl/attend.wgsl")
+        // Keys and values are bound for reading only.
+        without(&self.front(), "fn store_") + FUNCTIONS + TOTAL + include_str!("wgsl/attend.wgsl")
     }
-}
-
-/// Without the functions that write keys and values: who reads them has them bound for reading only.
-fn without_stores(text: &str) -> String {
-    without(text, "fn store_")
-}
-
-fn without_loads(text: &str) -> String {
-    without(text, "fn load_")
 }
 
 /// Without the functions whose first line begins so.

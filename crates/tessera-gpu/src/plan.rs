@@ -5,7 +5,8 @@ use crate::device::Gpu;
 use crate::kernels::{self, Attention, COLUMNS, Each, Product};
 use crate::layout::{self, BASE, COUNT_ALL, COUNT_HEAD, COUNT_PICKED, Tables, ZERO};
 use crate::weights::Uploaded;
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 use tessera_compute::pages::PageLayout;
 use tessera_compute::program::{Act, Attend, Factor, Ids, MatrixId, NormKind, Op, Program, Rows, VectorId};
 use tessera_compute::rope::Pairs;
@@ -46,6 +47,8 @@ pub enum Grid {
     Columns([u32; 4]),
     /// So many for each span.
     Spans(u32),
+    /// As many, of which there may be more than a dispatch is wide.
+    States(u32),
     /// One for each 64 rows.
     Blocks,
     /// So many for each row and each of its experts.
@@ -68,7 +71,7 @@ pub struct Dispatch {
     /// What it is part of, for messages.
     pub name: &'static str,
     /// The pipelines, one for each variant.
-    pub pipelines: Vec<Pipeline>,
+    pub pipelines: Vec<Arc<Pipeline>>,
     /// What they bind, but for the constants at 0.
     pub bound: Vec<(u32, Bound)>,
     /// Where its constants are.
@@ -80,14 +83,15 @@ pub struct Dispatch {
 }
 
 /// A pipeline, made when it is first used: a driver takes a while for each, and a step needs one variant of a product.
+/// Layers share it.
 pub struct Pipeline {
     text: String,
     made: OnceLock<wgpu::ComputePipeline>,
 }
 
 impl Pipeline {
-    const fn new(text: String) -> Pipeline {
-        Pipeline { text, made: OnceLock::new() }
+    fn new(text: String) -> Arc<Pipeline> {
+        Arc::new(Pipeline { text, made: OnceLock::new() })
     }
 
     /// It.
@@ -96,7 +100,7 @@ impl Pipeline {
     }
 }
 
-/// Sizes of a buffer between kernels: bytes for each row of the batch.
+/// What there is to do, and the sizes of what it needs.
 pub struct Plan {
     /// In order.
     pub dispatches: Vec<Dispatch>,
@@ -129,6 +133,10 @@ pub struct Planner<'a> {
     pub plan: Plan,
     /// Whether the operation is one of the head.
     pub in_head: bool,
+    /// Those that there are, by their text.
+    pub pipelines: HashMap<String, Arc<Pipeline>>,
+    /// Those of products: their texts are long.
+    pub products: HashMap<Product, Arc<Pipeline>>,
 }
 
 /// Constants of one dispatch, word after word.
@@ -159,7 +167,7 @@ impl Planner<'_> {
                 kernels::states(),
                 bound,
                 Args::default().u([len]),
-                Grid::Spans(blocks(len)),
+                Grid::States(blocks(len)),
                 Count::All,
             );
         }
@@ -191,13 +199,18 @@ impl Planner<'_> {
         grid: Grid,
         count: Count,
     ) {
-        self.push_variants(name, vec![Pipeline::new(text)], bound, args, grid, count);
+        let pipeline = self.pipelines.get(&text).cloned().unwrap_or_else(|| {
+            let pipeline = Pipeline::new(text.clone());
+            self.pipelines.insert(text, pipeline.clone());
+            pipeline
+        });
+        self.push_variants(name, vec![pipeline], bound, args, grid, count);
     }
 
     fn push_variants(
         &mut self,
         name: &'static str,
-        pipelines: Vec<Pipeline>,
+        pipelines: Vec<Arc<Pipeline>>,
         bound: Vec<(u32, Bound)>,
         args: Args,
         grid: Grid,
@@ -445,14 +458,8 @@ impl Planner<'_> {
         };
         let stride = self.stride(out);
         for window in &uploaded.windows {
-            let mut bound = vec![
-                (1, Bound::Step),
-                (3, Bound::Slot(out.slot.0)),
-                (6, Bound::Buffer(window.codes.clone())),
-            ];
-            if let Some(scales) = &window.scales {
-                bound.push((7, Bound::Buffer(scales.clone())));
-            }
+            let mut bound = vec![(1, Bound::Step), (3, Bound::Slot(out.slot.0))];
+            bound.extend(window.bound());
             let args = Args::default()
                 .u([
                     out.from,
@@ -503,22 +510,18 @@ impl Planner<'_> {
                 let i = COLUMNS.iter().position(|c| *c == columns).unwrap_or(0);
                 if x_step > 0 || each < window.rows { 1 } else { self.outputs[i] }
             };
-            let pipelines = COLUMNS.map(|columns| {
+            let made = COLUMNS.map(|columns| {
                 let product = Product { form: uploaded.form, columns, rows: lanes(columns), fours, tail };
-                product.text()
+                self.products.entry(product).or_insert_with(|| Pipeline::new(product.text())).clone()
             });
             let grid = COLUMNS.map(|columns| (to - from).div_ceil(4 * lanes(columns)) as u32);
-            let pipelines = pipelines.into_iter().map(Pipeline::new).collect();
             let mut bound = vec![
                 (1, Bound::Step),
                 (2, Bound::Slot(x.slot.0)),
                 (3, Bound::Slot(out.slot.0)),
                 (4, Bound::Vectors),
-                (6, Bound::Buffer(window.codes.clone())),
             ];
-            if let Some(scales) = &window.scales {
-                bound.push((7, Bound::Buffer(scales.clone())));
-            }
+            bound.extend(window.bound());
             let args = Args::default()
                 .u([word, bases[0], x.from, stride, out.from, self.plan.strides[out.slot.0]])
                 .u([uploaded.cols, to - from, from - first, uploaded.words, uploaded.groups])
@@ -531,7 +534,7 @@ impl Planner<'_> {
                     bases[1],
                     from - window.row0,
                 ]);
-            self.push_variants(name, pipelines, bound, args, Grid::Columns(grid), count);
+            self.push_variants(name, made.to_vec(), bound, args, Grid::Columns(grid), count);
         }
     }
 
@@ -581,12 +584,11 @@ impl Planner<'_> {
         let Op::Experts { x, weights, gate_up, down, count, activation, on_input, work, out } = *op else {
             return;
         };
-        let x = self.apart(x, out);
-        let top_k = self.top_k(weights).unwrap_or(count).min(count);
+        let top_k = top_k(self.program, weights).unwrap_or(count).min(count);
         let (rows, word) = self.count(out);
         let first = self.plan.work.len();
         let hidden = out.width;
-        self.plan.work.extend([8, 8 * work.width, 4 * work.width, 4 * hidden].map(|bytes| bytes * top_k));
+        self.plan.work.extend(work_len(self.program, op));
         let [list, wide, narrow, results] = [0, 1, 2, 3].map(|i| Bound::Work(first + i));
         let args = Args::default().u([word, self.base(weights), weights.from, self.stride(weights)]);
         let bound = vec![(1, Bound::Step), (2, Bound::Slot(weights.slot.0)), (3, list.clone())];
@@ -630,16 +632,8 @@ impl Planner<'_> {
         for window in &uploaded.windows {
             let (x_from, x_stride, base) =
                 x.map_or((0, uploaded.cols, ZERO), |x| (x.from, self.plan.strides[x.slot.0], self.base(x)));
-            let mut bound = vec![
-                (1, Bound::Step),
-                (2, input.clone()),
-                (3, out.clone()),
-                (5, list.clone()),
-                (6, Bound::Buffer(window.codes.clone())),
-            ];
-            if let Some(scales) = &window.scales {
-                bound.push((7, Bound::Buffer(scales.clone())));
-            }
+            let mut bound = vec![(1, Bound::Step), (2, input.clone()), (3, out.clone()), (5, list.clone())];
+            bound.extend(window.bound());
             let args = Args::default()
                 .u([
                     x_from,
@@ -655,14 +649,22 @@ impl Planner<'_> {
             self.push("experts", kernels::expert(uploaded.form, top_k), bound, args, grid, rows);
         }
     }
+}
 
-    /// How many experts a row of these weights has.
-    fn top_k(&self, weights: Act) -> Option<usize> {
-        self.program.ops.iter().find_map(|op| match op {
-            Op::Route { experts, out, .. } if *out == weights => Some(experts.top_k),
-            _ => None,
-        })
-    }
+/// How many experts a row of these weights has.
+fn top_k(program: &Program, weights: Act) -> Option<usize> {
+    program.ops.iter().find_map(|op| match op {
+        Op::Route { experts, out, .. } if *out == weights => Some(experts.top_k),
+        _ => None,
+    })
+}
+
+/// Bytes for each row of what lies between the kernels of an operation: for each of a row's experts its id and weight,
+/// gate and up, what they make, what comes down.
+pub fn work_len(program: &Program, op: &Op) -> Vec<usize> {
+    let Op::Experts { weights, count, work, out, .. } = op else { return Vec::new() };
+    let top_k = top_k(program, *weights).unwrap_or(*count).min(*count);
+    [8, 8 * work.width, 4 * work.width, 4 * out.width].map(|bytes| bytes * top_k).to_vec()
 }
 
 /// What an elementwise operation has besides its inputs.

@@ -1,6 +1,7 @@
 //! Weights on the device: as they lie in the file, cut into windows that a binding can hold.
 
 use crate::device::Gpu;
+use crate::plan::Bound;
 use tessera_weights::scheme::Layout;
 use tessera_weights::tensor::{Form, Matrix, MatrixData};
 
@@ -14,6 +15,14 @@ pub struct Window {
     pub codes: wgpu::Buffer,
     /// Scales, where there are groups.
     pub scales: Option<wgpu::Buffer>,
+}
+
+impl Window {
+    /// What a kernel that reads it binds.
+    pub fn bound(&self) -> impl Iterator<Item = (u32, Bound)> {
+        let scales = self.scales.iter().map(|scales| (7, Bound::Buffer(scales.clone())));
+        std::iter::once((6, Bound::Buffer(self.codes.clone()))).chain(scales)
+    }
 }
 
 /// A matrix, all copies of it.

@@ -1,7 +1,10 @@
 //! Every quantisation on an adapter against the reference: folders that MLC's converter wrote; and encoders.
 
+#[path = "support/far.rs"]
+mod far;
 mod support;
 
+use far::far;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use support::backend;
@@ -19,13 +22,6 @@ use tessera_weights::scheme::Scheme;
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data")
-}
-
-/// Root of the mean square of the differences, of that of the values.
-fn far(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len());
-    let off: f64 = found.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    (off / expected.iter().map(|b| f64::from(*b).powi(2)).sum::<f64>()).sqrt()
 }
 
 /// Logits or hidden states of every token, all fed at once.

@@ -10,15 +10,6 @@ use tessera_weights::dtype::DType;
 use tessera_weights::scheme::{GroupFormat, Layout};
 use tessera_weights::tensor::Form;
 
-const ACTIVATIONS: [Activation; 6] = [
-    Activation::Silu,
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-    Activation::Relu2,
-    Activation::Sigmoid,
-];
-
 fn forms() -> Vec<Form> {
     let mut out: Vec<Form> = [DType::F32, DType::F16, DType::BF16].map(Form::Dense).to_vec();
     for format in [GroupFormat::INT4, GroupFormat::INT3] {
@@ -55,8 +46,8 @@ fn texts() -> Vec<(String, String)> {
     }
     let mut each =
         vec![Each::Copy, Each::Add, Each::BlendColumns, Each::BlendEach, Each::ByPosition, Each::ByCall];
-    each.extend(ACTIVATIONS.map(Each::Gate));
-    each.extend(ACTIVATIONS.map(|a| Each::Map(Function::Activation(a))));
+    each.extend(Activation::EACH.map(Each::Gate));
+    each.extend(Activation::EACH.map(|a| Each::Map(Function::Activation(a))));
     each.extend([Function::Scale(0.1), Function::Cap(30.0), Function::Clip(8.0)].map(Each::Map));
     for op in each {
         for shares in [[false; 3], [true, false, false], [false, true, true], [true; 3]] {

@@ -91,6 +91,18 @@ pub enum Activation {
     Sigmoid,
 }
 
+impl Activation {
+    /// One after another.
+    pub const EACH: [Activation; 6] = [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::Relu2,
+        Activation::Sigmoid,
+    ];
+}
+
 /// The hyper-parameters of a decoder-only model. Every value is checked: sizes are positive, heads
 /// divide, no product of two sizes overflows.
 #[derive(Clone, Debug, PartialEq)]

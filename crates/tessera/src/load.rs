@@ -78,18 +78,12 @@ pub fn load_beside(
         }
         Backend::Cpu => {
             unused("cpu", args, &["--adapter"])?;
-            if args.kv == Some(Kv::F32) {
-                anyhow::bail!("--kv f32 is for --backend gpu; the CPU keeps keys and values as f16 or q8");
-            }
-            Model::load(&files, &cpu(args), room)?
+            Model::load(&files, &cpu(args)?, room)?
         }
         #[cfg(feature = "gpu")]
         Backend::Gpu => {
             unused("gpu", args, &["--threads", "--exact", "--fast", "--kernels"])?;
-            let backend = crate::gpu::backend(args)?;
-            let model = Model::load(&files, &backend, room)?;
-            out.note(format_args!("{}", model.describe()));
-            model
+            Model::load(&files, &crate::gpu::backend(args)?, room)?
         }
     };
     for note in model.notes() {
@@ -98,7 +92,12 @@ pub fn load_beside(
     ledger.enter(files.folder.path(), model.claim());
     let took = start.elapsed();
     out.detail(format_args!("memory: {}", model.claim().plan));
-    out.detail(model.describe());
+    match args.backend {
+        // Which of several adapters computes is not to be guessed.
+        #[cfg(feature = "gpu")]
+        Backend::Gpu => out.note(format_args!("{}", model.describe())),
+        _ => out.detail(model.describe()),
+    }
     Ok(Loaded { files, model, took })
 }
 
@@ -137,9 +136,9 @@ fn unused(backend: &str, args: &ComputeArgs, flags: &[&str]) -> anyhow::Result<(
     }
 }
 
-fn cpu(args: &ComputeArgs) -> Cpu {
+fn cpu(args: &ComputeArgs) -> anyhow::Result<Cpu> {
     let plain = Cpu::default();
-    Cpu {
+    Ok(Cpu {
         threads: args.threads.map_or(plain.threads, usize::from),
         activations: match (args.exact, args.fast) {
             (true, _) => Activations::F32,
@@ -148,8 +147,11 @@ fn cpu(args: &ComputeArgs) -> Cpu {
         },
         kv: match args.kv {
             Some(Kv::Q8) => KvType::Q8,
-            Some(Kv::F16 | Kv::F32) | None => KvType::F16,
+            Some(Kv::F16) | None => KvType::F16,
+            Some(Kv::F32) => {
+                anyhow::bail!("--kv f32 is for --backend gpu; the CPU keeps keys and values as f16 or q8")
+            }
         },
         kernels: args.kernels.clone(),
-    }
+    })
 }

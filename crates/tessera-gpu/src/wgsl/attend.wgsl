@@ -13,7 +13,6 @@ struct Args {
 var<workgroup> query: array<f32, DIM>;
 var<workgroup> moved: array<f32, MOVED_DIM>;
 var<workgroup> weights: array<f32, 64>;
-var<workgroup> lanes: array<f32, 64>;
 
 fn most(lane: u32) -> f32 {
     workgroupBarrier();
@@ -25,17 +24,6 @@ fn most(lane: u32) -> f32 {
     workgroupBarrier();
     return all;
 }
-fn total(lane: u32) -> f32 {
-    workgroupBarrier();
-    for (var n = 32u; n > 0u; n = n / 2u) {
-        if (lane < n) { lanes[lane] = lanes[lane] + lanes[lane + n]; }
-        workgroupBarrier();
-    }
-    let all = workgroupUniformLoad(&lanes[0]);
-    workgroupBarrier();
-    return all;
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let head = wid.x;

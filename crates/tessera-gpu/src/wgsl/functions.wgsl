@@ -18,4 +18,4 @@ fn gelu(x: f32) -> f32 {
 }
 fn cap(x: f32, most: f32) -> f32 { return most * tanh(clamp(x / most, -15.0, 15.0)); }
 // By its bits: a compiler may fold a comparison of a value with itself.
-fn broken(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u; }
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }

@@ -6,19 +6,6 @@ struct Args {
 @group(0) @binding(0) var<uniform> args: Args;
 @group(0) @binding(1) var<storage, read> step: array<u32>;
 @group(0) @binding(4) var<storage, read> vectors: array<f32>;
-var<workgroup> sums: array<f32, 64>;
-
-fn total(lane: u32) -> f32 {
-    workgroupBarrier();
-    for (var n = 32u; n > 0u; n = n / 2u) {
-        if (lane < n) { sums[lane] = sums[lane] + sums[lane + n]; }
-        workgroupBarrier();
-    }
-    let all = workgroupUniformLoad(&sums[0]);
-    workgroupBarrier();
-    return all;
-}
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = wid.y;
@@ -29,7 +16,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     if (LAYER) {
         var sum = 0.0;
         for (var i = lane; i < args.each; i += 64u) { sum += read_x(x0 + i); }
-        sums[lane] = sum;
+        lanes[lane] = sum;
         mean = total(lane) / n;
     }
     var squares = 0.0;
@@ -37,7 +24,7 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         let d = read_x(x0 + i) - mean;
         squares = fma(d, d, squares);
     }
-    sums[lane] = squares;
+    lanes[lane] = squares;
     let scale = 1.0 / sqrt(total(lane) / n + args.eps);
     for (var i = lane; i < args.each; i += 64u) {
         var y = (read_x(x0 + i) - mean) * scale;
