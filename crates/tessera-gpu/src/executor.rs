@@ -14,20 +14,42 @@ use tessera_compute::program::Program;
 use tessera_compute::step::Step;
 use tessera_compute::weights::Weights;
 
+/// Rows of a step whose positions are split among workgroups, at most: more are enough by themselves.
+const SPLIT_ROWS: usize = 8;
+
 /// How a program is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Whether keys and values are kept as halves, and not in f32.
     pub halves: bool,
-    /// Outputs that a lane of a product makes, of 1, 2, 4 and 8 rows of the input at once.
+    /// Rows of the matrix that a lane of a product reads, for 1, 2, 4 and 8 rows of the input at once.
     pub outputs: [usize; 4],
+    /// Whether norms and gates are made by the products beside them.
+    pub folded: bool,
+    /// If rows of the input go through the workgroup's memory eight at a time: rows of the matrix that a lane reads then.
+    pub staged: Option<usize>,
+    /// Whether the positions that a few rows see are split among workgroups.
+    pub split: bool,
     /// Rows whose logits are made at once, at most.
     pub head_rows: usize,
 }
 
+impl Config {
+    /// With nothing that only makes it faster.
+    pub const PLAIN: Config =
+        Config { halves: true, outputs: [1; 4], folded: false, staged: None, split: false, head_rows: 64 };
+}
+
 impl Default for Config {
     fn default() -> Config {
-        Config { halves: true, outputs: [4, 2, 2, 1], head_rows: 64 }
+        Config {
+            halves: true,
+            outputs: [4, 2, 2, 1],
+            folded: true,
+            staged: Some(4),
+            split: true,
+            head_rows: 64,
+        }
     }
 }
 
@@ -97,6 +119,8 @@ struct Room {
     picked: usize,
     head: usize,
     step: usize,
+    /// Parts of a few rows; 0 where positions are not split.
+    parts: usize,
 }
 
 /// A program on a device.
@@ -119,6 +143,7 @@ struct Device {
     step: wgpu::Buffer,
     slots: Vec<wgpu::Buffer>,
     work: Vec<wgpu::Buffer>,
+    parts: wgpu::Buffer,
     ids: wgpu::Buffer,
     /// Of each dispatch and variant, made when first used; the last are those of the arg-max.
     binds: Vec<[Option<wgpu::BindGroup>; 4]>,
@@ -174,6 +199,7 @@ impl Device {
             strides: program.slots.iter().map(|slot| slot.width.next_multiple_of(8)).collect(),
             rows: program.slots.iter().map(|slot| rows_of(slot.rows)).collect(),
             work: Vec::new(),
+            part: 0,
         };
         let plan = Planner {
             program: &program,
@@ -183,6 +209,8 @@ impl Device {
             pages: &layout,
             halves: config.halves,
             outputs: config.outputs,
+            folded: config.folded,
+            staged: config.staged,
             plan,
             in_head: false,
             pipelines: Default::default(),
@@ -194,7 +222,7 @@ impl Device {
         let args = gpu.with_usage(plan.args.len().max(ARGS), uniform);
         gpu.queue.write_buffer(&args, 0, &plan.args);
         let copy_args = gpu.with_usage(ARGS * kv.len().max(1), uniform);
-        let (step, ids) = (gpu.buffer(16), gpu.buffer(16));
+        let [step, ids, parts] = [0; 3].map(|_| gpu.buffer(16));
         gpu.queue.submit([]);
         gpu.wait();
         if let Some(what) = gpu.lost().or_else(|| gpu.fault()) {
@@ -220,6 +248,7 @@ impl Device {
             step,
             slots: Vec::new(),
             work: Vec::new(),
+            parts,
             ids,
             binds,
             staging: None,
@@ -235,6 +264,13 @@ impl Device {
         (self.gpu.binding_limit() / (4 * stride)).clamp(1, self.config.head_rows)
     }
 
+    /// How many parts positions are split into; 0 where each row goes over all of them, as many rows do.
+    fn split(&self, batch: &Batch<'_>) -> usize {
+        let parts = layout::parts(batch);
+        let few = batch.tokens.len() <= SPLIT_ROWS;
+        if self.config.split && few && parts > 1 && self.plan.part > 0 { parts } else { 0 }
+    }
+
     /// Makes buffers larger where a step needs it. What they held is not needed any more.
     fn make_room(&mut self, batch: &Batch<'_>, words: usize) -> Result<(), StepError> {
         let grown = |now: usize, needed: usize| if needed <= now { now } else { needed.next_power_of_two() };
@@ -244,6 +280,7 @@ impl Device {
             picked: grown(self.room.picked, picked),
             head: grown(self.room.head, picked.min(self.head_rows())).min(self.head_rows()),
             step: grown(self.room.step, words),
+            parts: grown(self.room.parts, self.split(batch)),
         };
         if room == self.room {
             return Ok(());
@@ -256,13 +293,15 @@ impl Device {
         };
         let sizes: Vec<usize> = self.plan.strides.iter().enumerate().map(|(i, n)| n * 4 * rows(i)).collect();
         let work: Vec<usize> = self.plan.work.iter().map(|bytes| bytes * room.all.max(room.picked)).collect();
+        let parts = self.plan.part * SPLIT_ROWS * room.parts;
         let limit = self.gpu.binding_limit();
-        if let Some(bytes) = sizes.iter().chain(&work).find(|bytes| **bytes > limit) {
+        if let Some(bytes) = sizes.iter().chain(&work).chain([&parts]).find(|bytes| **bytes > limit) {
             let what = format!("activations of {all} rows take {bytes} bytes, a binding of it holds {limit}");
             return Err(StepError::Device(what));
         }
         self.slots = sizes.into_iter().map(|bytes| self.gpu.buffer(bytes)).collect();
         self.work = work.into_iter().map(|bytes| self.gpu.buffer(bytes)).collect();
+        self.parts = self.gpu.buffer(parts);
         self.ids = self.gpu.buffer(room.picked * 4);
         self.step = self.gpu.buffer(room.step * 4);
         self.binds.iter_mut().for_each(|variants| *variants = Default::default());
@@ -278,6 +317,7 @@ impl Device {
             Bound::Kv(i) => &self.kv[*i],
             Bound::States => &self.states,
             Bound::Work(i) => &self.work[*i],
+            Bound::Parts => &self.parts,
             Bound::Ids => &self.ids,
             Bound::Buffer(buffer) => buffer,
         }
@@ -307,6 +347,7 @@ impl Device {
         head: usize,
     ) {
         let mut jobs = Vec::with_capacity(part.len());
+        let split = self.split(batch) as u32;
         for i in part {
             let dispatch = self.plan.dispatches.get(i).or(self.plan.argmax.as_ref());
             let Some(dispatch) = dispatch else { continue };
@@ -328,6 +369,9 @@ impl Device {
                 Grid::Spans(x) | Grid::States(x) => (0, x, batch.spans.len() as u32),
                 Grid::Blocks => (0, rows.div_ceil(64) as u32, 1),
                 Grid::Items(x, each) => (0, x, rows as u32 * each),
+                Grid::Whole(x) if split == 0 => (0, x, rows as u32),
+                Grid::Split(x) | Grid::Merge(x) if split > 0 => (0, x, rows as u32),
+                Grid::Whole(_) | Grid::Split(_) | Grid::Merge(_) => continue,
             };
             if self.binds[i][variant].is_none() {
                 self.binds[i][variant] = Some(self.bind(dispatch, variant));
@@ -337,7 +381,9 @@ impl Device {
                 Grid::Columns(_) | Grid::States(_) => x.div_ceil(65535),
                 _ => 1,
             };
-            jobs.push((i, variant, [x.div_ceil(z), y, z]));
+            let z = if let Grid::Split(_) = dispatch.grid { split } else { z };
+            let x = if let Grid::Split(_) = dispatch.grid { x } else { x.div_ceil(z) };
+            jobs.push((i, variant, [x, y, z]));
         }
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for (i, variant, [x, y, z]) in jobs {

@@ -1,6 +1,7 @@
 //! The texts of kernels: WGSL files with a few constants and functions put in front, so that one text serves every shape
 //! and what a compiler sees is what the tests see.
 
+use crate::layout::PARTS;
 use std::fmt::Write as _;
 use tessera_compute::program::Function;
 use tessera_weights::arch::{Experts, Score};
@@ -9,9 +10,13 @@ use tessera_weights::dtype::DType;
 use tessera_weights::scheme::Layout;
 use tessera_weights::tensor::Form;
 
-const FUNCTIONS: &str = include_str!("wgsl/functions.wgsl");
+pub(crate) const FUNCTIONS: &str = include_str!("wgsl/functions.wgsl");
 const TOTAL: &str = include_str!("wgsl/total.wgsl");
-const NONE: &str = "const NONE = 0xffffffffu;\n";
+pub(crate) const NONE: &str = "const NONE = 0xffffffffu;\n";
+const SHARE: &str = include_str!("wgsl/share.wgsl");
+
+/// Positions that are attended to by themselves, and then merged.
+pub const PART: usize = 512;
 
 /// How many rows of the input a product takes at once.
 pub const COLUMNS: [usize; 4] = [1, 2, 4, 8];
@@ -29,7 +34,7 @@ fn function(f: Function) -> String {
     }
 }
 
-const fn activation(a: Activation) -> &'static str {
+pub(crate) const fn activation(a: Activation) -> &'static str {
     match a {
         Activation::Silu => "silu",
         Activation::Gelu => "gelu",
@@ -166,11 +171,25 @@ impl Attention {
         without(&self.front(), "fn load_") + include_str!("wgsl/append.wgsl")
     }
 
-    /// Queries over pages.
-    pub fn attend(self) -> String {
+    /// Queries over pages; with `split` each part of the positions by a workgroup of its own.
+    pub fn attend(self, split: bool) -> String {
         // Keys and values are bound for reading only.
-        without(&self.front(), "fn store_") + FUNCTIONS + TOTAL + include_str!("wgsl/attend.wgsl")
+        let front = without(&self.front(), "fn store_");
+        format!(
+            "{front}const SPLIT = {split};\n{}{FUNCTIONS}{TOTAL}{SHARE}{}",
+            constants(),
+            include_str!("wgsl/attend.wgsl")
+        )
     }
+
+    /// What the parts come to.
+    pub fn merge(self) -> String {
+        format!("const DIM = {}u;\n{}{SHARE}{}", self.dim, constants(), include_str!("wgsl/merge.wgsl"))
+    }
+}
+
+fn constants() -> String {
+    format!("const PART = {PART}u;\nconst PARTS = {PARTS}u;\n")
 }
 
 /// Without the functions whose first line begins so.
@@ -270,12 +289,12 @@ pub fn copy_page() -> String {
 }
 
 /// `scale`: that of a group; `eight`: the weights of columns `k..k + 8` of a row, before their scale.
-fn form(of: Form) -> String {
+pub(crate) fn form(of: Form) -> String {
     let [scale, eight] = parts(of);
     scale + &eight
 }
 
-fn parts(form: Form) -> [String; 2] {
+pub(crate) fn parts(form: Form) -> [String; 2] {
     let scales = "@group(0) @binding(7) var<storage, read> scales: array<u32>;\n";
     let element = |array: &str, dtype: DType| match dtype {
         DType::F32 => format!("bitcast<f32>({array}[i])"),
@@ -327,137 +346,4 @@ fn parts(form: Form) -> [String; 2] {
 /// [`tessera_compute::program::Op::Embed`].
 pub fn embed(of: Form) -> String {
     format!("{NONE}{}{}", form(of), include_str!("wgsl/embed.wgsl"))
-}
-
-/// What a product is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Product {
-    /// How the matrix is stored.
-    pub form: Form,
-    /// Rows of the input at once.
-    pub columns: usize,
-    /// Outputs of a lane.
-    pub rows: usize,
-    /// Whether the input can be read four values at a time.
-    pub fours: bool,
-    /// Whether the matrix ends in the middle of a group.
-    pub tail: bool,
-}
-
-impl Product {
-    /// Whether codes are read four words at a time: a group of 4-bit codes at once.
-    const fn wide(self) -> bool {
-        matches!(self.form, Form::Grouped { format, layout: Layout::Nk, .. } if format.bits == 4)
-            && !self.tail
-    }
-
-    /// [`tessera_compute::program::Op::Linear`] and `PerHead`.
-    pub fn text(self) -> String {
-        let Product { form: of, columns, rows, fours, tail } = self;
-        let wide = self.wide();
-        let mut text = format!("{NONE}const COLS = {columns}u;\nconst ROWS = {rows}u;\n");
-        let (four, read) = if fours {
-            ("vec4<f32>", "return x[i / 4u];")
-        } else {
-            ("f32", "return vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]);")
-        };
-        let _ = writeln!(text, "@group(0) @binding(2) var<storage, read> x: array<{four}>;");
-        if tail {
-            // What lies behind the last column is another activation's, or nobody's.
-            let one = if fours { "x[i / 4u][i % 4u]" } else { "x[i]" };
-            let _ = writeln!(
-                text,
-                "fn one(i: u32, k: u32) -> f32 {{ if (k < args.cols) {{ return {one}; }} return 0.0; }}"
-            );
-            text += "fn four(i: u32, k: u32) -> vec4<f32> { return vec4<f32>(one(i, k), one(i + 1u, k + 1u), one(i + 2u, k + 2u), one(i + 3u, k + 3u)); }\n";
-        } else {
-            let _ = writeln!(text, "fn four(i: u32, k: u32) -> vec4<f32> {{ {read} }}");
-        }
-        let codes = if wide { "vec4<u32>" } else { "u32" };
-        // The functions that read single words do not fit an array of four: only `scale` is used then.
-        text += &if wide { parts(of)[0].clone() } else { form(of) };
-        let whole = include_str!("wgsl/linear.wgsl").replace("array<CODES>", &format!("array<{codes}>"));
-        text + &whole.replace("//BEGIN\n", &self.body(wide))
-    }
-
-    fn body(self, wide: bool) -> String {
-        let Product { form: of, columns, rows, .. } = self;
-        let chunks = match of {
-            Form::Grouped { format, .. } => format.group / 8,
-            Form::Dense(_) => 4,
-        };
-        let mut b = String::new();
-        for c in 0..columns {
-            let _ = writeln!(b, "let x{c} = (min(row0 + {c}u, last) + base) * args.x_stride + args.x_from;");
-        }
-        for r in 0..rows {
-            let _ = writeln!(b, "let m{r} = min(n0 + {r}u, args.rows - 1u) + args.skip;");
-        }
-        // All outputs of a lane lie in one head of the input: `each` is a multiple of them, or all.
-        b += "let head = ((args.row0 + m0 - args.skip) / args.each) * args.x_step;\n";
-        for r in 0..rows {
-            for c in 0..columns {
-                let _ = writeln!(b, "var a{r}_{c} = 0.0;");
-            }
-        }
-        b += "for (var g = lane; g < args.groups; g += 16u) {\n";
-        for r in 0..rows {
-            if wide {
-                let _ = writeln!(b, "let q{r} = codes[(m{r} * args.words) / 4u + g];");
-            }
-            let _ = writeln!(b, "let s{r} = scale(m{r}, g, args.rows, args.groups);");
-            for c in 0..columns {
-                let _ = writeln!(b, "var t{r}_{c} = 0.0;");
-            }
-        }
-        for chunk in 0..chunks {
-            let _ = writeln!(b, "{{\nlet k = g * GROUP + {}u;", chunk * 8);
-            for c in 0..columns {
-                let _ = writeln!(
-                    b,
-                    "let u{c} = four(x{c} + head + k, k);\nlet v{c} = four(x{c} + head + k + 4u, k + 4u);"
-                );
-            }
-            for r in 0..rows {
-                if wide {
-                    let word = ["x", "y", "z", "w"][chunk];
-                    let _ = writeln!(
-                        b,
-                        "let e{r} = vec4<f32>(unpack4xU8(q{r}.{word} & 0x0f0f0f0fu)) - 7.0;\n\
-                         let o{r} = vec4<f32>(unpack4xU8((q{r}.{word} >> 4u) & 0x0f0f0f0fu)) - 7.0;"
-                    );
-                } else {
-                    let _ = writeln!(b, "let w{r} = eight(m{r}, k, args.cols, args.rows, args.words);");
-                }
-            }
-            for i in 0..8 {
-                let lane = ["x", "y", "z", "w"];
-                for r in 0..rows {
-                    let w = match (wide, i % 2) {
-                        (true, 0) => format!("e{r}.{}", lane[i / 2]),
-                        (true, _) => format!("o{r}.{}", lane[i / 2]),
-                        (false, _) => format!("w{r}[{i}]"),
-                    };
-                    for c in 0..columns {
-                        let x =
-                            if i < 4 { format!("u{c}.{}", lane[i]) } else { format!("v{c}.{}", lane[i - 4]) };
-                        let _ = writeln!(b, "t{r}_{c} = fma({w}, {x}, t{r}_{c});");
-                    }
-                }
-            }
-            b += "}\n";
-        }
-        for r in 0..rows {
-            for c in 0..columns {
-                let _ = writeln!(b, "a{r}_{c} = fma(s{r}, t{r}_{c}, a{r}_{c});");
-            }
-        }
-        b += "}\n";
-        for r in 0..rows {
-            for c in 0..columns {
-                let _ = writeln!(b, "parts[((sub * ROWS + {r}u) * COLS + {c}u) * 16u + lane] = a{r}_{c};");
-            }
-        }
-        b
-    }
 }

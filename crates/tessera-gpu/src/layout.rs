@@ -1,5 +1,6 @@
 //! A step's data as one array of words, as kernels read it: a header with the places of the tables, then the tables.
 
+use crate::kernels::PART;
 use tessera_compute::batch::{Batch, PAGE, PageKind};
 use tessera_compute::program::{Attend, Kv, Op, Program};
 use tessera_compute::rope::Pairs;
@@ -24,8 +25,10 @@ pub const COUNT_HEAD: usize = 9;
 pub const BASE: usize = 10;
 /// Holds 0.
 pub const ZERO: usize = 11;
+/// How many parts the longest of the sequences has; see [`crate::kernels::PART`].
+pub const PARTS: usize = 12;
 /// The first of the program's own tables.
-const OWN: usize = 12;
+const OWN: usize = 13;
 const NONE: u32 = u32::MAX;
 
 /// What a program looks up for each row.
@@ -88,6 +91,7 @@ impl Tables {
         words.resize(self.header(), 0);
         words[COUNT_ALL] = rows as u32;
         words[COUNT_PICKED] = batch.picked.len() as u32;
+        words[PARTS] = parts(batch) as u32;
         table(words, TOKENS).extend(batch.tokens);
         table(words, POSITIONS);
         for span in batch.spans {
@@ -160,6 +164,11 @@ impl Tables {
     pub const fn head(first: usize, count: usize) -> [u32; 2] {
         [count as u32, first as u32]
     }
+}
+
+/// Parts of the longest sequence.
+pub fn parts(batch: &Batch<'_>) -> usize {
+    batch.spans.iter().map(|span| (span.position + span.len).div_ceil(PART)).max().unwrap_or(0)
 }
 
 /// cos and signed sin of each dimension that turns, row after row.

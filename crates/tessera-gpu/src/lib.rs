@@ -7,9 +7,11 @@
 mod device;
 mod error;
 mod executor;
+mod fold;
 pub mod kernels;
 mod layout;
 mod plan;
+pub mod product;
 pub mod selftest;
 mod weights;
 

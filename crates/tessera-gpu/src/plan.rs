@@ -2,8 +2,10 @@
 //! needs of them. Made once, at load.
 
 use crate::device::Gpu;
-use crate::kernels::{self, Attention, COLUMNS, Each, Product};
+use crate::fold::{Fold, folds};
+use crate::kernels::{self, Attention, COLUMNS, Each};
 use crate::layout::{self, BASE, COUNT_ALL, COUNT_HEAD, COUNT_PICKED, Tables, ZERO};
+use crate::product::Product;
 use crate::weights::Uploaded;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -32,6 +34,8 @@ pub enum Bound {
     States,
     /// A buffer between the kernels of one operation, by index.
     Work(usize),
+    /// What the parts of attention come to.
+    Parts,
     /// The picked tokens.
     Ids,
     /// Part of a weight.
@@ -53,6 +57,12 @@ pub enum Grid {
     Blocks,
     /// So many for each row and each of its experts.
     Items(u32, u32),
+    /// So many for each row, where its positions are not split.
+    Whole(u32),
+    /// So many for each row and each part of its positions, where they are.
+    Split(u32),
+    /// So many for each row, which merge the parts.
+    Merge(u32),
 }
 
 /// Which rows a dispatch makes.
@@ -116,6 +126,8 @@ pub struct Plan {
     pub rows: Vec<Count>,
     /// Bytes for each row of the buffers between kernels.
     pub work: Vec<usize>,
+    /// Bytes of one part of a row.
+    pub part: usize,
 }
 
 /// Makes one.
@@ -128,15 +140,19 @@ pub struct Planner<'a> {
     pub pages: &'a PageLayout,
     /// Whether keys and values are halves.
     pub halves: bool,
-    /// Products of a few rows at once are made of as many outputs a lane.
+    /// Products of a few rows at once are made of as many rows of the matrix a lane.
     pub outputs: [usize; 4],
+    /// Whether norms and gates are made by products.
+    pub folded: bool,
+    /// Rows of the matrix a lane where many rows of the input go through the workgroup's memory, if they do.
+    pub staged: Option<usize>,
     pub plan: Plan,
     /// Whether the operation is one of the head.
     pub in_head: bool,
     /// Those that there are, by their text.
     pub pipelines: HashMap<String, Arc<Pipeline>>,
     /// Those of products: their texts are long.
-    pub products: HashMap<Product, Arc<Pipeline>>,
+    pub products: Vec<(Product, Arc<Pipeline>)>,
 }
 
 /// Constants of one dispatch, word after word.
@@ -171,11 +187,19 @@ impl Planner<'_> {
                 Count::All,
             );
         }
-        for (i, op) in self.program.ops.iter().enumerate() {
+        let whole = |id: MatrixId| {
+            let uploaded = &self.weights[id.weight];
+            uploaded.windows.len() == 1 && uploaded.cols.is_multiple_of(uploaded.group())
+        };
+        let folds = match self.folded {
+            true => folds(self.program, whole),
+            false => vec![Fold::default(); self.program.ops.len()],
+        };
+        for (i, (op, fold)) in self.program.ops.iter().zip(folds).enumerate() {
             if i == self.program.head {
                 (self.plan.head, self.in_head) = (self.plan.dispatches.len(), true);
             }
-            self.op(op);
+            self.op(op, fold);
         }
         if !self.in_head {
             self.plan.head = self.plan.dispatches.len();
@@ -294,7 +318,10 @@ impl Planner<'_> {
         self.push(name, kernels::each(op, shares), bound, args, Grid::Rows(blocks(width)), count);
     }
 
-    fn op(&mut self, op: &Op) {
+    fn op(&mut self, op: &Op, fold: Fold) {
+        if fold.made {
+            return;
+        }
         let name = op.name();
         let plain = Extra::default();
         match *op {
@@ -321,13 +348,15 @@ impl Planner<'_> {
                 self.push(name, text, bound, args, Grid::Rows((x.width / each) as u32), count);
             }
             Op::Linear { x, weight, bias, accumulate, out } => {
+                let (x, out) = (fold.norm.map_or(x, |(x, ..)| x), fold.gate.map_or(out, |(_, out)| out));
                 let x = self.apart(x, out);
                 let rows = self.program.weights[weight.weight].rows;
-                self.product(name, [x, out], weight, rows, (bias, accumulate), (rows, 0, 0));
+                let made = if fold.gate.is_some() { rows / 2 } else { rows };
+                self.product(name, [x, out], weight, made, (bias, accumulate), (made, 0, 0), fold);
             }
             Op::PerHead { x, from, weight, count, to, out } => {
                 let each = self.program.weights[weight.weight].rows;
-                self.product(name, [x, out], weight, each * count, (None, false), (each, from, to));
+                self.product(name, [x, out], weight, each * count, (None, false), (each, from, to), fold);
             }
             Op::Add { x, scale, out } => {
                 self.each(name, Each::Add, [Some(x), None, None], out, Extra { scalar: scale, ..plain });
@@ -479,6 +508,7 @@ impl Planner<'_> {
     }
 
     /// `(each, x_step, out_step)`: how many outputs a head has, and from one head to the next.
+    #[allow(clippy::too_many_arguments)]
     fn product(
         &mut self,
         name: &'static str,
@@ -487,6 +517,7 @@ impl Planner<'_> {
         outputs: usize,
         (bias, accumulate): (Option<VectorId>, bool),
         (each, x_step, out_step): (usize, usize, usize),
+        fold: Fold,
     ) {
         let uploaded = &self.weights[weight.weight];
         // The rows of the copy, or copies, that are asked for.
@@ -494,27 +525,34 @@ impl Planner<'_> {
         let (count, word) = self.count(out);
         let stride = self.stride(x);
         let fours = [x.from, stride, x_step].iter().all(|n| n.is_multiple_of(4));
-        let group = match uploaded.form {
-            tessera_weights::tensor::Form::Grouped { format, .. } => format.group,
-            tessera_weights::tensor::Form::Dense(_) => 32,
-        };
-        let tail = !uploaded.cols.is_multiple_of(group);
+        let tail = !uploaded.cols.is_multiple_of(uploaded.group());
         let bases = [self.base(x), self.base(out)];
         for window in &uploaded.windows {
+            // A gate's matrix is whole, and so are its halves.
             let from = window.row0.max(first);
             let to = (window.row0 + window.rows).min(first + outputs);
             if from >= to {
                 continue;
             }
-            let lanes = |columns: usize| {
-                let i = COLUMNS.iter().position(|c| *c == columns).unwrap_or(0);
-                if x_step > 0 || each < window.rows { 1 } else { self.outputs[i] }
-            };
-            let made = COLUMNS.map(|columns| {
-                let product = Product { form: uploaded.form, columns, rows: lanes(columns), fours, tail };
-                self.products.entry(product).or_insert_with(|| Pipeline::new(product.text())).clone()
+            let half = if fold.gate.is_some() { outputs } else { 0 };
+            let apart = x_step > 0 || each < window.rows - half;
+            let products = [0, 1, 2, 3].map(|i| {
+                let columns = COLUMNS[i];
+                let staged = self.staged.filter(|_| columns == 8 && x_step == 0);
+                let read = if apart { 1 } else { staged.unwrap_or(self.outputs[i]) };
+                Product {
+                    form: uploaded.form,
+                    columns,
+                    rows: if half > 0 { (read / 2).max(1) } else { read },
+                    fours,
+                    tail,
+                    norm: fold.norm.is_some(),
+                    gate: fold.gate.map(|(activation, _)| activation),
+                    staged: staged.is_some(),
+                }
             });
-            let grid = COLUMNS.map(|columns| (to - from).div_ceil(4 * lanes(columns)) as u32);
+            let made = products.map(|product| self.pipeline(product));
+            let grid = products.map(|product| (to - from).div_ceil(4 * product.rows) as u32);
             let mut bound = vec![
                 (1, Bound::Step),
                 (2, Bound::Slot(x.slot.0)),
@@ -533,9 +571,22 @@ impl Planner<'_> {
                     out_step,
                     bases[1],
                     from - window.row0,
-                ]);
+                    window.rows,
+                    half,
+                    self.vector(fold.norm.map(|(_, weight, _)| weight)),
+                ])
+                .f(fold.norm.map_or(0.0, |(.., eps)| eps));
             self.push_variants(name, made.to_vec(), bound, args, Grid::Columns(grid), count);
         }
+    }
+
+    fn pipeline(&mut self, product: Product) -> Arc<Pipeline> {
+        if let Some((_, made)) = self.products.iter().find(|(of, _)| *of == product) {
+            return made.clone();
+        }
+        let made = Pipeline::new(product.text());
+        self.products.push((product, made.clone()));
+        made
     }
 
     fn attend(&mut self, a: Attend) {
@@ -566,18 +617,27 @@ impl Planner<'_> {
         let grid = Grid::Rows(blocks(heads.kv * heads.dim / 2));
         self.push("append", attention.append(), bound, args, grid, Count::All);
         let (count, word) = self.count(out);
-        let args = Args::default()
-            .u([word, ZERO, q.from, self.stride(q), out.from, self.stride(out), heads.kv, heads.q / heads.kv])
-            .u([kind, turns, moved, page, self.tables.seen(mask), usize::from(count != Count::All)])
-            .f(scale)
-            .f(cap.unwrap_or(0.0));
-        let bound = vec![
-            (1, Bound::Step),
-            (2, Bound::Slot(q.slot.0)),
-            (3, Bound::Slot(out.slot.0)),
-            (5, Bound::Kv(layer)),
-        ];
-        self.push("attend", attention.attend(), bound, args, Grid::Rows(heads.q as u32), count);
+        let picked = usize::from(count != Count::All);
+        let seen = self.tables.seen(mask);
+        let place = |to: [usize; 2]| {
+            Args::default()
+                .u([word, ZERO, q.from, self.stride(q), to[0], to[1], heads.kv, heads.q / heads.kv])
+                .u([kind, turns, moved, page, seen, picked])
+                .f(scale)
+                .f(cap.unwrap_or(0.0))
+                .u([heads.q])
+        };
+        let places = [place([out.from, self.stride(out)]), place([0, 0])];
+        let merge = Args::default().u([word, ZERO, out.from, self.stride(out), heads.q, seen, picked]);
+        let n = heads.q as u32;
+        self.plan.part = self.plan.part.max(heads.q * (heads.dim + 2) * 4);
+        let to = [(Bound::Slot(out.slot.0), Grid::Whole(n)), (Bound::Parts, Grid::Split(n))];
+        for (i, (args, (to, grid))) in places.into_iter().zip(to).enumerate() {
+            let bound = vec![(1, Bound::Step), (2, Bound::Slot(q.slot.0)), (3, to), (5, Bound::Kv(layer))];
+            self.push("attend", attention.attend(i == 1), bound, args, grid, count);
+        }
+        let bound = vec![(1, Bound::Step), (2, Bound::Parts), (3, Bound::Slot(out.slot.0))];
+        self.push("attend", attention.merge(), bound, merge, Grid::Merge(n), count);
     }
 
     fn experts(&mut self, op: &Op) {

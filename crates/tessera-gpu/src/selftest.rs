@@ -56,9 +56,21 @@ pub fn cases() -> Vec<Case> {
     for activation in Activation::EACH {
         out.push(gate(activation));
     }
-    for rows in [1, 63, 64, 65, 513] {
+    for form in [
+        Form::Dense(DType::F32),
+        Form::Grouped { format: GroupFormat::INT4, layout: Layout::Nk, scale: DType::F16 },
+        Form::Grouped { format: GroupFormat::INT3, layout: Layout::Kn, scale: DType::F16 },
+    ] {
+        for (width, hidden, rows) in [(32, 5, 1), (640, 33, 2), (1280, 130, 3), (640, 130, 8), (960, 65, 19)]
+        {
+            out.push(feed_forward(form, [width, hidden], rows, Inputs::Uniform));
+        }
+        out.push(feed_forward(form, [640, 33], 8, Inputs::Outliers));
+    }
+    for rows in [1, 63, 64, 65, 513, 1100] {
         out.push(attend(rows, Heads { q: 4, kv: 2, dim: 16 }, Mask::Causal, Pairs::Halves));
     }
+    out.push(attend(1100, Heads { q: 2, kv: 2, dim: 72 }, Mask::Window(520), Pairs::Halves));
     out.push(attend(130, Heads { q: 3, kv: 1, dim: 72 }, Mask::Window(33), Pairs::Neighbours));
     out
 }
@@ -187,6 +199,27 @@ fn gate(activation: Activation) -> Case {
         let (gate, up) = (x.part(0, 70), x.part(70, 70));
         program.ops.push(Op::Gate { gate, up, activation, out });
         out
+    })
+}
+
+/// A norm, a product that makes gate and up, the gate, and a product that is added to what was there.
+fn feed_forward(form: Form, [width, hidden]: [usize; 2], rows: usize, inputs: Inputs) -> Case {
+    let name = format!("feed forward [{width}, {hidden}] {form}, {rows} rows, {inputs:?}");
+    case(name, (rows, width, inputs), |program, weights, x| {
+        let mut random = Random(5);
+        let norm = weights.vector(program, (0..width).map(|_| random.float()).collect());
+        let [gate_up, down] = [[2 * hidden, width], [width, hidden]].map(|shape| matrix(form, shape));
+        let [gate_up, down] = [gate_up, down].map(|matrix| weights.matrix(program, matrix));
+        let [normed, both, gated] = [width, 2 * hidden, hidden].map(|width| program.slot(Rows::All, width));
+        let (kind, weight) = (NormKind::Rms, Some(norm));
+        let (gate, up) = (both.part(0, hidden), both.part(hidden, hidden));
+        program.ops.extend([
+            Op::Norm { kind, x, each: width, weight, bias: None, eps: 1e-5, out: normed },
+            Op::Linear { x: normed, weight: gate_up, bias: None, accumulate: false, out: both },
+            Op::Gate { gate, up, activation: Activation::Silu, out: gated },
+            Op::Linear { x: gated, weight: down, bias: None, accumulate: true, out: x },
+        ]);
+        x
     })
 }
 

@@ -39,6 +39,16 @@ pub struct Uploaded {
     pub windows: Vec<Window>,
 }
 
+impl Uploaded {
+    /// Columns of a group; of what has none, those that a lane reads at once.
+    pub const fn group(&self) -> usize {
+        match self.form {
+            Form::Grouped { format, .. } => format.group,
+            Form::Dense(_) => 32,
+        }
+    }
+}
+
 /// A window begins at a multiple of this, so that 16-bit elements and scales begin at a word.
 const ROWS: usize = 16;
 

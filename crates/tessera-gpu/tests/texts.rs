@@ -3,7 +3,8 @@
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use tessera_compute::program::Function;
-use tessera_gpu::kernels::{self, Attention, COLUMNS, Each, Product};
+use tessera_gpu::kernels::{self, Attention, COLUMNS, Each};
+use tessera_gpu::product::Product;
 use tessera_weights::arch::{Experts, Groups, Score};
 use tessera_weights::config::Activation;
 use tessera_weights::dtype::DType;
@@ -30,9 +31,25 @@ fn texts() -> Vec<(String, String)> {
         add(format!("expert {form}"), kernels::expert(form, 2));
         for (columns, rows) in COLUMNS.into_iter().flat_map(|c| [(c, 1), (c, 2), (c, 4)]) {
             for (fours, tail) in [(true, false), (true, true), (false, false), (false, true)] {
-                let product = Product { form, columns, rows, fours, tail };
+                let (norm, gate) = (false, None);
+                let product = Product { form, columns, rows, fours, tail, norm, gate, staged: false };
                 add(format!("{product:?}"), product.text());
             }
+        }
+        for (columns, rows, staged) in
+            [(1, 2, false), (2, 1, false), (4, 1, false), (8, 1, false), (8, 2, true)]
+        {
+            for (norm, gate) in
+                [(true, None), (false, Some(Activation::Silu)), (true, Some(Activation::GeluTanh))]
+            {
+                let product = Product { form, columns, rows, fours: true, tail: false, norm, gate, staged };
+                add(format!("{product:?}"), product.text());
+            }
+        }
+        for (fours, tail) in [(true, false), (true, true), (false, false), (false, true)] {
+            let (norm, gate, staged) = (false, None, true);
+            let product = Product { form, columns: 8, rows: 4, fours, tail, norm, gate, staged };
+            add(format!("{product:?}"), product.text());
         }
     }
     for (dim, turned) in [(64, 64), (96, 32), (576, 64), (16, 0)] {
@@ -41,7 +58,9 @@ fn texts() -> Vec<(String, String)> {
         {
             let attention = Attention { dim, turned, neighbours, halves, sinks };
             add(format!("append {attention:?}"), attention.append());
-            add(format!("attend {attention:?}"), attention.attend());
+            add(format!("attend {attention:?}"), attention.attend(false));
+            add(format!("attend split {attention:?}"), attention.attend(true));
+            add(format!("merge {attention:?}"), attention.merge());
         }
     }
     let mut each =

@@ -37,6 +37,7 @@ pub fn device() -> Option<Gpu> {
     OPEN.get_or_init(|| Some(pollster::block_on(adapter()?.open(true)).unwrap())).clone()
 }
 
+#[allow(dead_code)] // Not every test needs one.
 /// A backend on it. `halves`: whether keys and values are.
 pub fn backend(halves: bool) -> Option<GpuBackend> {
     Some(GpuBackend::new(device()?, Config { halves, ..Config::default() }))
