@@ -87,6 +87,11 @@ impl Kv {
         Kv { pools: totals.map(UnitPool::new), reach, most: most_pages(window, rows), cache, keeps: false }
     }
 
+    /// As new, keeping prefixes or not as before.
+    pub fn emptied(&self, pools: Pools, window: usize, rows: usize) -> Kv {
+        Kv { keeps: self.keeps, ..Kv::new(pools, window, rows) }
+    }
+
     /// Keeps what others may begin with, or no longer.
     pub fn keep_prefixes(&mut self, keep: bool) {
         self.keeps = keep;

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use tessera_compute::backend::{self, Backend, Executor, LoadError};
 use tessera_compute::batch::{Batch, Output, PageKind, Pools, Span, Want};
-use tessera_compute::program::Mask;
+use tessera_compute::program::{Mask, Program};
 use tessera_compute::step::Step;
+use tessera_compute::weights::Weights;
 use tessera_weights::bytes::{Bytes, Changed};
 use tessera_weights::config::{ModelConfig, RopeScaling};
 use tessera_weights::embedding::{Embedding, Pooling};
+use tessera_weights::folder::Folder;
 
 /// A model that can make steps.
 pub struct Model {
@@ -36,7 +38,22 @@ pub struct Model {
     shards: Vec<Bytes>,
     claim: Arc<Claim>,
     notes: Vec<String>,
+    source: Source,
 }
+
+/// What is needed to load a model again.
+struct Source {
+    folder: Folder,
+    program: Program,
+    pools: Pools,
+    window: usize,
+    rows: usize,
+    loader: Option<Loader>,
+}
+
+/// Loads a program whose device is lost on another one, or on the same once it is there again.
+pub type Loader =
+    Box<dyn FnMut(Program, &mut dyn Weights, Pools) -> Result<Box<dyn Executor>, LoadError> + Send>;
 
 /// A model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +174,9 @@ impl Model {
         }
         let pools = Pools { pages, states };
         let kv = Kv::new(pools, needs.window, plan.rows);
-        let executor = backend.load(program, &mut FolderWeights(&files.folder), pools)?;
+        let executor = backend.load(program.clone(), &mut FolderWeights(&files.folder), pools)?;
+        let (folder, rows) = (files.folder.clone(), plan.rows);
+        let source = Source { folder, program, pools, window: needs.window, rows, loader: None };
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
         let by_call = |mask| matches!(mask, Mask::CallWindow(_) | Mask::Cache { .. });
         let windows = block.attention.iter().any(|a| by_call(a.mask));
@@ -181,7 +200,26 @@ impl Model {
             shards,
             claim,
             notes,
+            source,
         })
+    }
+
+    /// What loads the model again where its device is lost. Without one nothing does.
+    pub fn set_loader(&mut self, loader: Loader) {
+        self.source.loader = Some(loader);
+    }
+
+    /// Loads the model again after its device was lost, if it has a loader: false if not. No sequence holds anything
+    /// afterwards, and those that did are to be dropped, not released.
+    ///
+    /// # Errors
+    /// Where no device takes it.
+    pub fn reload(&mut self) -> Result<bool, LoadError> {
+        let Source { folder, program, pools, window, rows, loader } = &mut self.source;
+        let Some(loader) = loader else { return Ok(false) };
+        self.executor = loader(program.clone(), &mut FolderWeights(folder), *pools)?;
+        self.kv = self.kv.emptied(*pools, *window, *rows);
+        Ok(true)
     }
 
     /// Longest sequence in tokens.

@@ -250,6 +250,8 @@ pub struct EngineStats {
     pub generated_tokens: u64,
     /// Times that a sequence gave its pages back to others.
     pub preemptions: u64,
+    /// Times that the model was loaded again because its device was lost.
+    pub reloads: u64,
     /// Steps of the model.
     pub steps: u64,
     /// Tokens fed in them.

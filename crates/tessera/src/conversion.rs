@@ -21,6 +21,7 @@ use tessera_weights::convert::{
     SourceNames,
 };
 use tessera_weights::lora::{Adapter, LoraSource};
+use tessera_weights::model::FolderModel;
 use tessera_weights::scheme::Scheme;
 use tessera_weights::source::TensorSource;
 
@@ -199,6 +200,9 @@ pub fn dry_run(model: &Model, settings: &Settings) -> anyhow::Result<String> {
             let found = mlc.model()?;
             let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
             optimized::check(scheme, settings)?;
+            if copies(found, scheme, settings) {
+                refuse_unused(mlc, scheme, settings)?;
+            }
             (MlcSource::new(&mlc.folder, found)?, found.params.clone(), scheme, SourceNames::Mlc)
         }
     };
@@ -278,6 +282,36 @@ fn merged<'a>(
     Ok(merged)
 }
 
+/// Whether the weights of an MLC folder stay what they are.
+fn copies(found: &FolderModel, scheme: &Scheme, settings: &Settings) -> bool {
+    scheme.name == found.scheme.name && settings.adapters.is_empty()
+}
+
+/// Refuses what would do nothing where shards are copied.
+fn refuse_unused(mlc: &MlcFolder, scheme: &Scheme, settings: &Settings) -> anyhow::Result<()> {
+    optimized::check(scheme, settings)?;
+    let (folder, name) = (mlc.folder.path().display(), scheme.name);
+    if settings.optimize != Optimize::None {
+        return Err(hinted(
+            format!(
+                "--optimize {}: the quantisation stays {name}, so the codes do, too",
+                settings.optimize.name()
+            ),
+            "give what the folder was converted from: what rounding has lost cannot be found again",
+        ));
+    }
+    let of_shards = [("--shard-size", settings.shard_size != SHARD_CAP), ("--whole-f32", settings.whole_f32)];
+    if let Some((flag, _)) = of_shards.iter().find(|(_, given)| *given) {
+        return Err(hinted(
+            format!(
+                "{flag}: the quantisation of {folder} stays {name}, so its shards are copied as they are"
+            ),
+            format!("leave {flag} out, or name another quantisation with --quant"),
+        ));
+    }
+    Ok(())
+}
+
 fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> anyhow::Result<Summary> {
     let found = mlc.model()?;
     let scheme = settings.quant.as_deref().map_or(Ok(found.scheme), Scheme::find)?;
@@ -290,31 +324,14 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
     for note in &mlc.description.notes {
         summary.note(out, note.clone());
     }
-    let same = scheme.name == found.scheme.name && settings.adapters.is_empty();
+    let same = copies(found, scheme, settings);
+    if same {
+        refuse_unused(mlc, scheme, settings)?;
+    }
     let mut files = mlc.files()?;
     match chat::changed(mlc, scheme, settings)? {
         Some(text) => files.push(("mlc-chat-config.json".to_owned(), text)),
         None => summary.note(out, "no mlc-chat-config.json in the source, so none is written"),
-    }
-    if same && settings.shard_size != SHARD_CAP {
-        return Err(hinted(
-            format!(
-                "{}: the quantisation stays {}, so shards are copied as they are",
-                mlc.folder.path().display(),
-                scheme.name
-            ),
-            "leave --shard-size out, or name another quantisation with --quant",
-        ));
-    }
-    if same && settings.optimize != Optimize::None {
-        return Err(hinted(
-            format!(
-                "--optimize {}: the quantisation stays {}, so the codes do, too",
-                settings.optimize.name(),
-                scheme.name
-            ),
-            "give what the folder was converted from: what rounding has lost cannot be found again",
-        ));
     }
     if same {
         let bar = Bar::new(out, mlc.folder.stored_len());

@@ -117,7 +117,15 @@ fn an_mlc_folder_takes_another_quantisation_with_a_note() {
     home.tessera(&["verify", "b"]).ok();
     let json = home.tessera(&["inspect", "b", "--json"]).ok().json();
     assert_eq!((&json["quantization"], &json["tensors"]), (&json!("q4f16_1"), &json!(23)));
-    home.tessera(&["convert", "a", "c", "--shard-size", "16KiB"]).fails(&["copied as they are", "hint:"]);
+    // What would do nothing where shards are copied.
+    for flags in [&["--shard-size", "16KiB"][..], &["--whole-f32"]] {
+        for to in ["c", "--dry-run"] {
+            let run = home.tessera(&[&["convert", "a", to], flags].concat());
+            run.fails(&[flags[0], "stays q4f32_1", "copied as they are", "hint:"]);
+        }
+    }
+    home.tessera(&["convert", "a", "c", "--calibration", "x"]).fails(&["--optimize calibrated only"]);
+    assert!(!home.path("c").exists());
 }
 
 #[test]

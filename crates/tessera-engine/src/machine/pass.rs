@@ -4,6 +4,7 @@ use super::Machine;
 use super::running::{Outcome, Running};
 use crate::constraint::Constraint;
 use crate::failure::Failure;
+use crate::kv::Sequence;
 use crate::model::{Feed, Pick, StepError};
 use crate::scheduler::{Ready, draft_room, plan};
 use crate::slot::Rows;
@@ -11,6 +12,7 @@ use crate::units::Amounts;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tessera_compute::backend;
 use tessera_compute::batch::Want;
 
 /// See the module.
@@ -173,6 +175,30 @@ impl Machine {
         Poll::Ready(())
     }
 
+    /// Where the device is lost, loads the model again, and lets all that ran begin again with the tokens that they have:
+    /// what is wrong, if that is not how it failed or cannot be done.
+    fn recover(&mut self, failure: Failure) -> Option<Failure> {
+        let Failure::Step(StepError::Device(backend::StepError::Lost(lost))) = &failure else {
+            return Some(failure);
+        };
+        match self.model.reload() {
+            Ok(true) => {}
+            Ok(false) => return Some(failure),
+            Err(error) => {
+                let what = format!("{lost}; it could not be loaded again: {error}");
+                return Some(StepError::Device(backend::StepError::Lost(what)).into());
+            }
+        }
+        self.stats.reloads += 1;
+        for mut one in std::mem::take(&mut self.running) {
+            // Pages and rows went with the device.
+            (one.sequence, one.stalled, one.offered) = (Sequence::default(), None, false);
+            let place = self.preempted.partition_point(|other| other.order < one.order);
+            self.preempted.insert(place, one);
+        }
+        None
+    }
+
     /// Takes what was made. A pass that was not is made first.
     pub fn take(&mut self, now: Duration) {
         if self.pass.as_ref().is_some_and(|pass| pass.made.is_none()) {
@@ -188,9 +214,13 @@ impl Machine {
             Ok(()) => model.commit(&mut feeds(running, &members)).map_err(Failure::from),
             Err(failure) => {
                 model.failed(&mut feeds(running, &members));
-                Err(failure)
+                match self.recover(failure) {
+                    Some(failure) => Err(failure),
+                    None => return,
+                }
             }
         };
+        let running = &mut self.running;
         let mut outcomes: Vec<Option<Outcome>> = running.iter().map(|_| None).collect();
         let mut first = 0;
         for member in &members {

@@ -4,5 +4,6 @@ mod common;
 mod control;
 mod exact;
 mod faults;
+mod lost;
 mod machine;
 mod outputs;

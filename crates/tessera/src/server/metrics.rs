@@ -190,6 +190,7 @@ const COUNTERS: &[(&str, &str, Read)] = &[
     ("generations_failed", "Generations that failed", |s| s.failed as f64),
     ("generations_cancelled", "Generations whose client went away", |s| s.cancelled as f64),
     ("preemptions", "Times that a request gave its pages back to others", |s| s.preemptions as f64),
+    ("reloads", "Times that the model was loaded again because its device was lost", |s| s.reloads as f64),
     ("steps", "Steps of the model", |s| s.steps as f64),
     ("busy_seconds", "Time spent in steps", |s| s.busy_seconds),
 ];

@@ -249,6 +249,7 @@ fn sum(earlier: &EngineStats, now: &EngineStats) -> EngineStats {
         cached_tokens: earlier.cached_tokens + now.cached_tokens,
         generated_tokens: earlier.generated_tokens + now.generated_tokens,
         preemptions: earlier.preemptions + now.preemptions,
+        reloads: earlier.reloads + now.reloads,
         steps: earlier.steps + now.steps,
         fed_tokens: earlier.fed_tokens + now.fed_tokens,
         busy_seconds: earlier.busy_seconds + now.busy_seconds,
