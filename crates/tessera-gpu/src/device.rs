@@ -1,7 +1,7 @@
 //! An adapter and its device: buffers, uploads, pipelines, and what went wrong.
 
 use crate::error::GpuError;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -207,6 +207,11 @@ impl Gpu {
         #[cfg(not(target_arch = "wasm32"))]
         // A device that is gone is found by `lost`.
         drop(self.device.poll(wgpu::PollType::wait_indefinitely()));
+    }
+
+    /// The texts that pipelines were made of.
+    pub fn texts(&self) -> HashSet<String> {
+        self.pipelines.lock().map_or(HashSet::new(), |all| all.keys().cloned().collect())
     }
 
     /// The pipeline of a text, made once.

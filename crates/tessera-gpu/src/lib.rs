@@ -2,7 +2,8 @@
 //!
 //! A program becomes a list of dispatches at load (`plan.rs`), each a kernel of `kernels.rs` with its constants and
 //! buffers. A step writes one block of data (`layout.rs`), encodes one compute pass and reads back what is wanted
-//! (`executor.rs`). Weights stay as they lie in the file (`weights.rs`); arithmetic is f32.
+//! (`executor.rs`). Weights stay as they lie in the file (`weights.rs`); arithmetic is f32. An adapter is tested before it is
+//! trusted (`selftest.rs`, `verified.rs`).
 
 mod device;
 mod error;
@@ -13,6 +14,7 @@ mod layout;
 mod plan;
 pub mod product;
 pub mod selftest;
+pub mod verified;
 mod weights;
 
 pub use device::{Adapter, Description, Gpu};

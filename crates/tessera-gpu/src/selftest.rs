@@ -1,8 +1,13 @@
 //! Whether an adapter computes what the kernels say: small programs, operation by operation, against the reference. Drivers
 //! that are silently wrong are the commonest fault of engines on GPUs.
 
+mod own;
+
+pub use own::of;
+
+use std::fmt::{self, Write as _};
 use tessera_compute::backend::{Backend, Executor};
-use tessera_compute::batch::{Batch, Output, PAGE, Pools, Span, Want};
+use tessera_compute::batch::{Batch, Output, PAGE, Pools, Save, Span, StateUse, Want};
 use tessera_compute::program::{Attend, Heads, Ids, Mask, NormKind, Op, Program, Rows};
 use tessera_compute::reference::Reference;
 use tessera_compute::rope::{Pairs, Rope};
@@ -16,6 +21,8 @@ use tessera_weights::tensor::{Form, Matrix, MatrixData};
 
 /// How far f32 sums may be off, of the largest value of the result.
 const TOLERANCE: f32 = 2e-5;
+/// The same where keys and values are halves.
+const TOLERANCE_OF_HALVES: f32 = 2e-3;
 
 /// One small program.
 pub struct Case {
@@ -101,8 +108,8 @@ impl Random {
 }
 
 /// The rows of a batch as a table of embeddings.
-fn table(rows: usize, cols: usize, inputs: Inputs) -> Matrix {
-    let mut random = Random(7);
+fn table(rows: usize, cols: usize, inputs: Inputs, seed: u64) -> Matrix {
+    let mut random = Random(7 + seed);
     let mut values: Vec<f32> = (0..rows * cols).map(|_| random.float()).collect();
     for row in values.chunks_exact_mut(cols) {
         match inputs {
@@ -161,7 +168,7 @@ fn case(
 ) -> Case {
     let (mut program, mut weights) = (Program::without_logits(rows), InMemory::default());
     let x = program.slot(Rows::All, cols);
-    let table = weights.matrix(&mut program, table(rows, cols, inputs));
+    let table = weights.matrix(&mut program, table(rows, cols, inputs, 0));
     program.ops.push(Op::Embed { table, ids: Ids::Tokens, scale: 1.0, accumulate: false, out: x });
     let y = build(&mut program, &mut weights, x);
     let hidden = program.slot(Rows::Picked, y.width);
@@ -237,10 +244,18 @@ fn attend(rows: usize, heads: Heads, mask: Mask, pairs: Pairs) -> Case {
 }
 
 impl Case {
+    /// A number that tells it from others, whatever their names.
+    pub fn key(&self) -> u64 {
+        let mut hasher = Fnv::default();
+        let _ = write!(hasher, "{:?} {}", self.program, self.rows);
+        hasher.0
+    }
+
     /// What a backend makes of it: the hidden states of all rows.
     fn hidden(&self, backend: &dyn Backend) -> Result<Vec<f32>, String> {
         let (mut weights, rows, pages) = (self.weights.clone(), self.rows, self.rows.div_ceil(PAGE));
-        let pools = Pools { pages: [2 * pages; 2], states: 0 };
+        let stateful = !self.program.states.is_empty();
+        let pools = Pools { pages: [2 * pages; 2], states: if stateful { 3 } else { 0 } };
         let mut executor =
             backend.load(self.program.clone(), &mut weights, pools).map_err(|e| e.to_string())?;
         // Pages in reverse order: a page table that is not read would not be noticed otherwise.
@@ -248,24 +263,28 @@ impl Case {
         let copies: Vec<u32> = list.iter().map(|page| page + pages as u32).collect();
         let tokens: Vec<u32> = (0..rows as u32).collect();
         let mut out = Output::default();
-        let mut feed = |executor: &mut dyn Executor, from: usize, list: &[u32]| {
-            let len = rows - from;
-            let span = Span {
-                start: 0,
-                len,
-                position: from,
-                rope_len: rows,
-                call: Some(0),
-                pages: [list, list],
-                state: None,
+        let mut feed =
+            |executor: &mut dyn Executor, from: usize, len: usize, list: &[u32], state: StateUse| {
+                let span = Span {
+                    start: 0,
+                    len,
+                    position: from,
+                    rope_len: rows,
+                    call: Some(0),
+                    pages: [list, list],
+                    state: Some(state).filter(|_| stateful),
+                };
+                let picked = &tokens[..len];
+                let batch =
+                    Batch { tokens: &tokens[from..from + len], spans: &[span], picked, want: Want::Hidden };
+                executor.step(Step::of(&batch), &mut out).map_err(|e| e.to_string())?;
+                Ok::<_, String>(out.hidden.clone())
             };
-            let picked = &tokens[..len];
-            let batch = Batch { tokens: &tokens[from..], spans: &[span], picked, want: Want::Hidden };
-            executor.step(Step::of(&batch), &mut out).map_err(|e| e.to_string())?;
-            Ok::<_, String>(out.hidden.clone())
-        };
-        let first = feed(&mut *executor, 0, &list)?;
-        if !same(&first, &feed(&mut *executor, 0, &list)?) {
+        // The state before the last row is put to slot 2.
+        let save = (rows > 1).then_some(Save { rows: rows - 1, slot: 2 });
+        let all = StateUse { from: None, to: 0, save };
+        let first = feed(&mut *executor, 0, rows, &list, all)?;
+        if !same(&first, &feed(&mut *executor, 0, rows, &list, all)?) {
             return Err("the same input gave other bits the second time".to_owned());
         }
         let kinds = self.program.page_kinds();
@@ -274,15 +293,34 @@ impl Case {
         {
             executor.copy_page(kind, *from, *to);
         }
-        let last = feed(&mut *executor, rows - 1, &copies)?;
+        let last = feed(
+            &mut *executor,
+            rows - 1,
+            1,
+            &copies,
+            StateUse { from: save.map(|save| save.slot), to: 1, save: None },
+        )?;
         if !same(&first[first.len() - last.len()..], &last) {
             return Err("the last row alone, over copied pages, has other bits than among all".to_owned());
+        }
+        let width = first.len() / rows;
+        for (from, len) in pieces(rows) {
+            let state = StateUse { from: (from > 0).then_some(0), to: 0, save: None };
+            let piece = feed(&mut *executor, from, len, &list, state)?;
+            if !same(&first[from * width..(from + len) * width], &piece) {
+                return Err(format!(
+                    "rows {from} to {} by themselves have other bits than among all",
+                    from + len
+                ));
+            }
         }
         Ok(first)
     }
 
-    /// Whether a backend makes of it what the reference does; what is wrong otherwise.
-    pub fn check(&self, backend: &dyn Backend) -> Result<(), String> {
+    /// Whether a backend makes of it what the reference does; what is wrong otherwise. `halves`: whether it keeps keys and
+    /// values as halves.
+    pub fn check(&self, backend: &dyn Backend, halves: bool) -> Result<(), String> {
+        let tolerance = if halves && !self.program.kv.is_empty() { TOLERANCE_OF_HALVES } else { TOLERANCE };
         let expected = self.hidden(&Reference)?;
         let found = self.hidden(backend)?;
         if found.len() != expected.len() {
@@ -291,7 +329,7 @@ impl Case {
         let finite = expected.iter().filter(|x| x.is_finite());
         let largest = finite.fold(0.0f32, |m, x| m.max(x.abs()));
         for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
-            let fits = if b.is_finite() { (a - b).abs() <= TOLERANCE * largest } else { !a.is_finite() };
+            let fits = if b.is_finite() { (a - b).abs() <= tolerance * largest } else { !a.is_finite() };
             if !fits {
                 return Err(format!("value {i} is {a}, the reference's is {b}, the largest {largest}"));
             }
@@ -303,4 +341,33 @@ impl Case {
 /// Whether two results have the same bits; a NaN is a NaN.
 fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan())
+}
+
+/// All rows in pieces, the last of them of eight, four, two and one.
+fn pieces(rows: usize) -> Vec<(usize, usize)> {
+    let mut from = rows.saturating_sub(15);
+    let mut out = if from > 0 { vec![(0, from)] } else { Vec::new() };
+    for len in [8, 4, 2, 1, 1] {
+        if from + len <= rows && len < rows {
+            out.push((from, len));
+            from += len;
+        }
+    }
+    out
+}
+
+/// The hash of Fowler, Noll and Vo, which is the same everywhere and always.
+pub(crate) struct Fnv(pub u64);
+
+impl Default for Fnv {
+    fn default() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        s.bytes().for_each(|byte| self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Ok(())
+    }
 }

@@ -9,11 +9,14 @@ mod support;
 
 use families::{cases, folders, in_chunks, run};
 use far::far;
-use support::backend;
+use std::sync::{Arc, Mutex};
+use support::{backend, device};
 use tessera_compute::reference::Reference;
 use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
 use tessera_engine::plan::Room;
+use tessera_gpu::Config;
+use tessera_gpu::verified::{Record, Verified};
 
 /// Root of the mean square of the differences, of that of the logits.
 const BOUND: f64 = 1e-3;
@@ -59,5 +62,31 @@ fn chunks_and_neighbours_change_no_bit() {
             let found = in_chunks(&mut model, &prompts, chunk);
             assert!(found == expected, "{}: chunks of {chunk}", folder.display());
         }
+    }
+}
+
+/// Each kind of operation of a model passes, and what a model runs afterwards is what was tested.
+#[test]
+fn a_model_runs_what_was_tested() {
+    let Some(gpu) = device() else { return };
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (heard, record) = (said.clone(), Arc::<Mutex<Record>>::default());
+        let say = move |what: &str| heard.lock().unwrap().push(what.to_owned());
+        let backend = Verified::new(gpu.clone(), Config::default(), record, say);
+        let files = ModelFiles::open(&folder).unwrap();
+        let room = Room { context: None, sequences: 1, memory: None };
+        let mut model = Model::load(&files, &backend, room).unwrap();
+        let tested = gpu.texts();
+        let (most, vocab) = (model.context() as u32, model.config.vocab_size as u32);
+        let prompt: Vec<u32> = (0..70.min(most)).map(|i| i * 7 % vocab).collect();
+        in_chunks(&mut model, &[prompt], 30);
+        let others: Vec<String> = gpu.texts().difference(&tested).cloned().collect();
+        assert!(others.is_empty(), "{name}: {} kernels were not tested: {}", others.len(), others[0]);
+        assert_eq!(said.lock().unwrap().len(), 1, "{name}");
+        // What was found is known the next time.
+        drop(Model::load(&files, &backend, room).unwrap());
+        assert_eq!(said.lock().unwrap().len(), 1, "{name}");
     }
 }

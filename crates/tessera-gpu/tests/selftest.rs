@@ -25,7 +25,7 @@ fn an_adapter_that_is_right_passes() {
     for (config, which) in [(default, &all as &dyn Fn(&Case) -> bool), (plain, &other)] {
         let backend = GpuBackend::new(gpu.clone(), config);
         for case in cases().iter().filter(|case| which(case)) {
-            assert_eq!(case.check(&backend), Ok(()), "{}, {config:?}", case.name);
+            assert_eq!(case.check(&backend, false), Ok(()), "{}, {config:?}", case.name);
         }
     }
 }
@@ -89,7 +89,7 @@ fn what_is_wrong_is_found() {
     ] {
         let found: Vec<String> = cases()
             .iter()
-            .filter(|case| case.check(&Wrong(wrong)).is_err())
+            .filter(|case| case.check(&Wrong(wrong), false).is_err())
             .map(|case| case.name.clone())
             .collect();
         assert!(
