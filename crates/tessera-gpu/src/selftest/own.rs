@@ -106,7 +106,10 @@ fn fewer(
             // Gate and up, if that is what they are.
             let rows = found.rows.min(2 * OUTPUTS);
             *out = out.part(0, rows);
-            *weight = weights.matrix(made, matrix(found.form, [rows, found.cols]));
+            // One of several is read from among others.
+            let (copies, copy) = (found.copies.min(2), weight.copy.min(1));
+            let all = matrix(found.form, [rows * copies, found.cols]);
+            *weight = weights.copies(made, all, copies).after(copy);
             *bias = bias.map(|_| vector(made, rows));
         }
         Op::Gate { gate, up, out, .. } => {
