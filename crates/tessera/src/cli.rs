@@ -103,11 +103,16 @@ pub enum Command {
     /// List the adapters that --backend gpu can use
     #[cfg(feature = "gpu")]
     Devices(DevicesArgs),
+    /// Hold an adapter's arithmetic to the reference, kernel by kernel
+    #[cfg(feature = "gpu")]
+    Selftest(SelftestArgs),
 }
 
 /// Which implementation computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
+    /// A GPU that passes its self-test and has room for the model, else the CPU
+    Auto,
     /// Plain f32: slow, and the meaning of the others
     Reference,
     /// SIMD kernels chosen at run time
@@ -159,7 +164,7 @@ pub enum Template {
 #[derive(Clone, Debug, Args)]
 pub struct ComputeArgs {
     /// Which implementation computes
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub backend: Backend,
     /// Number of threads [default: the machine's cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -182,7 +187,7 @@ pub struct ComputeArgs {
     /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,
-    /// Part of the name of the adapter that --backend gpu uses [default: the first that is no program on the CPU]
+    /// Part of the name of the adapter that computes [default: the first that is no program on the CPU]
     #[cfg(feature = "gpu")]
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
@@ -599,6 +604,17 @@ pub struct DoctorArgs {}
 #[cfg(feature = "gpu")]
 #[derive(Clone, Debug, Args)]
 pub struct DevicesArgs {}
+
+/// `tessera selftest`
+#[cfg(feature = "gpu")]
+#[derive(Clone, Debug, Args)]
+pub struct SelftestArgs {
+    /// Test what this model needs, again, and keep the result; without one all kinds of kernels are tested
+    pub model: Option<String>,
+    /// Part of the adapter's name [default: the first that is no program on the CPU]
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
+}
 
 #[cfg(test)]
 mod tests {

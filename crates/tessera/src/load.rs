@@ -5,6 +5,8 @@ use crate::ledger::Ledger;
 use crate::models;
 use crate::output::{Output, hinted};
 use std::time::{Duration, Instant};
+#[cfg(feature = "gpu")]
+use tessera_compute::backend::Backend as _;
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::reference::Reference;
 use tessera_engine::generate::CHUNK;
@@ -71,35 +73,100 @@ pub fn load_beside(
     let ledger = wanted.ledger.open();
     let (context, memory) = (args.context.map(|c| c as usize), ledger.budget(wanted.fewer, wanted.rows));
     let room = Room { context, sequences: wanted.sequences, memory };
-    let model = match args.backend {
-        Backend::Reference => {
-            unused("reference", args, &["--threads", "--exact", "--fast", "--kv", "--kernels", "--adapter"])?;
-            Model::load(&files, &Reference, room)?
-        }
-        Backend::Cpu => {
-            unused("cpu", args, &["--adapter"])?;
-            Model::load(&files, &cpu(args)?, room)?
-        }
-        #[cfg(feature = "gpu")]
-        Backend::Gpu => {
-            unused("gpu", args, &["--threads", "--exact", "--fast", "--kernels"])?;
-            Model::load(&files, &crate::gpu::backend(args)?, room)?
-        }
-    };
+    let (model, why) = compute(&files, args, room, out)?;
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
     }
     ledger.enter(files.folder.path(), model.claim());
     let took = start.elapsed();
     out.detail(format_args!("memory: {}", model.claim().plan));
-    match args.backend {
-        // Which of several adapters computes is not to be guessed.
-        #[cfg(feature = "gpu")]
-        Backend::Gpu => out.note(format_args!("{}", model.describe())),
-        _ => out.detail(model.describe()),
+    match why {
+        // Which of several computes is not to be guessed.
+        Some(why) => out.note(format_args!("{}: {why}", model.describe())),
+        None => out.detail(model.describe()),
     }
     Ok(Loaded { files, model, took })
 }
+
+/// Loads a model on what was asked for; why there, where that is worth a line.
+fn compute(
+    files: &ModelFiles,
+    args: &ComputeArgs,
+    room: Room,
+    out: &Output,
+) -> anyhow::Result<(Model, Option<String>)> {
+    Ok(match args.backend {
+        Backend::Reference => {
+            unused("reference", args, &["--threads", "--exact", "--fast", "--kv", "--kernels", "--adapter"])?;
+            (Model::load(files, &Reference, room)?, None)
+        }
+        Backend::Cpu => {
+            unused("cpu", args, &["--adapter"])?;
+            (Model::load(files, &cpu(args)?, room)?, None)
+        }
+        #[cfg(feature = "gpu")]
+        Backend::Gpu => {
+            unused("gpu", args, &OF_CPU)?;
+            (gpu(files, args, room, out)?, Some("--backend gpu".to_owned()))
+        }
+        #[cfg(feature = "gpu")]
+        Backend::Auto if args.adapter.is_some() || args.kv == Some(Kv::F32) => {
+            unused("gpu", args, &OF_CPU)?;
+            (gpu(files, args, room, out)?, Some("as was asked for".to_owned()))
+        }
+        #[cfg(feature = "gpu")]
+        Backend::Auto if cpu_only(args).is_none() && crate::gpu::none().is_none() => {
+            match gpu(files, args, room, out) {
+                Ok(model) => (model, Some("it is hardware, and passed its self-test".to_owned())),
+                Err(error) => (Model::load(files, &cpu(args)?, room)?, Some(format!("no GPU: {error:#}"))),
+            }
+        }
+        Backend::Auto => (Model::load(files, &cpu(args)?, room)?, None),
+    })
+}
+
+/// Flags that mean something to the CPU only.
+#[cfg(feature = "gpu")]
+const OF_CPU: [&str; 4] = ["--threads", "--exact", "--fast", "--kernels"];
+
+/// What was asked for that only the CPU has.
+#[cfg(feature = "gpu")]
+fn cpu_only(args: &ComputeArgs) -> Option<()> {
+    (args.kv == Some(Kv::Q8) || unused("gpu", args, &OF_CPU).is_err()).then_some(())
+}
+
+/// Loads a model on an adapter that computes it rightly, and again where that is lost.
+#[cfg(feature = "gpu")]
+fn gpu(files: &ModelFiles, args: &ComputeArgs, room: Room, out: &Output) -> anyhow::Result<Model> {
+    let opened = crate::gpu::Opened::new(args, out)?;
+    let loaded = Model::load(files, &opened.backend, room);
+    opened.keep(out);
+    let mut model = loaded?;
+    let (args, out, mut last) = (args.clone(), out.clone(), None::<Instant>);
+    model.set_loader(Box::new(move |program, weights, pools| {
+        let soon = last.replace(Instant::now()).is_some_and(|last| last.elapsed() < SOON);
+        let mut again = || {
+            anyhow::ensure!(!soon, "it was lost twice in a minute");
+            let opened = crate::gpu::Opened::new(&args, &out)?;
+            Ok(opened.backend.load(program.clone(), &mut *weights, pools)?)
+        };
+        match again() {
+            Ok(executor) => {
+                out.note("note: the adapter was lost, and the model loaded again; answers go on");
+                Ok(executor)
+            }
+            Err(error) => {
+                out.note(format_args!("note: the adapter was lost: {error:#}; answers go on on the CPU"));
+                Cpu::default().load(program, weights, pools)
+            }
+        }
+    }));
+    Ok(model)
+}
+
+/// Lost again within this time, an adapter is left alone.
+#[cfg(feature = "gpu")]
+const SOON: Duration = Duration::from_secs(60);
 
 /// What is said of a model that MLC computes otherwise than its authors.
 fn apart(files: &ModelFiles) -> Option<String> {

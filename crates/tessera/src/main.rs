@@ -75,6 +75,8 @@ fn dispatch(command: Command, out: &Output) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => commands::doctor::run(args, out),
         #[cfg(feature = "gpu")]
         Command::Devices(args) => commands::devices::run(args, out),
+        #[cfg(feature = "gpu")]
+        Command::Selftest(args) => commands::selftest::run(args, out),
     }
 }
 

@@ -14,6 +14,8 @@ pub mod pull;
 pub mod repair;
 pub mod rm;
 pub mod run;
+#[cfg(feature = "gpu")]
+pub mod selftest;
 #[cfg(feature = "server")]
 pub mod serve;
 pub mod show;
