@@ -113,6 +113,8 @@ impl Adapter {
             trouble: state,
             written: Arc::default(),
             pipelines: Arc::default(),
+            poisoned: false,
+            edit: None,
         })
     }
 }
@@ -139,9 +141,25 @@ pub struct Gpu {
     /// Bytes written since the last wait.
     written: Arc<AtomicUsize>,
     pipelines: Arc<Mutex<HashMap<String, wgpu::ComputePipeline>>>,
+    poisoned: bool,
+    edit: Option<Edit>,
 }
 
+/// What a test makes of the text of a kernel.
+type Edit = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
 impl Gpu {
+    /// The same device, whose new buffers hold NaN: what a kernel does not write, and what it reads too early, is seen.
+    pub fn poisoned(&self) -> Gpu {
+        Gpu { poisoned: true, ..self.clone() }
+    }
+
+    /// The same device with pipelines of its own, of texts that were edited: kernels that are wrong, for tests.
+    #[doc(hidden)]
+    pub fn edited(&self, edit: impl Fn(&str) -> String + Send + Sync + 'static) -> Gpu {
+        Gpu { edit: Some(Arc::new(edit)), pipelines: Arc::default(), ..self.clone() }
+    }
+
     /// The adapter.
     pub fn describe(&self) -> &Description {
         &self.description
@@ -165,7 +183,15 @@ impl Gpu {
     /// A buffer that kernels read and write.
     pub fn buffer(&self, bytes: usize) -> wgpu::Buffer {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC;
-        self.with_usage(bytes, usage)
+        let buffer = self.with_usage(bytes, usage);
+        if self.poisoned {
+            // In pieces: what is written is kept twice until it is copied.
+            for at in (0..buffer.size()).step_by(PIECE) {
+                let len = (buffer.size() - at).min(PIECE as u64) as usize;
+                self.queue.write_buffer(&buffer, at, &vec![0xff; len]);
+            }
+        }
+        buffer
     }
 
     /// A buffer for something else.
@@ -219,7 +245,10 @@ impl Gpu {
         if let Some(made) = self.pipelines.lock().ok().and_then(|all| all.get(text).cloned()) {
             return made;
         }
-        let source = wgpu::ShaderSource::Wgsl(text.into());
+        let source = match &self.edit {
+            Some(edit) => wgpu::ShaderSource::Wgsl(edit(text).into()),
+            None => wgpu::ShaderSource::Wgsl(text.into()),
+        };
         let desc = wgpu::ShaderModuleDescriptor { label: None, source };
         // SAFETY: the texts are this crate's own. Loops in them are bounded by sizes, divisors are sizes that are not 0,
         // and every index is one of a program and a batch that were checked (`Program::check`, `Batch::check`).

@@ -98,7 +98,7 @@ impl Verified {
 
     /// The first case that comes out wrong, and how.
     fn wrong(&self, cases: &[Case], config: Config) -> Option<String> {
-        let backend = GpuBackend::new(self.gpu.clone(), config);
+        let backend = GpuBackend::new(self.gpu.poisoned(), config);
         let mut record = self.record.lock().unwrap_or_else(|e| e.into_inner());
         let key = |case: &Case| format!("{:016x} {config:?}", case.key());
         let known = |case: &Case| record.get(&key(case));

@@ -58,7 +58,7 @@ fn chunks_and_neighbours_change_no_bit() {
         let prompts = [70u32, 13].map(prompt);
         let mut alone = |p| in_chunks(&mut model, std::slice::from_ref(p), 2048).remove(0);
         let expected: Vec<_> = prompts.iter().map(&mut alone).collect();
-        for chunk in [1, 3, 9] {
+        for chunk in [3, 9] {
             let found = in_chunks(&mut model, &prompts, chunk);
             assert!(found == expected, "{}: chunks of {chunk}", folder.display());
         }

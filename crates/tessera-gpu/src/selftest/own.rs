@@ -13,7 +13,7 @@ use tessera_weights::tensor::Form;
 /// Rows of the input: eight, four, two and one at once when they come in pieces.
 const ROWS: usize = 15;
 /// Positions where some are attended to in parts.
-const POSITIONS: usize = 9 * PAGE + ROWS;
+const POSITIONS: usize = 8 * PAGE + ROWS;
 /// Outputs of a product that are tested.
 const OUTPUTS: usize = 65;
 
