@@ -139,3 +139,10 @@ fn every_text_is_valid_and_every_writer_takes_it() {
     }
     assert!(texts.len() > 200);
 }
+
+/// For `scripts/check-tint`: all of them, as JSON, into the file that TESSERA_WGSL names.
+#[test]
+fn texts_are_written() {
+    let Some(file) = std::env::var_os("TESSERA_WGSL") else { return };
+    std::fs::write(file, serde_json::to_vec(&texts()).unwrap()).unwrap();
+}
