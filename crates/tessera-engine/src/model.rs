@@ -5,8 +5,9 @@ use crate::kv::{Kv, OutOfUnits, Sequence};
 use crate::open::ModelFiles;
 use crate::plan::{Claim, Needs, Plan, PlanError, Room, states_for};
 use crate::units::Amounts;
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tessera_compute::backend::{self, Backend, Executor, LoadError};
 use tessera_compute::batch::{Batch, Output, PageKind, Pools, Span, Want};
@@ -39,6 +40,23 @@ pub struct Model {
     claim: Arc<Claim>,
     notes: Vec<String>,
     source: Source,
+    device: Device,
+}
+
+/// What a model runs on, now.
+#[derive(Clone, Debug)]
+pub struct Device(Arc<Mutex<String>>);
+
+impl Device {
+    fn set(&self, device: String) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = device;
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.lock().unwrap_or_else(|e| e.into_inner()))
+    }
 }
 
 /// What is needed to load a model again.
@@ -175,6 +193,7 @@ impl Model {
         let pools = Pools { pages, states };
         let kv = Kv::new(pools, needs.window, plan.rows);
         let executor = backend.load(program.clone(), &mut FolderWeights(&files.folder), pools)?;
+        let device = Device(Arc::new(Mutex::new(executor.describe())));
         let (folder, rows) = (files.folder.clone(), plan.rows);
         let source = Source { folder, program, pools, window: needs.window, rows, loader: None };
         let rope_by_call = block.ropes.iter().any(|rope| rope.by_call);
@@ -201,6 +220,7 @@ impl Model {
             claim,
             notes,
             source,
+            device,
         })
     }
 
@@ -218,6 +238,7 @@ impl Model {
         let Source { folder, program, pools, window, rows, loader } = &mut self.source;
         let Some(loader) = loader else { return Ok(false) };
         self.executor = loader(program.clone(), &mut FolderWeights(folder), *pools)?;
+        self.device.set(self.executor.describe());
         self.kv = self.kv.emptied(*pools, *window, *rows);
         Ok(true)
     }
@@ -240,6 +261,11 @@ impl Model {
     /// One line on what runs where.
     pub fn describe(&self) -> String {
         self.executor.describe()
+    }
+
+    /// The same for those who do not have the model: it changes when the model is loaded again.
+    pub fn device(&self) -> Device {
+        self.device.clone()
     }
 
     /// What it may take of memory, and what of it is taken.

@@ -30,6 +30,14 @@ pub fn none() -> Option<&'static str> {
     (!found).then_some("the system has no GPU (/dev/dri/renderD*, /dev/nvidia* or /dev/dxg)")
 }
 
+/// The adapter that is taken where none is named; why there is none otherwise.
+pub fn hardware() -> Result<Description, String> {
+    match none() {
+        Some(why) => Err(why.to_owned()),
+        None => adapter(None).map(|adapter| adapter.describe()).map_err(|error| error.to_string()),
+    }
+}
+
 /// An adapter that is open, with what is known of it.
 pub struct Opened {
     /// Tests what it has not been tested for.

@@ -39,6 +39,8 @@ struct Choice {
     backend: &'static str,
     kernels: String,
     threads: usize,
+    /// The adapter that `--backend auto` tests and takes, or why there is none.
+    gpu: String,
 }
 
 /// Prints the report.
@@ -74,7 +76,7 @@ fn report(kernels: String, out: &Output) -> anyhow::Result<ExitCode> {
             token: settings.hf_token.is_some(),
             pip: settings.pip_shown(),
         },
-        choice: Choice { backend: "cpu", kernels, threads },
+        choice: choice(kernels, threads),
     };
     if out.json {
         out.print_json(&report)?;
@@ -82,6 +84,18 @@ fn report(kernels: String, out: &Output) -> anyhow::Result<ExitCode> {
         print_text(&report, out)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `--backend auto` would take.
+fn choice(kernels: String, threads: usize) -> Choice {
+    #[cfg(feature = "gpu")]
+    let (backend, gpu) = match crate::gpu::hardware() {
+        Ok(adapter) => ("gpu", format!("{}, {}, {}", adapter.name, adapter.api, adapter.driver)),
+        Err(why) => ("cpu", format!("none: {why}")),
+    };
+    #[cfg(not(feature = "gpu"))]
+    let (backend, gpu) = ("cpu", "none: this build has no gpu feature".to_owned());
+    Choice { backend, kernels, threads, gpu }
 }
 
 fn print_text(report: &Report, out: &Output) -> anyhow::Result<()> {
@@ -112,6 +126,7 @@ fn print_text(report: &Report, out: &Output) -> anyhow::Result<()> {
         ("hub", format!("{} ({token})", store.endpoint)),
         ("pip", store.pip.clone()),
         ("backend", format!("{}, {} threads", report.choice.backend, report.choice.threads)),
+        ("gpu", report.choice.gpu.clone()),
         ("kernels", report.choice.kernels.clone()),
     ] {
         out.line(format_args!("{key:<10}{value}"))?;

@@ -217,6 +217,13 @@ impl Collector for Gauges {
             let value = i64::from(slot.loaded().is_some());
             ConstGauge::new(value).encode(loaded.encode_family(&label(slot))?)?;
         }
+        let help = "1 for what a loaded model runs on";
+        let mut device = encoder.encode_descriptor("model_device", help, None, MetricType::Gauge)?;
+        for (slot, _) in &all {
+            let Some(served) = slot.loaded() else { continue };
+            let label = [("model", slot.name.clone()), ("device", served.device.to_string())];
+            ConstGauge::new(1i64).encode(device.encode_family(&label)?)?;
+        }
         let help = "Tokens in a page of keys and values";
         let mut page = encoder.encode_descriptor("kv_page_tokens", help, None, MetricType::Gauge)?;
         for (slot, _) in &all {

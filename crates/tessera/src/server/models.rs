@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tessera_engine::engine::{Engine, EngineOptions, EngineStats};
 use tessera_engine::grammar::{GrammarEnv, GrammarError};
-use tessera_engine::model::Model;
+use tessera_engine::model::{Device, Model};
 use tessera_engine::reasoning;
 use tessera_engine::template::ChatTemplate;
 use tessera_engine::text::Text;
@@ -31,6 +31,8 @@ pub struct Served {
     pub name: String,
     /// The engine that runs it.
     pub engine: Engine,
+    /// What it runs on.
+    pub device: Device,
     /// Tokenizer and template.
     pub text: Text,
     /// Length of a hidden state.
@@ -165,6 +167,7 @@ impl Slot {
             jinja.is_some_and(reasoning::is_known) || text.tokenizer.id_of(reasoning::OPEN).is_some();
         let for_tools = text.other_template.as_ref().and_then(ChatTemplate::jinja_source);
         let tool_support = ToolSupport::detect(for_tools.or(jinja), &text.tokenizer);
+        let device = model.device();
         let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
         if engine.context() < context {
             let least = engine.context();
@@ -178,6 +181,7 @@ impl Slot {
         let served = Arc::new(Served {
             name: self.name.clone(),
             engine,
+            device,
             text,
             hidden_size,
             embedding,

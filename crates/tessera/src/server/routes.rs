@@ -1,6 +1,7 @@
 //! Which function answers which request, and what happens to every one of them.
 
 use super::error::{ApiError, ApiResult, json_response};
+use super::models::Slot;
 use super::openai::{chat, completions, embeddings, models, responses, tokenize};
 use super::shutdown::Phase;
 use super::{App, Caller, ServeError, hosts, ids, page};
@@ -151,6 +152,9 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     let trouble: std::collections::BTreeMap<_, _> =
         slots.filter_map(|slot| Some((&slot.name, slot.trouble()?))).collect();
     let mut body = json!({"status": word});
+    let loaded = |slot: &Arc<Slot>| Some((slot.name.clone(), slot.loaded()?.device.to_string()));
+    let devices: std::collections::BTreeMap<_, _> = app.models.slots().iter().filter_map(loaded).collect();
+    body["devices"] = json!(devices);
     if !trouble.is_empty() {
         body["failed"] = json!(trouble);
     }

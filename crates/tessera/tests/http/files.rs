@@ -56,7 +56,11 @@ fn a_shard_that_is_truncated() {
         // And when it is whole again it answers again.
         std::fs::write(&shard, whole).unwrap();
         assert_eq!(text(&server, "m"), expected);
-        assert_eq!(server.get("/health").ok(), json!({"status": "ok"}));
+        let health = server.get("/health").ok();
+        assert_eq!((&health["status"], &health["failed"]), (&json!("ok"), &Value::Null), "{health}");
+        let devices = health["devices"].as_object().unwrap();
+        assert!(devices.keys().eq(["m", "n"]), "{health}");
+        assert!(devices.values().all(|device| device.as_str().unwrap().starts_with("cpu")), "{health}");
         server.signal("-TERM");
         assert_eq!(server.wait(), Some(0));
     }
