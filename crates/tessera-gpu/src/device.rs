@@ -115,6 +115,7 @@ impl Adapter {
             pipelines: Arc::default(),
             poisoned: false,
             edit: None,
+            asked: Arc::default(),
         })
     }
 }
@@ -143,6 +144,8 @@ pub struct Gpu {
     pipelines: Arc<Mutex<HashMap<String, wgpu::ComputePipeline>>>,
     poisoned: bool,
     edit: Option<Edit>,
+    /// Texts that were asked for.
+    asked: Arc<Mutex<HashSet<String>>>,
 }
 
 /// What a test makes of the text of a kernel.
@@ -235,13 +238,23 @@ impl Gpu {
         drop(self.device.poll(wgpu::PollType::wait_indefinitely()));
     }
 
-    /// The texts that pipelines were made of.
+    /// The same device, and its pipelines, with a list of its own of the texts that are asked for.
+    pub fn watched(&self) -> Gpu {
+        Gpu { asked: Arc::default(), ..self.clone() }
+    }
+
+    /// The texts of the pipelines that were asked for.
     pub fn texts(&self) -> HashSet<String> {
-        self.pipelines.lock().map_or(HashSet::new(), |all| all.keys().cloned().collect())
+        self.asked.lock().map_or(HashSet::new(), |asked| asked.clone())
     }
 
     /// The pipeline of a text, made once.
     pub fn pipeline(&self, text: &str) -> wgpu::ComputePipeline {
+        if let Ok(mut asked) = self.asked.lock()
+            && !asked.contains(text)
+        {
+            asked.insert(text.to_owned());
+        }
         if let Some(made) = self.pipelines.lock().ok().and_then(|all| all.get(text).cloned()) {
             return made;
         }

@@ -68,7 +68,7 @@ fn chunks_and_neighbours_change_no_bit() {
 /// Each kind of operation of a model passes, and what a model runs afterwards is what was tested.
 #[test]
 fn a_model_runs_what_was_tested() {
-    let Some(gpu) = device() else { return };
+    let Some(gpu) = device().map(|gpu| gpu.watched()) else { return };
     let (said, record) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Record>>::default());
     let heard = said.clone();
     let say = move |what: &str| heard.lock().unwrap().push(what.to_owned());
