@@ -115,7 +115,7 @@ impl Adapter {
             pipelines: Arc::default(),
             poisoned: false,
             edit: None,
-            asked: Arc::default(),
+            asked: None,
         })
     }
 }
@@ -144,8 +144,8 @@ pub struct Gpu {
     pipelines: Arc<Mutex<HashMap<String, wgpu::ComputePipeline>>>,
     poisoned: bool,
     edit: Option<Edit>,
-    /// Texts that were asked for.
-    asked: Arc<Mutex<HashSet<String>>>,
+    /// Texts that were asked for, where somebody wants to know.
+    asked: Option<Arc<Mutex<HashSet<String>>>>,
 }
 
 /// What a test makes of the text of a kernel.
@@ -240,19 +240,18 @@ impl Gpu {
 
     /// The same device, and its pipelines, with a list of its own of the texts that are asked for.
     pub fn watched(&self) -> Gpu {
-        Gpu { asked: Arc::default(), ..self.clone() }
+        Gpu { asked: Some(Arc::default()), ..self.clone() }
     }
 
-    /// The texts of the pipelines that were asked for.
+    /// The texts of the pipelines that were asked for, of a device that is [watched](Gpu::watched).
     pub fn texts(&self) -> HashSet<String> {
-        self.asked.lock().map_or(HashSet::new(), |asked| asked.clone())
+        let asked = self.asked.as_ref().and_then(|asked| asked.lock().ok());
+        asked.map_or(HashSet::new(), |asked| asked.clone())
     }
 
     /// The pipeline of a text, made once.
     pub fn pipeline(&self, text: &str) -> wgpu::ComputePipeline {
-        if let Ok(mut asked) = self.asked.lock()
-            && !asked.contains(text)
-        {
+        if let Some(Ok(mut asked)) = self.asked.as_ref().map(|asked| asked.lock()) {
             asked.insert(text.to_owned());
         }
         if let Some(made) = self.pipelines.lock().ok().and_then(|all| all.get(text).cloned()) {

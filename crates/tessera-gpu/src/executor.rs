@@ -578,7 +578,8 @@ impl Executor for Device {
 
     fn describe(&self) -> String {
         let d = self.gpu.describe();
-        format!("gpu: {}, {}, {}", d.name, d.api, d.driver)
+        let plain = if self.config.folded { "" } else { ", plain kernels" };
+        format!("gpu: {}, {}, {}{plain}", d.name, d.api, d.driver)
     }
 }
 

@@ -26,6 +26,7 @@ pub fn build() -> u64 {
         include_str!("kernels.rs"),
         include_str!("layout.rs"),
         include_str!("plan.rs"),
+        include_str!("plan/weighted.rs"),
         include_str!("product.rs"),
         include_str!("selftest.rs"),
         include_str!("selftest/own.rs"),
@@ -88,6 +89,10 @@ impl Verified {
             match self.wrong(&cases, config) {
                 None => return Ok(config),
                 Some(what) => {
+                    // A device that is gone says nothing of its kernels.
+                    if let Some(lost) = self.gpu.lost() {
+                        return Err(LoadError::Device(lost));
+                    }
                     wrong = format!("{} is wrong in {what}", self.gpu.describe().name);
                     (self.say)(&format!("{wrong}; {next}"));
                 }
@@ -116,7 +121,6 @@ impl Verified {
         for case in new {
             let wrong =
                 case.check(&backend, config.halves).err().map(|what| format!("{}: {what}", case.name));
-            // A device that is gone says nothing of its kernels.
             if self.gpu.lost().is_some() {
                 return wrong;
             }

@@ -289,7 +289,6 @@ fn copies(found: &FolderModel, scheme: &Scheme, settings: &Settings) -> bool {
 
 /// Refuses what would do nothing where shards are copied.
 fn refuse_unused(mlc: &MlcFolder, scheme: &Scheme, settings: &Settings) -> anyhow::Result<()> {
-    optimized::check(scheme, settings)?;
     let (folder, name) = (mlc.folder.path().display(), scheme.name);
     if settings.optimize != Optimize::None {
         return Err(hinted(
@@ -326,6 +325,7 @@ fn from_mlc(mlc: &MlcFolder, settings: &Settings, dst: &Path, out: &Output) -> a
     }
     let same = copies(found, scheme, settings);
     if same {
+        optimized::check(scheme, settings)?;
         refuse_unused(mlc, scheme, settings)?;
     }
     let mut files = mlc.files()?;

@@ -1,12 +1,12 @@
 //! Which adapter computes, by what was asked for, and what is known of it.
 
-use crate::cli::{ComputeArgs, Kv};
+use crate::cli::Kv;
 use crate::output::{Output, hinted};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tessera_gpu::verified::{Record, Verified, build};
-use tessera_gpu::{Adapter, Config, Description, GpuBackend};
+use tessera_gpu::{Adapter, Config, Description, Gpu};
 use tessera_hub::Store;
 
 /// What is known of adapters: a file in the store's home.
@@ -49,19 +49,19 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The adapter that `args` name, or the first that is hardware.
-    pub fn new(args: &ComputeArgs, out: &Output) -> anyhow::Result<Opened> {
-        let halves = match args.kv {
+    /// The adapter that has this in its name, or the first that is hardware.
+    pub fn new(kv: Option<Kv>, name: Option<&str>, out: &Output) -> anyhow::Result<Opened> {
+        let halves = match kv {
             Some(Kv::F32) => false,
             Some(Kv::Q8) => {
                 anyhow::bail!("--kv q8 is for --backend cpu; a GPU keeps keys and values as f16 or f32")
             }
             Some(Kv::F16) | None => true,
         };
-        let adapter = adapter(args.adapter.as_deref())?;
+        let adapter = adapter(name)?;
         let name = key(&adapter.describe());
         let path = Store::open_default()?.home().join(KNOWN);
-        let before = known(&path).remove(&name).unwrap_or_default();
+        let before = known(&path, out).remove(&name).unwrap_or_default();
         let record = Arc::new(Mutex::new(before.clone()));
         let gpu = pollster::block_on(adapter.open(false))?;
         let (config, out) = (Config { halves, ..Config::default() }, out.clone());
@@ -74,13 +74,19 @@ impl Opened {
         self.record.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 
+    /// What it was found to compute wrongly.
+    pub fn wrong(&self) -> Vec<String> {
+        let record = self.record.lock().unwrap_or_else(|e| e.into_inner());
+        record.values().flatten().cloned().collect()
+    }
+
     /// Keeps what was found.
     pub fn keep(&self, out: &Output) {
         let record = self.record.lock().unwrap_or_else(|e| e.into_inner()).clone();
         if record == self.before {
             return;
         }
-        let mut all = known(&self.path);
+        let mut all = known(&self.path, out);
         // What other builds found is of no use.
         let end = end();
         all.retain(|name, _| name.ends_with(&end));
@@ -93,10 +99,8 @@ impl Opened {
 }
 
 /// An adapter without what is known of it, for tests of everything: its buffers hold NaN at first.
-pub fn untested(name: Option<&str>, config: Config) -> anyhow::Result<(Description, GpuBackend)> {
-    let adapter = adapter(name)?;
-    let gpu = pollster::block_on(adapter.open(false))?.poisoned();
-    Ok((adapter.describe(), GpuBackend::new(gpu, config)))
+pub fn untested(name: Option<&str>) -> anyhow::Result<Gpu> {
+    Ok(pollster::block_on(adapter(name)?.open(false))?.poisoned())
 }
 
 fn adapter(name: Option<&str>) -> anyhow::Result<Adapter> {
@@ -136,9 +140,16 @@ fn end() -> String {
 }
 
 /// What is known of all adapters; nothing where the file cannot be read, as they are tested again then.
-fn known(path: &Path) -> BTreeMap<String, Record> {
-    let read = std::fs::read(path).ok();
-    read.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+fn known(path: &Path, out: &Output) -> BTreeMap<String, Record> {
+    let read = match std::fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|e| e.to_string()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return BTreeMap::new(),
+        Err(error) => Err(error.to_string()),
+    };
+    read.unwrap_or_else(|why| {
+        out.note(format_args!("note: {}: {why}; adapters are tested again", path.display()));
+        BTreeMap::new()
+    })
 }
 
 fn write(path: &Path, all: &BTreeMap<String, Record>) -> std::io::Result<()> {

@@ -115,7 +115,7 @@ fn compute(
             (gpu(files, args, room, out)?, Some("as was asked for".to_owned()))
         }
         #[cfg(feature = "gpu")]
-        Backend::Auto if cpu_only(args).is_none() && crate::gpu::none().is_none() => {
+        Backend::Auto if !cpu_only(args) && crate::gpu::none().is_none() => {
             match gpu(files, args, room, out) {
                 Ok(model) => (model, Some("it is hardware, and passed its self-test".to_owned())),
                 Err(error) => (Model::load(files, &cpu(args)?, room)?, Some(format!("no GPU: {error:#}"))),
@@ -129,16 +129,16 @@ fn compute(
 #[cfg(feature = "gpu")]
 const OF_CPU: [&str; 4] = ["--threads", "--exact", "--fast", "--kernels"];
 
-/// What was asked for that only the CPU has.
+/// Whether something was asked for that only the CPU has.
 #[cfg(feature = "gpu")]
-fn cpu_only(args: &ComputeArgs) -> Option<()> {
-    (args.kv == Some(Kv::Q8) || unused("gpu", args, &OF_CPU).is_err()).then_some(())
+fn cpu_only(args: &ComputeArgs) -> bool {
+    args.kv == Some(Kv::Q8) || unused("gpu", args, &OF_CPU).is_err()
 }
 
 /// Loads a model on an adapter that computes it rightly, and again where that is lost.
 #[cfg(feature = "gpu")]
 fn gpu(files: &ModelFiles, args: &ComputeArgs, room: Room, out: &Output) -> anyhow::Result<Model> {
-    let opened = crate::gpu::Opened::new(args, out)?;
+    let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), out)?;
     let loaded = Model::load(files, &opened.backend, room);
     opened.keep(out);
     let mut model = loaded?;
@@ -147,8 +147,10 @@ fn gpu(files: &ModelFiles, args: &ComputeArgs, room: Room, out: &Output) -> anyh
         let soon = last.replace(Instant::now()).is_some_and(|last| last.elapsed() < SOON);
         let mut again = || {
             anyhow::ensure!(!soon, "it was lost twice in a minute");
-            let opened = crate::gpu::Opened::new(&args, &out)?;
-            Ok(opened.backend.load(program.clone(), &mut *weights, pools)?)
+            let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), &out)?;
+            let loaded = opened.backend.load(program.clone(), &mut *weights, pools);
+            opened.keep(&out);
+            Ok(loaded?)
         };
         match again() {
             Ok(executor) => {

@@ -1,6 +1,6 @@
 //! `tessera selftest`: whether an adapter computes what the kernels say.
 
-use crate::cli::{Backend, ComputeArgs, SelftestArgs};
+use crate::cli::SelftestArgs;
 use crate::gpu::{self, Opened};
 use crate::models;
 use crate::output::Output;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
 use tessera_engine::plan::Room;
-use tessera_gpu::{Config, selftest};
+use tessera_gpu::{Config, GpuBackend, selftest};
 
 #[derive(Serialize)]
 struct Report {
@@ -40,9 +40,9 @@ pub fn run(args: SelftestArgs, out: &Output) -> anyhow::Result<ExitCode> {
 fn all(args: &SelftestArgs, out: &Output) -> anyhow::Result<ExitCode> {
     let (start, mut wrong, mut count) = (Instant::now(), Vec::new(), 0);
     let configs = [("fast", Config::default()), ("plain", Config::PLAIN)];
-    let (adapter, _) = gpu::untested(args.adapter.as_deref(), Config::PLAIN)?;
+    let gpu = gpu::untested(args.adapter.as_deref())?;
     for (kernels, config) in configs {
-        let (_, backend) = gpu::untested(args.adapter.as_deref(), config)?;
+        let backend = GpuBackend::new(gpu.clone(), config);
         for case in selftest::cases() {
             out.detail(format_args!("{kernels}: {}", case.name));
             count += 1;
@@ -52,6 +52,7 @@ fn all(args: &SelftestArgs, out: &Output) -> anyhow::Result<ExitCode> {
         }
     }
     let seconds = start.elapsed().as_secs_f64();
+    let adapter = gpu.describe().clone();
     let report = Report { adapter: adapter.name, driver: adapter.driver, cases: count, seconds, wrong };
     if out.json {
         out.print_json(&report)?;
@@ -68,30 +69,23 @@ fn all(args: &SelftestArgs, out: &Output) -> anyhow::Result<ExitCode> {
 
 /// What a model needs, as its first use does.
 fn of_model(name: &str, args: &SelftestArgs, out: &Output) -> anyhow::Result<ExitCode> {
-    let files = ModelFiles::open(&models::resolve(name, out)?)?;
-    let compute = ComputeArgs {
-        backend: Backend::Gpu,
-        threads: None,
-        context: None,
-        kv: None,
-        exact: false,
-        fast: false,
-        semantics: None,
-        kernels: None,
-        adapter: args.adapter.clone(),
-    };
+    let mut files = ModelFiles::open(&models::resolve(name, out)?)?;
+    files.semantics = models::semantics(name)?;
     let start = Instant::now();
-    let opened = Opened::new(&compute, out)?;
+    let opened = Opened::new(None, args.adapter.as_deref(), out)?;
     opened.forget();
     let room = Room { context: Some(1), sequences: 1, memory: None };
     let loaded = Model::load(&files, &opened.backend, room);
     opened.keep(out);
     let model = loaded?;
-    let (adapter, seconds) = (model.describe(), start.elapsed().as_secs_f64());
+    let (adapter, seconds, wrong) = (model.describe(), start.elapsed().as_secs_f64(), opened.wrong());
     if out.json {
-        out.print_json(&serde_json::json!({ "model": name, "adapter": adapter, "seconds": seconds }))?;
+        let report =
+            serde_json::json!({ "model": name, "adapter": adapter, "seconds": seconds, "wrong": wrong });
+        out.print_json(&report)?;
     } else {
+        wrong.iter().try_for_each(|what| out.line(format_args!("wrong  {what}")))?;
         out.line(format_args!("{adapter} computes {name} rightly, {seconds:.1} s"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
