@@ -133,6 +133,11 @@ pub trait Backend {
     /// Bytes of one KV page of [`crate::batch::PAGE`] positions, of each kind; 0 of one that no layer is of.
     fn page_len(&self, program: &Program) -> [usize; PageKind::COUNT];
 
+    /// What the device can hold at all, whatever memory it has.
+    fn most(&self, _program: &Program) -> Pools {
+        Pools { pages: [usize::MAX; PageKind::COUNT], states: usize::MAX }
+    }
+
     /// Bytes of activations and logits in a step of `rows` tokens that wants the logits of all of them. What each thread
     /// keeps for itself is small and not counted.
     fn workspace_len(&self, program: &Program, rows: usize) -> usize;

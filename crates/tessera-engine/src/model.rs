@@ -3,7 +3,7 @@
 use crate::decoder::{DecoderError, FolderWeights, program};
 use crate::kv::{Kv, OutOfUnits, Sequence};
 use crate::open::ModelFiles;
-use crate::plan::{Claim, Needs, Plan, PlanError, Room, states_for};
+use crate::plan::{Claim, Needs, Plan, PlanError, Room, slots, states_for};
 use crate::units::Amounts;
 use std::fmt;
 use std::ops::Range;
@@ -167,18 +167,25 @@ impl Model {
             ));
         }
         let each = program.state_len().saturating_mul(size_of::<f32>());
-        let states = if program.states.is_empty() { 0 } else { states_for(&room, each as u64) };
+        let most = backend.most(&program);
+        let states = match program.states.is_empty() {
+            true => 0,
+            // Less than a sequence needs is the device's error.
+            false => states_for(&room, each as u64).min(most.states.max(slots(1))),
+        };
         let of_states = states.saturating_mul(each);
         if states > 0 && states < room.sequences {
             notes.push(format!(
-                "{states} sequences can run at once, not {}: a quarter of the memory holds no more of their states",
-                room.sequences
+                "{states} sequences can run at once, not {}: {} holds no more of their states",
+                room.sequences,
+                if states == most.states { "the device" } else { "a quarter of the memory" }
             ));
         }
         let made = program.weights.iter().map(|weight| weight.made_len() as u64).fold(0, u64::saturating_add);
         let needs = Needs {
             weights: files.folder.stored_len().saturating_add(made),
             page: backend.page_len(&program).map(|len| len as u64),
+            most: most.pages,
             window: program.window(),
             workspace: backend.workspace_len(&program, rows).saturating_add(of_states) as u64,
             context: own,
@@ -186,8 +193,10 @@ impl Model {
         let plan = Plan::new(needs, &room)?;
         let Plan { pages, context, own, .. } = plan;
         if context < room.context.unwrap_or(own) {
+            let full = needs.most[0].saturating_sub(pages[0]) < room.sequences;
+            let what = if full { "the device" } else { "memory" };
             notes.push(format!(
-                "the context is {context} tokens, not the model's {own}: memory holds no more"
+                "the context is {context} tokens, not the model's {own}: {what} holds no more"
             ));
         }
         let pools = Pools { pages, states };

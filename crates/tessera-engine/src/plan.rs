@@ -46,12 +46,20 @@ pub enum PlanError {
         has: usize,
     },
     /// Too little memory.
-    #[error("{plan} need {} of memory, {} are free", Mib(plan.total()), Mib(*free))]
+    #[error("{plan} need {} of memory, {} may be taken", Mib(plan.total()), Mib(*free))]
     Memory {
         /// What would be taken for what was asked for.
         plan: Box<Plan>,
         /// Bytes that there are.
         free: u64,
+    },
+    /// More keys and values than the device can hold, whatever memory it has.
+    #[error("{tokens} tokens of context were asked for, the device can hold keys and values of {most}")]
+    Device {
+        /// Tokens of all sequences that do not share.
+        tokens: usize,
+        /// Tokens that it can hold.
+        most: usize,
     },
 }
 
@@ -62,6 +70,8 @@ pub struct Needs {
     pub weights: u64,
     /// Bytes of a page of keys and values, of each kind; 0 of one that the model has no use for.
     pub page: [u64; PageKind::COUNT],
+    /// How many pages of each kind the device can hold, whatever memory it has.
+    pub most: [usize; PageKind::COUNT],
     /// How many positions the layers that see a window see.
     pub window: usize,
     /// Bytes of activations and logits in the largest step.
@@ -104,17 +114,19 @@ impl Plan {
         let context = room.context.unwrap_or(own);
         let one = pages_for(context);
         let all = one.saturating_mul(room.sequences);
-        let Needs { weights, page, workspace, .. } = needs;
+        let Needs { weights, page, workspace, most, .. } = needs;
         let rows = room.memory.map_or(usize::MAX, |budget| budget.rows);
         // Of windows as many as all sequences can hold of them at once.
         let windows = most_pages(needs.window, rows).min(one).saturating_mul(room.sequences);
+        let windows = windows.min(most[WINDOW]);
         let plan = |pages: usize, context| {
             let of = |kind: usize, n: usize| if page[kind] == 0 { 0 } else { n };
             let tokens = pages.saturating_mul(PAGE);
             let pages = [of(ALL, pages), of(WINDOW, pages.min(windows))];
             Plan { weights, workspace, page, pages, tokens, rows, context, own }
         };
-        let Some(budget) = room.memory else { return Ok(plan(all, context)) };
+        let plenty = Budget { free: u64::MAX, share: u64::MAX, fewer: false, rows };
+        let budget = room.memory.unwrap_or(plenty);
 
         // Positions take a page of each kind until there are enough of windows.
         let fits = |bytes: u64| {
@@ -123,7 +135,7 @@ impl Plan {
             let rest = left.saturating_sub(page[WINDOW].saturating_mul(windows as u64));
             let more = rest.checked_div(page[ALL]).unwrap_or(u64::MAX);
             let pages = if both < windows as u64 { both } else { more };
-            usize::try_from(pages).unwrap_or(usize::MAX)
+            usize::try_from(pages).unwrap_or(usize::MAX).min(most[ALL])
         };
         // What the model is not to go without, though others then find less than their share.
         let apart = if budget.fewer { 1 } else { room.sequences };
@@ -137,6 +149,10 @@ impl Plan {
         let each = pages / apart.max(1);
         if room.context.is_some() || each == 0 {
             let pages = if room.context.is_some() { wanted } else { apart };
+            if pages > most[ALL] {
+                let most = most[ALL].saturating_mul(PAGE);
+                return Err(PlanError::Device { tokens: pages.saturating_mul(PAGE), most });
+            }
             return Err(PlanError::Memory { plan: Box::new(plan(pages, context)), free: budget.free });
         }
         Ok(plan(each * apart, each * PAGE))
@@ -208,15 +224,19 @@ impl Claim {
 /// draft and for what is put aside for later. Where sequences may wait for each other there are fewer of them, rather
 /// than that more than a quarter of the memory goes to states.
 pub(crate) fn states_for(room: &Room, each: u64) -> usize {
-    let wanted = |sequences: usize| sequences.saturating_add(sequences / 2).saturating_add(5);
-    let all = wanted(room.sequences);
+    let all = slots(room.sequences);
     match room.memory {
         Some(Budget { free, fewer: true, .. }) => {
             let fit = usize::try_from(free / 4 / each.max(1)).unwrap_or(usize::MAX);
-            all.min(fit.max(wanted(1)))
+            all.min(fit.max(slots(1)))
         }
         _ => all,
     }
+}
+
+/// Slots that so many sequences need to run at once.
+pub(crate) const fn slots(sequences: usize) -> usize {
+    sequences.saturating_add(sequences / 2).saturating_add(5)
 }
 
 impl Budget {
@@ -232,7 +252,8 @@ mod tests {
 
     /// A page is 10 bytes, weights and workspace 100 together; the context is 8192 tokens, 128 pages.
     const NEEDS: Needs =
-        Needs { weights: 70, page: [10, 0], window: usize::MAX, workspace: 30, context: 8192 };
+        Needs { weights: 70, page: [10, 0], most: MOST, window: usize::MAX, workspace: 30, context: 8192 };
+    const MOST: [usize; 2] = [usize::MAX; 2];
 
     fn planned(
         context: Option<usize>,
@@ -311,6 +332,25 @@ mod tests {
         let room = Room { memory: Some(Budget::of(100 + 2 * 10 * 20, 512)), ..room };
         let plan = Plan::new(needs, &room).unwrap();
         assert_eq!((plan.pages, plan.context), ([0, 20], 10 * 64));
+    }
+
+    #[test]
+    fn what_the_device_holds() {
+        let needs = Needs { most: [100, 50], ..NEEDS };
+        let planned = |context, sequences, memory| {
+            let plan = Plan::new(needs, &Room { context, sequences, memory });
+            plan.map(|plan| (plan.pages, plan.context)).map_err(|e| e.to_string())
+        };
+        let budget = |fewer| Some(Budget { free: 1 << 30, share: 1 << 30, fewer, rows: 512 });
+        assert_eq!(planned(None, 1, None), Ok(([100, 0], 6400)));
+        assert_eq!(planned(None, 4, budget(false)), Ok(([100, 0], 1600)));
+        assert_eq!(planned(None, 4, budget(true)), Ok(([100, 0], 6400)));
+        assert_eq!(planned(Some(3200), 4, budget(true)), Ok(([100, 0], 3200)));
+        let error = planned(Some(3200), 4, budget(false)).unwrap_err();
+        assert_eq!(
+            error,
+            "12800 tokens of context were asked for, the device can hold keys and values of 6400"
+        );
     }
 
     #[test]

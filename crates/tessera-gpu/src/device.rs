@@ -1,6 +1,7 @@
 //! An adapter and its device: buffers, uploads, pipelines, and what went wrong.
 
 use crate::error::GpuError;
+use crate::memory::{Memory, memory};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,15 @@ pub struct Description {
     pub binding: u64,
     /// Bytes that one buffer may have.
     pub buffer: u64,
+    /// Its memory, where the driver tells.
+    pub memory: Option<Memory>,
+}
+
+impl Description {
+    /// Whether its memory is the system's.
+    pub fn shares_memory(&self) -> bool {
+        self.software || self.kind == "integrated"
+    }
 }
 
 impl Adapter {
@@ -72,6 +82,7 @@ impl Adapter {
             kind,
             binding: limits.max_storage_buffer_binding_size,
             buffer: limits.max_buffer_size,
+            memory: memory(&self.inner),
         }
     }
 
@@ -161,6 +172,13 @@ impl Gpu {
     #[doc(hidden)]
     pub fn edited(&self, edit: impl Fn(&str) -> String + Send + Sync + 'static) -> Gpu {
         Gpu { edit: Some(Arc::new(edit)), pipelines: Arc::default(), ..self.clone() }
+    }
+
+    /// The same device with smaller bindings: matrices are cut into more windows, for tests.
+    #[doc(hidden)]
+    pub fn narrow(&self, bytes: u64) -> Gpu {
+        let limits = wgpu::Limits { max_storage_buffer_binding_size: bytes, ..self.limits.clone() };
+        Gpu { limits, ..self.clone() }
     }
 
     /// The adapter.

@@ -76,6 +76,19 @@ impl Backend for GpuBackend {
         PageLayout::new(program, Default::default(), words).page_len().map(|words| words * 4)
     }
 
+    fn most(&self, program: &Program) -> Pools {
+        // A layer's keys and values are one binding, and all states are.
+        let words = |kv: &_| layout::layer_words(kv, self.config.halves);
+        let layout = PageLayout::new(program, Default::default(), words);
+        let hold = |words: usize| self.gpu.binding_limit() / words.saturating_mul(4).max(1);
+        let mut pages = [usize::MAX; PageKind::COUNT];
+        for (i, kv) in program.kv.iter().enumerate() {
+            let most = &mut pages[layout.kind(i) as usize];
+            *most = hold(words(kv)).min(*most);
+        }
+        Pools { pages, states: hold(program.state_len()) }
+    }
+
     fn workspace_len(&self, program: &Program, rows: usize) -> usize {
         let slots: usize = program.slots.iter().map(|slot| slot.width.next_multiple_of(8)).sum();
         let work: usize = program.ops.iter().flat_map(|op| work_len(program, op)).sum();
@@ -165,15 +178,13 @@ impl Device {
         let layout = PageLayout::new(&program, pools.pages, words);
         let fits = |bytes: usize, what: &str| match bytes <= limit {
             true => Ok(bytes),
-            false => {
-                Err(LoadError::Device(format!("{what} takes {bytes} bytes, a binding of it holds {limit}")))
-            }
+            false => Err(LoadError::Device(format!("{what}: {bytes} bytes, a binding of it holds {limit}"))),
         };
         let mut kv = Vec::new();
         for (i, layer) in program.kv.iter().enumerate() {
             let pages = pools.pages[layout.kind(i) as usize];
             let bytes = pages.saturating_mul(words(layer)).saturating_mul(4);
-            kv.push(gpu.buffer(fits(bytes, &format!("the cache of layer {i} with {pages} pages"))?));
+            kv.push(gpu.buffer(fits(bytes, &format!("the cache of layer {i}, {pages} pages"))?));
         }
         let state = pools.states.saturating_mul(program.state_len()).saturating_mul(4);
         let states = gpu.buffer(fits(state, "the states")?);

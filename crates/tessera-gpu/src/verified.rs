@@ -80,6 +80,11 @@ impl Verified {
         Verified { gpu, config, record, say: Box::new(say) }
     }
 
+    /// The device.
+    pub const fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
     /// The first configuration that computes all of a program rightly.
     fn settle(&self, program: &Program) -> Result<Config, LoadError> {
         let cases = selftest::of(program);
@@ -140,6 +145,10 @@ impl Backend for Verified {
 
     fn page_len(&self, program: &Program) -> [usize; PageKind::COUNT] {
         GpuBackend::new(self.gpu.clone(), self.config).page_len(program)
+    }
+
+    fn most(&self, program: &Program) -> Pools {
+        GpuBackend::new(self.gpu.clone(), self.config).most(program)
     }
 
     fn workspace_len(&self, program: &Program, rows: usize) -> usize {

@@ -15,8 +15,8 @@ use tessera_compute::reference::Reference;
 use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
 use tessera_engine::plan::Room;
-use tessera_gpu::Config;
 use tessera_gpu::verified::{Record, Verified};
+use tessera_gpu::{Config, GpuBackend};
 
 /// Root of the mean square of the differences, of that of the logits.
 const BOUND: f64 = 1e-3;
@@ -63,6 +63,36 @@ fn chunks_and_neighbours_change_no_bit() {
             assert!(found == expected, "{}: chunks of {chunk}", folder.display());
         }
     }
+}
+
+/// A matrix in windows has the bits of a whole one.
+#[test]
+fn windows_change_no_bit() {
+    let Some(gpu) = device() else { return };
+    let (whole, mut cut) = (GpuBackend::new(gpu.clone(), Config::default()), 0);
+    for folder in folders() {
+        let files = ModelFiles::open(&folder).unwrap();
+        let room = Room { context: Some(8), sequences: 1, memory: None };
+        let bits = |backend: &GpuBackend| {
+            let mut model = Model::load(&files, backend, room)?;
+            let vocab = model.config.vocab_size as u32;
+            let prompt: Vec<u32> = (0..5).map(|i| (i * i * 7 + 3) % vocab).collect();
+            Ok::<_, tessera_engine::model::ModelError>(in_chunks(&mut model, &[prompt], 2))
+        };
+        let expected = bits(&whole).unwrap();
+        for binding in [8192, 16384, 32768] {
+            match bits(&GpuBackend::new(gpu.narrow(binding), Config::default())) {
+                Ok(found) => {
+                    assert!(found == expected, "{}: bindings of {binding}", folder.display());
+                    cut += 1;
+                    break;
+                }
+                Err(e) => println!("{}: {e}", folder.display()),
+            }
+        }
+    }
+    // The others' states or pages are larger than their matrices.
+    assert!(cut > 35, "{cut} of the models have windows");
 }
 
 /// Each kind of operation of a model passes, and what a model runs afterwards is what was tested.

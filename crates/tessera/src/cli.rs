@@ -172,6 +172,9 @@ pub struct ComputeArgs {
     /// Longest context in tokens [default: the model's own, or what fits in memory]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+    /// Memory that models may take, on the CPU or the adapter [default: nine tenths of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
+    pub memory: Option<u64>,
     /// Form of keys and values [default: f16]
     #[arg(long, value_enum, value_name = "FORM")]
     pub kv: Option<Kv>,

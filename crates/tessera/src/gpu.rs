@@ -175,6 +175,7 @@ mod tests {
             software,
             binding: 1 << 27,
             buffer: 1 << 28,
+            memory: None,
         };
         let all = [adapter("llvmpipe (LLVM 15)", true), adapter("Some Card", false)];
         assert_eq!(choose(&all, None), Some(1));

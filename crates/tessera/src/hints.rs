@@ -113,8 +113,10 @@ fn of_model(error: &ModelError) -> Option<&'static str> {
         ModelError::Changed(_) => CHANGED,
         ModelError::Plan(PlanError::Context { .. }) => "leave --context out to use the model's own",
         ModelError::Plan(PlanError::Memory { .. }) => {
-            "give a shorter --context, fewer sequences at once, `--kv q8`, or close other programs"
+            "give a shorter --context, fewer sequences at once, `--kv q8` on the CPU, or close other programs; \
+             --memory SIZE is taken in place of what is free"
         }
+        ModelError::Plan(PlanError::Device { .. }) => "give a shorter --context, or --backend cpu",
         ModelError::Load(LoadError::Kernels { .. }) => "without --kernels the fastest are used",
         ModelError::Load(LoadError::Memory { .. }) => "give a shorter --context",
         ModelError::Load(LoadError::Threads { .. }) => {

@@ -1,16 +1,16 @@
 //! From a MODEL argument to a model that can make steps.
 
-use crate::cli::{Backend, ComputeArgs, Kv, Meaning};
-use crate::ledger::Ledger;
+use crate::cli::{Backend as Which, ComputeArgs, Kv, Meaning};
+use crate::ledger::{Ledger, Open, Place};
+use crate::machine::memory;
 use crate::models;
 use crate::output::{Output, hinted};
 use std::time::{Duration, Instant};
-#[cfg(feature = "gpu")]
-use tessera_compute::backend::Backend as _;
+use tessera_compute::backend::Backend;
 use tessera_compute::cpu::{Activations, Cpu, KvType};
 use tessera_compute::reference::Reference;
 use tessera_engine::generate::CHUNK;
-use tessera_engine::model::Model;
+use tessera_engine::model::{Model, ModelError};
 use tessera_engine::open::ModelFiles;
 use tessera_engine::plan::Room;
 use tessera_weights::arch::Semantics;
@@ -39,7 +39,7 @@ pub struct Wanted<'a> {
 
 /// Opens and loads a model that writes text for `sequences` that do not share, the only one of this process.
 pub fn load(name: &str, args: &ComputeArgs, sequences: usize, out: &Output) -> anyhow::Result<Loaded> {
-    let ledger = Ledger::new(1);
+    let ledger = Ledger::new(1, args.memory);
     let wanted = Wanted { sequences, fewer: false, rows: CHUNK, ledger: &ledger };
     let loaded = load_beside(name, args, &wanted, out)?;
     if loaded.model.is_encoder() {
@@ -71,13 +71,19 @@ pub fn load_beside(
         out.note(format_args!("note: {note}"));
     }
     let ledger = wanted.ledger.open();
-    let (context, memory) = (args.context.map(|c| c as usize), ledger.budget(wanted.fewer, wanted.rows));
-    let room = Room { context, sequences: wanted.sequences, memory };
-    let (model, why) = compute(&files, args, room, out)?;
+    let job = Job {
+        files: &files,
+        args,
+        wanted,
+        ledger: &ledger,
+        #[cfg(feature = "gpu")]
+        out,
+    };
+    let (model, place, why) = job.compute()?;
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
     }
-    ledger.enter(files.folder.path(), model.claim());
+    ledger.enter(files.folder.path(), place, model.claim());
     let took = start.elapsed();
     out.detail(format_args!("memory: {}", model.claim().plan));
     match why {
@@ -88,62 +94,92 @@ pub fn load_beside(
     Ok(Loaded { files, model, took })
 }
 
-/// Loads a model on what was asked for; why there, where that is worth a line.
-fn compute(
-    files: &ModelFiles,
-    args: &ComputeArgs,
-    room: Room,
-    out: &Output,
-) -> anyhow::Result<(Model, Option<String>)> {
-    Ok(match args.backend {
-        Backend::Reference => {
-            unused("reference", args, &["--threads", "--exact", "--fast", "--kv", "--kernels", "--adapter"])?;
-            (Model::load(files, &Reference, room)?, None)
-        }
-        Backend::Cpu => {
-            unused("cpu", args, &["--adapter"])?;
-            (Model::load(files, &cpu(args)?, room)?, None)
-        }
-        #[cfg(feature = "gpu")]
-        Backend::Gpu => {
-            unused("gpu", args, &OF_CPU)?;
-            (gpu(files, args, room, out)?, Some("--backend gpu".to_owned()))
-        }
-        #[cfg(feature = "gpu")]
-        Backend::Auto if args.adapter.is_some() || args.kv == Some(Kv::F32) => {
-            unused("gpu", args, &OF_CPU)?;
-            (gpu(files, args, room, out)?, Some("as was asked for".to_owned()))
-        }
-        #[cfg(feature = "gpu")]
-        Backend::Auto if !cpu_only(args) && crate::gpu::none().is_none() => {
-            match gpu(files, args, room, out) {
-                Ok(model) => (model, Some("it is hardware, and passed its self-test".to_owned())),
-                Err(error) => (Model::load(files, &cpu(args)?, room)?, Some(format!("no GPU: {error:#}"))),
+/// A model to be loaded.
+struct Job<'a> {
+    files: &'a ModelFiles,
+    args: &'a ComputeArgs,
+    wanted: &'a Wanted<'a>,
+    ledger: &'a Open<'a>,
+    #[cfg(feature = "gpu")]
+    out: &'a Output,
+}
+
+impl Job<'_> {
+    /// Loads it on what was asked for; why there, where that is worth a line.
+    fn compute(&self) -> anyhow::Result<(Model, Place, Option<String>)> {
+        let args = self.args;
+        let on_system = |backend: &dyn Backend| {
+            Ok::<_, anyhow::Error>((self.load(backend, &Place::System, None)?, Place::System))
+        };
+        let ((model, place), why) = match args.backend {
+            Which::Reference => {
+                unused(
+                    "reference",
+                    args,
+                    &["--threads", "--exact", "--fast", "--kv", "--kernels", "--adapter"],
+                )?;
+                (on_system(&Reference)?, None)
             }
-        }
-        Backend::Auto => (Model::load(files, &cpu(args)?, room)?, None),
-    })
+            Which::Cpu => {
+                unused("cpu", args, &["--adapter"])?;
+                (on_system(&cpu(args)?)?, None)
+            }
+            #[cfg(feature = "gpu")]
+            Which::Gpu => {
+                unused("gpu", args, &OF_CPU)?;
+                (self.gpu()?, Some("--backend gpu".to_owned()))
+            }
+            #[cfg(feature = "gpu")]
+            Which::Auto if args.adapter.is_some() || args.kv == Some(Kv::F32) => {
+                unused("gpu", args, &OF_CPU)?;
+                (self.gpu()?, Some("as was asked for".to_owned()))
+            }
+            #[cfg(feature = "gpu")]
+            Which::Auto if !cpu_only(args) && crate::gpu::none().is_none() => match self.gpu() {
+                Ok(loaded) => (loaded, Some("it is hardware, and passed its self-test".to_owned())),
+                Err(error) => (on_system(&cpu(args)?)?, Some(format!("no GPU: {error:#}"))),
+            },
+            Which::Auto => (on_system(&cpu(args)?)?, None),
+        };
+        Ok((model, place, why))
+    }
+
+    /// Loads it where `free` bytes are, as far as the place tells; the system tells here.
+    fn load(&self, backend: &dyn Backend, place: &Place, free: Option<u64>) -> Result<Model, ModelError> {
+        let system = if *place == Place::System { memory().free() } else { None };
+        let free = [free, system].into_iter().flatten().min();
+        let Wanted { sequences, fewer, rows, .. } = *self.wanted;
+        let context = self.args.context.map(|c| c as usize);
+        let memory = self.ledger.budget(place, free, fewer, rows);
+        Model::load(self.files, backend, Room { context, sequences, memory })
+    }
+
+    /// Loads it on an adapter that computes it rightly, and again where that is lost.
+    #[cfg(feature = "gpu")]
+    fn gpu(&self) -> anyhow::Result<(Model, Place)> {
+        let (args, out) = (self.args, self.out);
+        let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), out)?;
+        let adapter = opened.backend.gpu().describe();
+        let place = match adapter.shares_memory() {
+            true => Place::System,
+            false => Place::Adapter(adapter.name.clone()),
+        };
+        // What a program on the CPU tells of its memory is made up.
+        let told = adapter.memory.filter(|_| !adapter.software).map(|memory| memory.free);
+        let loaded = self.load(&opened.backend, &place, told);
+        let loaded = anyhow::Context::with_context(loaded, || adapter.name.clone());
+        opened.keep(out);
+        let mut model = loaded?;
+        model.set_loader(again(args.clone(), out.clone()));
+        Ok((model, place))
+    }
 }
 
-/// Flags that mean something to the CPU only.
+/// What loads a model again where its adapter was lost: on it, or on the CPU where that is lost again soon.
 #[cfg(feature = "gpu")]
-const OF_CPU: [&str; 4] = ["--threads", "--exact", "--fast", "--kernels"];
-
-/// Whether something was asked for that only the CPU has.
-#[cfg(feature = "gpu")]
-fn cpu_only(args: &ComputeArgs) -> bool {
-    args.kv == Some(Kv::Q8) || unused("gpu", args, &OF_CPU).is_err()
-}
-
-/// Loads a model on an adapter that computes it rightly, and again where that is lost.
-#[cfg(feature = "gpu")]
-fn gpu(files: &ModelFiles, args: &ComputeArgs, room: Room, out: &Output) -> anyhow::Result<Model> {
-    let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), out)?;
-    let loaded = Model::load(files, &opened.backend, room);
-    opened.keep(out);
-    let mut model = loaded?;
-    let (args, out, mut last) = (args.clone(), out.clone(), None::<Instant>);
-    model.set_loader(Box::new(move |program, weights, pools| {
+fn again(args: ComputeArgs, out: Output) -> tessera_engine::model::Loader {
+    let mut last = None::<Instant>;
+    Box::new(move |program, weights, pools| {
         let soon = last.replace(Instant::now()).is_some_and(|last| last.elapsed() < SOON);
         let mut again = || {
             anyhow::ensure!(!soon, "it was lost twice in a minute");
@@ -162,8 +198,17 @@ fn gpu(files: &ModelFiles, args: &ComputeArgs, room: Room, out: &Output) -> anyh
                 Cpu::default().load(program, weights, pools)
             }
         }
-    }));
-    Ok(model)
+    })
+}
+
+/// Flags that mean something to the CPU only.
+#[cfg(feature = "gpu")]
+const OF_CPU: [&str; 4] = ["--threads", "--exact", "--fast", "--kernels"];
+
+/// Whether something was asked for that only the CPU has.
+#[cfg(feature = "gpu")]
+fn cpu_only(args: &ComputeArgs) -> bool {
+    args.kv == Some(Kv::Q8) || unused("gpu", args, &OF_CPU).is_err()
 }
 
 /// Lost again within this time, an adapter is left alone.

@@ -17,11 +17,15 @@ struct Device {
     software: bool,
     largest_binding_bytes: u64,
     largest_buffer_bytes: u64,
+    /// Absent where the driver does not tell.
+    memory_bytes: Option<u64>,
+    /// What this process may still take of it.
+    free_bytes: Option<u64>,
 }
 
 impl From<Description> for Device {
     fn from(d: Description) -> Device {
-        let Description { name, api, kind, driver, software, binding, buffer } = d;
+        let Description { name, api, kind, driver, software, binding, buffer, memory } = d;
         Device {
             name,
             api,
@@ -30,6 +34,8 @@ impl From<Description> for Device {
             software,
             largest_binding_bytes: binding,
             largest_buffer_bytes: buffer,
+            memory_bytes: memory.map(|memory| memory.total),
+            free_bytes: memory.map(|memory| memory.free),
         }
     }
 }
@@ -50,11 +56,12 @@ pub fn run(_args: DevicesArgs, out: &Output) -> anyhow::Result<ExitCode> {
             d.name.clone(),
             d.api.clone(),
             d.kind.to_owned(),
+            d.free_bytes.map_or_else(|| "?".to_owned(), |bytes| Bytes(bytes).to_string()),
             Bytes(d.largest_binding_bytes).to_string(),
             d.driver.clone(),
         ]
     };
     let rows: Vec<Vec<String>> = devices.iter().map(row).collect();
-    out.table(&["NAME", "API", "KIND", "BINDING", "DRIVER"], &[3], &rows)?;
+    out.table(&["NAME", "API", "KIND", "FREE", "BINDING", "DRIVER"], &[3, 4], &rows)?;
     Ok(ExitCode::SUCCESS)
 }

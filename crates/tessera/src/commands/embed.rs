@@ -41,7 +41,7 @@ pub fn run(args: EmbedArgs, out: &Output) -> anyhow::Result<ExitCode> {
     if texts.is_empty() {
         return Err(hinted("there is no text", "give texts as arguments, or one a line on stdin"));
     }
-    let ledger = Ledger::new(1);
+    let ledger = Ledger::new(1, args.compute.memory);
     let wanted = Wanted { sequences: TOGETHER, fewer: true, rows: CHUNK, ledger: &ledger };
     let mut loaded = load_beside(&args.model, &args.compute, &wanted, out)?;
     let tokenizer = Tokenizer::from_folder(loaded.files.folder.path())?;

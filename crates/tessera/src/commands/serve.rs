@@ -151,7 +151,7 @@ fn keys(args: &ServeArgs) -> anyhow::Result<Keys> {
 }
 
 fn loader(args: ServeArgs, out: Output) -> Arc<server::Load> {
-    let ledger = Ledger::new(args.models.len());
+    let ledger = Ledger::new(args.models.len(), args.compute.memory);
     Arc::new(move |source| {
         let open = || -> anyhow::Result<LoadedModel> {
             // Requests that run at once share the memory for keys and values: where there is too little for all of
