@@ -5,6 +5,8 @@
 mod families;
 #[path = "support/far.rs"]
 mod far;
+#[path = "support/lost.rs"]
+mod lost;
 mod support;
 
 use families::{cases, folders, in_chunks, run};

@@ -45,7 +45,7 @@ pub fn files(context: usize) -> ModelFiles {
 }
 
 pub fn tokenizer() -> Arc<Tokenizer> {
-    let json = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny-tokenizer.json");
+    let json = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-engine/tests/data/tiny-tokenizer.json");
     let json = std::fs::read(json).unwrap();
     Arc::new(Tokenizer::from_files(|name| (name == "tokenizer.json").then(|| json.clone())).unwrap())
 }
