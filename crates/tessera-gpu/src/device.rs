@@ -2,6 +2,7 @@
 
 use crate::error::GpuError;
 use crate::memory::{Memory, memory};
+use crate::profile::Profile;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -96,6 +97,8 @@ impl Adapter {
         }
         let asked = wgpu::DeviceDescriptor {
             label: Some("tessera"),
+            // Only to be told where time goes.
+            required_features: self.inner.features() & wgpu::Features::TIMESTAMP_QUERY,
             required_limits: limits.clone(),
             ..wgpu::DeviceDescriptor::default()
         };
@@ -127,6 +130,7 @@ impl Adapter {
             poisoned: false,
             edit: None,
             asked: None,
+            profile: Arc::default(),
         })
     }
 }
@@ -157,6 +161,8 @@ pub struct Gpu {
     edit: Option<Edit>,
     /// Texts that were asked for, where somebody wants to know.
     asked: Option<Arc<Mutex<HashSet<String>>>>,
+    /// Where steps are timed: what came of it.
+    profile: Arc<Mutex<Option<Profile>>>,
 }
 
 /// What a test makes of the text of a kernel.
@@ -265,6 +271,30 @@ impl Gpu {
     pub fn texts(&self) -> HashSet<String> {
         let asked = self.asked.as_ref().and_then(|asked| asked.lock().ok());
         asked.map_or(HashSet::new(), |asked| asked.clone())
+    }
+
+    /// From now on each dispatch of a step is timed, with a pass of its own. Nothing is where the adapter has no clock.
+    pub fn start_profile(&self) {
+        if let Ok(mut profile) = self.profile.lock() {
+            *profile = Some(Profile::new());
+        }
+    }
+
+    /// What steps took since; they are not timed any more.
+    pub fn take_profile(&self) -> Profile {
+        self.profile.lock().ok().and_then(|mut profile| profile.take()).unwrap_or_default()
+    }
+
+    /// Whether steps are timed.
+    pub(crate) fn is_profiled(&self) -> bool {
+        self.profile.lock().is_ok_and(|profile| profile.is_some())
+    }
+
+    /// Adds to it.
+    pub(crate) fn profile(&self, add: impl FnOnce(&mut Profile)) {
+        if let Ok(mut profile) = self.profile.lock() {
+            profile.as_mut().map(add);
+        }
     }
 
     /// The pipeline of a text, made once.

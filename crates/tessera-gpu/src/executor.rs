@@ -3,7 +3,8 @@
 use crate::device::Gpu;
 use crate::kernels::{self, COLUMNS};
 use crate::layout::{self, COUNT_HEAD, Tables};
-use crate::plan::{ARGS, Bound, Count, Dispatch, Grid, Plan, Planner, rows_of, work_len};
+use crate::plan::{ARGS, Bound, Count, Dispatch, Grid, Plan, Planner, Reads, rows_of, work_len};
+use crate::profile::Timing;
 use crate::weights::upload;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -13,6 +14,7 @@ use tessera_compute::pages::PageLayout;
 use tessera_compute::program::Program;
 use tessera_compute::step::Step;
 use tessera_compute::weights::Weights;
+use tessera_weights::arch::Mask;
 
 /// Rows of a step whose positions are split among workgroups, at most: more are enough by themselves.
 const SPLIT_ROWS: usize = 8;
@@ -163,6 +165,8 @@ struct Device {
     staging: Option<wgpu::Buffer>,
     words: Vec<u32>,
     pending: Option<Pending>,
+    /// Of the step that is under way.
+    timings: Vec<Timing>,
 }
 
 impl Device {
@@ -265,6 +269,7 @@ impl Device {
             staging: None,
             words: Vec::new(),
             pending: None,
+            timings: Vec::new(),
             program,
         })
     }
@@ -396,14 +401,48 @@ impl Device {
             let x = if let Grid::Split(_) = dispatch.grid { x } else { x.div_ceil(z) };
             jobs.push((i, variant, [x, y, z]));
         }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for (i, variant, [x, y, z]) in jobs {
+        let dispatched = |pass: &mut wgpu::ComputePass<'_>,
+                          (i, variant, [x, y, z]): (usize, usize, [u32; 3])| {
             let dispatch = self.plan.dispatches.get(i).or(self.plan.argmax.as_ref());
-            let (Some(dispatch), Some(bind)) = (dispatch, &self.binds[i][variant]) else { continue };
+            let (Some(dispatch), Some(bind)) = (dispatch, &self.binds[i][variant]) else { return };
             pass.set_pipeline(dispatch.pipelines[variant].get(&self.gpu));
             pass.set_bind_group(0, bind, &[]);
             pass.dispatch_workgroups(x, y, z);
+        };
+        let timing = self.gpu.is_profiled().then(|| self.timing(&jobs, batch)).flatten();
+        let Some(timing) = timing else {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            return jobs.into_iter().for_each(|job| dispatched(&mut pass, job));
+        };
+        for (n, job) in jobs.into_iter().enumerate() {
+            let timestamp_writes = Some(timing.pass(n));
+            let desc = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            dispatched(&mut encoder.begin_compute_pass(&desc), job);
         }
+        timing.end(&self.gpu, encoder);
+        self.timings.push(timing);
+    }
+
+    /// What times these dispatches.
+    fn timing(&self, jobs: &[(usize, usize, [u32; 3])], batch: &Batch<'_>) -> Option<Timing> {
+        let seen = |mask: Mask| -> usize {
+            // The rows of a span see much the same, which is read once.
+            batch.spans.iter().map(|span| span.sees(mask, span.len - 1).len()).sum()
+        };
+        let of = |dispatch: &Dispatch, rows: u32| {
+            let bytes = match dispatch.reads {
+                Reads::Little => 0,
+                Reads::Weights(bytes) => bytes,
+                Reads::Rows(bytes) => bytes * rows as usize,
+                Reads::Cache(mask, bytes) => bytes * seen(mask),
+            };
+            (dispatch.label.clone(), bytes as u64)
+        };
+        let all = jobs.iter().filter_map(|(i, _, [_, y, _])| {
+            let dispatch = self.plan.dispatches.get(*i).or(self.plan.argmax.as_ref())?;
+            Some(of(dispatch, *y))
+        });
+        Timing::new(&self.gpu, all.collect())
     }
 
     fn submit(&mut self, batch: &Batch<'_>) -> Result<Pending, StepError> {
@@ -545,6 +584,9 @@ impl Executor for Device {
                 let answer = self.answer(&pending, out);
                 pending.staging.unmap();
                 self.staging = Some(pending.staging);
+                for timing in std::mem::take(&mut self.timings) {
+                    self.gpu.profile(|profile| timing.read(&self.gpu, profile));
+                }
                 answer
             }
         };

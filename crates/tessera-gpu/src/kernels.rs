@@ -283,6 +283,11 @@ pub fn argmax() -> String {
     format!("{NONE}{}", include_str!("wgsl/argmax.wgsl"))
 }
 
+/// A buffer to another, to measure memory with.
+pub fn copy() -> String {
+    include_str!("wgsl/copy.wgsl").to_owned()
+}
+
 /// A page to another.
 pub fn copy_page() -> String {
     include_str!("wgsl/copy_page.wgsl").to_owned()

@@ -14,6 +14,7 @@ mod layout;
 mod memory;
 mod plan;
 pub mod product;
+pub mod profile;
 pub mod selftest;
 pub mod verified;
 mod weights;

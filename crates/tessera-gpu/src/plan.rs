@@ -13,6 +13,7 @@ use crate::product::Product;
 use crate::weights::Uploaded;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use tessera_compute::batch::PAGE;
 use tessera_compute::pages::PageLayout;
 use tessera_compute::program::{Act, Attend, Factor, MatrixId, NormKind, Op, Program, Rows, VectorId};
 use tessera_compute::rope::Pairs;
@@ -80,10 +81,27 @@ pub enum Count {
     Head,
 }
 
+/// What a dispatch has to read, besides activations.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reads {
+    /// Nothing much.
+    Little,
+    /// So many bytes of weights.
+    Weights(usize),
+    /// So many bytes of weights for each row.
+    Rows(usize),
+    /// So many bytes of keys and values for each position that is seen.
+    Cache(Mask, usize),
+}
+
 /// One kernel of a step, in one variant or one for each of [`COLUMNS`].
 pub struct Dispatch {
     /// What it is part of, for messages.
     pub name: &'static str,
+    /// The weight that it reads, without its layer, or its name.
+    pub label: String,
+    /// What it has to read.
+    pub reads: Reads,
     /// The pipelines, one for each variant.
     pub pipelines: Vec<Arc<Pipeline>>,
     /// What they bind, but for the constants at 0.
@@ -247,7 +265,17 @@ impl Planner<'_> {
         let at = self.plan.args.len();
         self.plan.args.extend(args.0.iter().flat_map(|word| word.to_le_bytes()));
         self.plan.args.resize(at + ARGS, 0);
-        self.plan.dispatches.push(Dispatch { name, pipelines, bound, args: at, grid, count });
+        let (label, reads) = (name.to_owned(), Reads::Little);
+        self.plan.dispatches.push(Dispatch { name, label, reads, pipelines, bound, args: at, grid, count });
+    }
+
+    /// Says what the last dispatch reads.
+    fn reads(&mut self, weight: Option<MatrixId>, reads: Reads) {
+        let Some(last) = self.plan.dispatches.last_mut() else { return };
+        last.reads = reads;
+        if let Some(weight) = weight {
+            last.label = layerless(&self.program.weights[weight.weight].name);
+        }
     }
 
     fn stride(&self, act: Act) -> usize {
@@ -528,9 +556,19 @@ impl Planner<'_> {
         for (i, (args, (to, grid))) in places.into_iter().zip(to).enumerate() {
             let bound = vec![(1, Bound::Step), (2, Bound::Slot(q.slot.0)), (3, to), (5, Bound::Kv(layer))];
             self.push("attend", attention.attend(i == 1), bound, args, grid, count);
+            self.reads(None, Reads::Cache(mask, page * 4 / PAGE));
         }
         let bound = vec![(1, Bound::Step), (2, Bound::Parts), (3, Bound::Slot(out.slot.0))];
         self.push("attend", attention.merge(), bound, merge, Grid::Merge(n), count);
+    }
+}
+
+/// The name of a weight without its model and layer, `mlp.down_proj`.
+fn layerless(name: &str) -> String {
+    let parts: Vec<&str> = name.trim_end_matches(".weight").split('.').collect();
+    match parts.iter().rposition(|part| part.parse::<u32>().is_ok()) {
+        Some(layer) => parts[layer + 1..].join("."),
+        None => parts.last().copied().unwrap_or(name).to_owned(),
     }
 }
 

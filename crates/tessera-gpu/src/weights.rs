@@ -18,6 +18,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// Bytes of so many of its rows.
+    pub fn bytes(&self, rows: usize) -> usize {
+        let all = self.codes.size() + self.scales.as_ref().map_or(0, wgpu::Buffer::size);
+        (all as usize).checked_div(self.rows).unwrap_or(0) * rows
+    }
+
     /// What a kernel that reads it binds.
     pub fn bound(&self) -> impl Iterator<Item = (u32, Bound)> {
         let scales = self.scales.iter().map(|scales| (7, Bound::Buffer(scales.clone())));

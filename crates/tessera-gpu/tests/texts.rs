@@ -94,6 +94,7 @@ fn texts() -> Vec<(String, String)> {
     add("wkv".to_owned(), kernels::wkv(64));
     add("states".to_owned(), kernels::states());
     add("argmax".to_owned(), kernels::argmax());
+    add("copy".to_owned(), kernels::copy());
     add("copy page".to_owned(), kernels::copy_page());
     add("experts' list".to_owned(), kernels::experts_list(8, 2));
     add("experts' gate".to_owned(), kernels::experts_gate(Activation::Silu, 2));

@@ -23,6 +23,9 @@ pub struct Loaded {
     pub model: Model,
     /// How long opening and loading took.
     pub took: Duration,
+    /// The adapter that it is on, if it is on one.
+    #[cfg(feature = "gpu")]
+    pub gpu: Option<tessera_gpu::Gpu>,
 }
 
 /// What to make room for.
@@ -79,11 +82,12 @@ pub fn load_beside(
         #[cfg(feature = "gpu")]
         out,
     };
-    let (model, place, why) = job.compute()?;
+    let (on, why) = job.compute()?;
+    let model = on.model;
     for note in model.notes() {
         out.note(format_args!("note: {note}"));
     }
-    ledger.enter(files.folder.path(), place, model.claim());
+    ledger.enter(files.folder.path(), on.place, model.claim());
     let took = start.elapsed();
     out.detail(format_args!("memory: {}", model.claim().plan));
     match why {
@@ -91,7 +95,13 @@ pub fn load_beside(
         Some(why) => out.note(format_args!("{}: {why}", model.describe())),
         None => out.detail(model.describe()),
     }
-    Ok(Loaded { files, model, took })
+    Ok(Loaded {
+        files,
+        model,
+        took,
+        #[cfg(feature = "gpu")]
+        gpu: on.gpu,
+    })
 }
 
 /// A model to be loaded.
@@ -104,14 +114,28 @@ struct Job<'a> {
     out: &'a Output,
 }
 
+/// Where a model was loaded.
+struct On {
+    model: Model,
+    place: Place,
+    #[cfg(feature = "gpu")]
+    gpu: Option<tessera_gpu::Gpu>,
+}
+
 impl Job<'_> {
     /// Loads it on what was asked for; why there, where that is worth a line.
-    fn compute(&self) -> anyhow::Result<(Model, Place, Option<String>)> {
+    fn compute(&self) -> anyhow::Result<(On, Option<String>)> {
         let args = self.args;
         let on_system = |backend: &dyn Backend| {
-            Ok::<_, anyhow::Error>((self.load(backend, &Place::System, None)?, Place::System))
+            let model = self.load(backend, &Place::System, None)?;
+            Ok::<_, anyhow::Error>(On {
+                model,
+                place: Place::System,
+                #[cfg(feature = "gpu")]
+                gpu: None,
+            })
         };
-        let ((model, place), why) = match args.backend {
+        Ok(match args.backend {
             Which::Reference => {
                 unused(
                     "reference",
@@ -140,8 +164,7 @@ impl Job<'_> {
                 Err(error) => (on_system(&cpu(args)?)?, Some(format!("no GPU: {error:#}"))),
             },
             Which::Auto => (on_system(&cpu(args)?)?, None),
-        };
-        Ok((model, place, why))
+        })
     }
 
     /// Loads it where `free` bytes are, as far as the place tells; the system tells here.
@@ -156,7 +179,7 @@ impl Job<'_> {
 
     /// Loads it on an adapter that computes it rightly, and again where that is lost.
     #[cfg(feature = "gpu")]
-    fn gpu(&self) -> anyhow::Result<(Model, Place)> {
+    fn gpu(&self) -> anyhow::Result<On> {
         let (args, out) = (self.args, self.out);
         let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), out)?;
         let adapter = opened.backend.gpu().describe();
@@ -171,7 +194,7 @@ impl Job<'_> {
         opened.keep(out);
         let mut model = loaded?;
         model.set_loader(again(args.clone(), out.clone()));
-        Ok((model, place))
+        Ok(On { model, place, gpu: Some(opened.backend.gpu().clone()) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Dispatches that read matrices: rows of tables, products, experts.
 
-use super::{Args, Bound, Count, Grid, MISSING, Pipeline, Planner, blocks};
+use super::{Args, Bound, Count, Grid, MISSING, Pipeline, Planner, Reads, blocks};
 use crate::fold::Fold;
 use crate::kernels::{self, COLUMNS};
 use crate::layout::{self, ZERO};
@@ -35,6 +35,7 @@ impl Planner<'_> {
                 .u([usize::from(accumulate)]);
             let grid = Grid::Rows(blocks(uploaded.cols.div_ceil(8)));
             self.push("embed", kernels::embed(uploaded.form), bound, args, grid, Count::All);
+            self.reads(Some(table), Reads::Rows(window.bytes(1)));
         }
     }
 
@@ -108,6 +109,7 @@ impl Planner<'_> {
                 ])
                 .f(fold.norm.map_or(0.0, |(.., eps)| eps));
             self.push_variants(name, made.to_vec(), bound, args, Grid::Columns(grid), count);
+            self.reads(Some(weight), Reads::Weights(window.bytes(to - from + half)));
         }
     }
 
@@ -187,6 +189,7 @@ impl Planner<'_> {
                 .u([window.rows, window.row0, uploaded.words, uploaded.groups]);
             let grid = Grid::Items(each.div_ceil(4) as u32, top_k as u32);
             self.push("experts", kernels::expert(uploaded.form, top_k), bound, args, grid, rows);
+            self.reads(Some(weight), Reads::Rows(window.bytes(each) * top_k));
         }
     }
 }

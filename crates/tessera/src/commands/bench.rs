@@ -1,5 +1,7 @@
 //! `tessera bench`: prefill and decode speed, of a folder or of a server.
 
+#[cfg(feature = "gpu")]
+mod kernels;
 mod server;
 mod spread;
 
@@ -45,12 +47,7 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
         let prefill = start.elapsed().as_secs_f64();
         let start = Instant::now();
         for i in 0..gen_tokens {
-            let next = [token(depth + prompt + i)];
-            let mut feeds: Vec<Feed<'_>> = sequences
-                .iter_mut()
-                .map(|sequence| Feed { sequence, tokens: &next, call: 0..0, drafts: 0, pick: Pick::Last })
-                .collect();
-            model.forward(&mut feeds, Want::Greedy)?;
+            step(model, &mut sequences, token(depth + prompt + i))?;
         }
         let decode = start.elapsed().as_secs_f64();
         sequences.into_iter().for_each(|s| model.release(s));
@@ -61,6 +58,11 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
         }
     }
     progress.finish_and_clear();
+    #[cfg(feature = "gpu")]
+    let kernels = match &loaded.gpu {
+        Some(gpu) => kernels::measure(gpu, model, [depth, prompt, gen_tokens, batch], &token)?,
+        None => None,
+    };
     let prefill = median(runs.iter().filter_map(|r| r.0).collect());
     let decode = median(runs.iter().filter_map(|r| r.1).collect());
     if out.json {
@@ -68,12 +70,18 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|(p, d)| json!({ "prefill_tokens_per_s": p, "decode_tokens_per_s": d }))
             .collect();
-        out.print_json(&json!({
+        let found = json!({
             "model": name, "backend": model.describe(), "prompt_tokens": prompt,
             "gen_tokens": gen_tokens, "depth": depth, "batch": batch, "repeat": args.repeat,
             "load_ms": loaded.took.as_secs_f64() * 1e3,
             "prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode, "runs": runs,
-        }))?;
+        });
+        #[cfg(feature = "gpu")]
+        let found = match &kernels {
+            Some(kernels) => kernels.json(found, decode.map(|rate| batch as f64 / rate)),
+            None => found,
+        };
+        out.print_json(&found)?;
         return Ok(ExitCode::SUCCESS);
     }
     out.line(model.describe())?;
@@ -95,6 +103,10 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
             row("decode", gen_tokens * batch, decode, runs.iter().filter_map(|r| r.1).collect()),
         ],
     )?;
+    #[cfg(feature = "gpu")]
+    if let Some(kernels) = kernels {
+        kernels.print(out, decode.map(|rate| batch as f64 / rate))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -114,6 +126,17 @@ fn feed(model: &mut Model, sequences: &mut [Sequence], tokens: &[u32]) -> anyhow
             .collect();
         model.forward(&mut feeds, Want::Greedy)?;
     }
+    Ok(())
+}
+
+/// Appends one token to every sequence.
+fn step(model: &mut Model, sequences: &mut [Sequence], token: u32) -> anyhow::Result<()> {
+    let next = [token];
+    let mut feeds: Vec<Feed<'_>> = sequences
+        .iter_mut()
+        .map(|sequence| Feed { sequence, tokens: &next, call: 0..0, drafts: 0, pick: Pick::Last })
+        .collect();
+    model.forward(&mut feeds, Want::Greedy)?;
     Ok(())
 }
 
