@@ -1,15 +1,16 @@
 //! Steps on the device: one block of data written, one pass encoded, one answer read back.
 
+use crate::config::Config;
 use crate::device::Gpu;
 use crate::kernels::{self, COLUMNS};
 use crate::layout::{self, COUNT_HEAD, Tables};
 use crate::plan::{ARGS, Bound, Count, Dispatch, Grid, Plan, Planner, Reads, rows_of, work_len};
 use crate::profile::Timing;
-use crate::weights::upload;
+use crate::weights::{Uploaded, upload};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use tessera_compute::backend::{Backend, Executor, LoadError, StepError};
-use tessera_compute::batch::{Batch, Limits, Output, PageKind, Pools, Want};
+use tessera_compute::batch::{Batch, Limits, Output, PAGE, PageKind, Pools, Span, StateUse, Want};
 use tessera_compute::pages::PageLayout;
 use tessera_compute::program::Program;
 use tessera_compute::step::Step;
@@ -18,42 +19,6 @@ use tessera_weights::arch::Mask;
 
 /// Rows of a step whose positions are split among workgroups, at most: more are enough by themselves.
 const SPLIT_ROWS: usize = 8;
-
-/// How a program is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// Whether keys and values are kept as halves, and not in f32.
-    pub halves: bool,
-    /// Rows of the matrix that a lane of a product reads, for 1, 2, 4 and 8 rows of the input at once.
-    pub outputs: [usize; 4],
-    /// Whether norms and gates are made by the products beside them.
-    pub folded: bool,
-    /// If rows of the input go through the workgroup's memory eight at a time: rows of the matrix that a lane reads then.
-    pub staged: Option<usize>,
-    /// Whether the positions that a few rows see are split among workgroups.
-    pub split: bool,
-    /// Rows whose logits are made at once, at most.
-    pub head_rows: usize,
-}
-
-impl Config {
-    /// With nothing that only makes it faster.
-    pub const PLAIN: Config =
-        Config { halves: true, outputs: [1; 4], folded: false, staged: None, split: false, head_rows: 64 };
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            halves: true,
-            outputs: [4, 2, 2, 1],
-            folded: true,
-            staged: Some(4),
-            split: true,
-            head_rows: 64,
-        }
-    }
-}
 
 /// A device that programs are put on.
 pub struct GpuBackend {
@@ -139,13 +104,16 @@ struct Room {
 }
 
 /// A program on a device.
-struct Device {
+pub(crate) struct Device {
     gpu: Gpu,
     config: Config,
     program: Program,
     limits: Limits,
     tables: Tables,
     layout: PageLayout,
+    weights: Vec<Uploaded>,
+    /// Where each vector begins.
+    at: Vec<usize>,
     plan: Plan,
     copy: wgpu::ComputePipeline,
     copy_args: wgpu::Buffer,
@@ -170,7 +138,7 @@ struct Device {
 }
 
 impl Device {
-    fn new(
+    pub(crate) fn new(
         gpu: Gpu,
         config: Config,
         program: Program,
@@ -206,36 +174,10 @@ impl Device {
             uploaded.push(upload(&gpu, &weight.of(source)?));
         }
         let tables = Tables::of(&program);
-        let plan = Plan {
-            dispatches: Vec::new(),
-            head: 0,
-            argmax: None,
-            args: Vec::new(),
-            strides: program.slots.iter().map(|slot| slot.width.next_multiple_of(8)).collect(),
-            rows: program.slots.iter().map(|slot| rows_of(slot.rows)).collect(),
-            work: Vec::new(),
-            part: 0,
-        };
-        let plan = Planner {
-            program: &program,
-            weights: &uploaded,
-            vectors: &at,
-            tables: &tables,
-            pages: &layout,
-            halves: config.halves,
-            outputs: config.outputs,
-            folded: config.folded,
-            staged: config.staged,
-            plan,
-            in_head: false,
-            pipelines: Default::default(),
-            products: Default::default(),
-        }
-        .run();
+        let plan = plan(&program, config, &uploaded, &at, &tables, &layout);
         let copy = gpu.pipeline(&kernels::copy_page());
         let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
-        let args = gpu.with_usage(plan.args.len().max(ARGS), uniform);
-        gpu.queue.write_buffer(&args, 0, &plan.args);
+        let args = args_of(&gpu, &plan);
         let copy_args = gpu.with_usage(ARGS * kv.len().max(1), uniform);
         let [step, ids, parts] = [0; 3].map(|_| gpu.buffer(16));
         gpu.queue.submit([]);
@@ -251,6 +193,8 @@ impl Device {
             limits,
             tables,
             layout,
+            weights: uploaded,
+            at,
             plan,
             copy,
             copy_args,
@@ -272,6 +216,38 @@ impl Device {
             timings: Vec::new(),
             program,
         })
+    }
+
+    /// The same program with other kernels.
+    pub(crate) fn set(&mut self, config: Config) {
+        if config != self.config {
+            self.config = config;
+            self.plan = plan(&self.program, config, &self.weights, &self.at, &self.tables, &self.layout);
+            self.args = args_of(&self.gpu, &self.plan);
+            self.binds = (0..=self.plan.dispatches.len()).map(|_| Default::default()).collect();
+            self.room = Room::default();
+        }
+    }
+
+    /// Makes a step of so many rows that are a prompt by themselves. What the first page and state held is gone.
+    pub(crate) fn try_rows(&mut self, rows: usize) -> Result<(), StepError> {
+        let rows = rows.min(PAGE).min(self.program.positions());
+        let (tokens, picked) = (vec![0; rows], [rows as u32 - 1]);
+        let list =
+            |kind: usize| if self.limits.pages[kind].is_some_and(|n| n > 0) { &[0u32][..] } else { &[] };
+        let state = StateUse { from: None, to: 0, save: None };
+        let span = Span {
+            start: 0,
+            len: rows,
+            position: 0,
+            rope_len: rows,
+            call: Some(0),
+            pages: [list(0), list(1)],
+            state: (!self.program.states.is_empty()).then_some(state),
+        };
+        let want = if self.program.logits.is_some() { Want::Greedy } else { Want::Hidden };
+        let batch = Batch { tokens: &tokens, spans: &[span], picked: &picked, want };
+        self.step(Step::of(&batch), &mut Output::default())
     }
 
     /// Rows of the head that one binding of logits can hold.
@@ -634,6 +610,49 @@ impl Executor for Device {
         let plain = if self.config.folded { "" } else { ", plain kernels" };
         format!("gpu: {}, {}, {}{plain}", d.name, d.api, d.driver)
     }
+}
+
+fn plan(
+    program: &Program,
+    config: Config,
+    weights: &[Uploaded],
+    vectors: &[usize],
+    tables: &Tables,
+    pages: &PageLayout,
+) -> Plan {
+    let plan = Plan {
+        dispatches: Vec::new(),
+        head: 0,
+        argmax: None,
+        args: Vec::new(),
+        strides: program.slots.iter().map(|slot| slot.width.next_multiple_of(8)).collect(),
+        rows: program.slots.iter().map(|slot| rows_of(slot.rows)).collect(),
+        work: Vec::new(),
+        part: 0,
+    };
+    let planner = Planner {
+        program,
+        weights,
+        vectors,
+        tables,
+        pages,
+        halves: config.halves,
+        outputs: config.outputs,
+        folded: config.folded,
+        staged: config.staged,
+        plan,
+        in_head: false,
+        pipelines: Default::default(),
+        products: Default::default(),
+    };
+    planner.run()
+}
+
+fn args_of(gpu: &Gpu, plan: &Plan) -> wgpu::Buffer {
+    let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+    let args = gpu.with_usage(plan.args.len().max(ARGS), uniform);
+    gpu.queue.write_buffer(&args, 0, &plan.args);
+    args
 }
 
 /// Constants of one dispatch.

@@ -5,6 +5,7 @@
 //! (`executor.rs`). Weights stay as they lie in the file (`weights.rs`); arithmetic is f32. An adapter is tested before it is
 //! trusted (`selftest.rs`, `verified.rs`).
 
+mod config;
 mod device;
 mod error;
 mod executor;
@@ -16,10 +17,12 @@ mod plan;
 pub mod product;
 pub mod profile;
 pub mod selftest;
+mod tune;
 pub mod verified;
 mod weights;
 
+pub use config::{Config, Tuned};
 pub use device::{Adapter, Description, Gpu};
 pub use error::GpuError;
-pub use executor::{Config, GpuBackend};
+pub use executor::GpuBackend;
 pub use memory::Memory;

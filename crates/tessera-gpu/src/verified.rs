@@ -1,12 +1,16 @@
 //! A backend that is tested before it is trusted: at the first use of an adapter by a program each kind of operation of the
 //! program is held to the reference, and what was found is kept.
 
+use crate::config::{Config, Tuned};
 use crate::device::Gpu;
-use crate::executor::{Config, GpuBackend};
+use crate::executor::{Device, GpuBackend};
 use crate::selftest::{self, Case, Fnv};
+use crate::tune;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use tessera_compute::backend::{Backend, Executor, LoadError};
 use tessera_compute::batch::{PageKind, Pools};
 use tessera_compute::program::Program;
@@ -14,12 +18,20 @@ use tessera_compute::weights::Weights;
 
 /// What an adapter was found to compute rightly, and wrongly: for each case and configuration what is wrong, if anything
 /// is. It is to be kept for one adapter, driver and build of this crate ([`build`]).
-pub type Record = BTreeMap<String, Option<String>>;
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// What is wrong of each case and configuration, if anything is.
+    pub cases: BTreeMap<String, Option<String>>,
+    /// What is fastest for each program.
+    pub tuned: BTreeMap<String, Tuned>,
+}
 
 /// A number of the sources that kernels are made of: with others, what was found counts no more.
 pub fn build() -> u64 {
     let mut hash = Fnv::default();
     for source in [
+        include_str!("config.rs"),
         include_str!("device.rs"),
         include_str!("executor.rs"),
         include_str!("fold.rs"),
@@ -66,6 +78,8 @@ pub struct Verified {
     config: Config,
     record: Arc<Mutex<Record>>,
     say: Box<dyn Fn(&str) + Send + Sync>,
+    /// How long the search for the fastest kernels may take; `None` takes the configuration as it is.
+    tune: Option<Duration>,
 }
 
 impl Verified {
@@ -77,7 +91,14 @@ impl Verified {
         record: Arc<Mutex<Record>>,
         say: impl Fn(&str) + Send + Sync + 'static,
     ) -> Verified {
-        Verified { gpu, config, record, say: Box::new(say) }
+        // A program on the CPU is slow whatever it does.
+        let tune = Some(if gpu.describe().software { Duration::ZERO } else { TUNE });
+        Verified { gpu, config, record, say: Box::new(say), tune }
+    }
+
+    /// The same, which searches for the fastest kernels this long, or takes those of the configuration.
+    pub fn tuning(self, tune: Option<Duration>) -> Verified {
+        Verified { tune, ..self }
     }
 
     /// The device.
@@ -85,20 +106,26 @@ impl Verified {
         &self.gpu
     }
 
-    /// The first configuration that computes all of a program rightly.
-    fn settle(&self, program: &Program) -> Result<Config, LoadError> {
-        let cases = selftest::of(program);
+    /// The first configuration that computes all of a program rightly, of this one and plainer ones.
+    fn settle(&self, cases: &[Case], first: Config) -> Result<Config, LoadError> {
         let plain = Config { halves: self.config.halves, ..Config::PLAIN };
+        let mut all = vec![first, self.config, plain];
+        all.dedup();
         let mut wrong = String::new();
-        for (config, next) in [(self.config, "its plainer kernels are tried"), (plain, "it is not used")] {
-            match self.wrong(&cases, config) {
-                None => return Ok(config),
+        for (i, config) in all.iter().enumerate() {
+            match self.wrong(cases, *config) {
+                None => return Ok(*config),
                 Some(what) => {
                     // A device that is gone says nothing of its kernels.
                     if let Some(lost) = self.gpu.lost() {
                         return Err(LoadError::Device(lost));
                     }
                     wrong = format!("{} is wrong in {what}", self.gpu.describe().name);
+                    let next = match all.len() - i {
+                        1 => "it is not used",
+                        2 => "its plainer kernels are tried",
+                        _ => "others are tried",
+                    };
                     (self.say)(&format!("{wrong}; {next}"));
                 }
             }
@@ -106,10 +133,52 @@ impl Verified {
         Err(LoadError::Device(wrong))
     }
 
+    /// Puts a program on the device, with the fastest of its kernels that are right.
+    fn put(&self, program: Program, weights: &mut dyn Weights, pools: Pools) -> Result<Device, LoadError> {
+        let cases = selftest::of(&program);
+        let key = key(&cases, &program);
+        let known = self.tune.and_then(|_| self.record().tuned.get(&key).copied());
+        let config = self.settle(&cases, known.map_or(self.config, |tuned| self.config.with(tuned)))?;
+        let mut device = Device::new(self.gpu.clone(), config, program, weights, pools)?;
+        let search = self.tune.filter(|tune| !tune.is_zero() && !cfg!(target_arch = "wasm32"));
+        let Some(search) = search.filter(|_| known.is_none() && config == self.config) else {
+            return Ok(device);
+        };
+        let begun = Instant::now();
+        let tuned = tune::choose(config, |config, rows| {
+            device.set(config);
+            let mut least = None;
+            // The first makes the kernels.
+            for _ in 0..4 {
+                if begun.elapsed() > search {
+                    return None;
+                }
+                let step = Instant::now();
+                device.try_rows(rows).ok()?;
+                least = Some(least.map_or(step.elapsed(), |least: Duration| least.min(step.elapsed())));
+            }
+            least
+        });
+        let best = self.settle(&cases, config.with(tuned))?;
+        device.set(best);
+        let name = &self.gpu.describe().name;
+        (self.say)(&format!(
+            "{name}: the fastest kernels are {} (found in {:.1} s, once for this model; see --kernels)",
+            best.tuned(),
+            begun.elapsed().as_secs_f64()
+        ));
+        self.record().tuned.insert(key, best.tuned());
+        Ok(device)
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     /// The first case that comes out wrong, and how.
     fn wrong(&self, cases: &[Case], config: Config) -> Option<String> {
         let backend = GpuBackend::new(self.gpu.poisoned(), config);
-        let mut record = self.record.lock().unwrap_or_else(|e| e.into_inner());
+        let record = &mut self.record().cases;
         let key = |case: &Case| format!("{:016x} {config:?}", case.key());
         let known = |case: &Case| record.get(&key(case));
         if let Some(what) = cases.iter().find_map(|case| known(case)?.clone()) {
@@ -162,7 +231,19 @@ impl Backend for Verified {
         pools: Pools,
     ) -> Result<Box<dyn Executor>, LoadError> {
         program.check()?;
-        let config = self.settle(&program)?;
-        GpuBackend::new(self.gpu.clone(), config).load(program, weights, pools)
+        Ok(Box::new(self.put(program, weights, pools)?))
     }
+}
+
+/// How long tuning may take.
+const TUNE: Duration = Duration::from_secs(3);
+
+/// A number of what a program computes: its kinds of operations, and how often it has them.
+fn key(cases: &[Case], program: &Program) -> String {
+    let mut hash = Fnv::default();
+    for case in cases {
+        let _ = write!(hash, "{:016x}", case.key());
+    }
+    let _ = write!(hash, "{}", program.ops.len());
+    format!("{:016x}", hash.0)
 }

@@ -12,7 +12,9 @@ mod support;
 use families::{cases, folders, in_chunks, run};
 use far::far;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use support::{backend, device};
+use tessera_compute::backend::Backend;
 use tessera_compute::reference::Reference;
 use tessera_engine::model::Model;
 use tessera_engine::open::ModelFiles;
@@ -124,6 +126,35 @@ fn a_model_runs_what_was_tested() {
     }
 }
 
+/// The fastest kernels are searched once, are tested before they are used, and make the same bits.
+#[test]
+fn tuning_changes_no_bit() {
+    let Some(gpu) = device() else { return };
+    let (said, record) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Record>>::default());
+    let heard = said.clone();
+    let say = move |what: &str| heard.lock().unwrap().push(what.to_owned());
+    let tuned = Verified::new(gpu.clone(), Config::default(), record.clone(), say);
+    let tuned = tuned.tuning(Some(Duration::from_secs(600)));
+    // With states, besides attention.
+    for name in ["qwen3_5"] {
+        let files = ModelFiles::open(&families::data().join(name).join("q4f32_1")).unwrap();
+        let room = Room { context: None, sequences: 1, memory: None };
+        let run = |backend: &dyn Backend| {
+            let mut model = Model::load(&files, backend, room).unwrap();
+            let (most, vocab) = (model.context() as u32, model.config.vocab_size as u32);
+            let prompt = (0..70.min(most)).map(|i| i * 7 % vocab).collect();
+            in_chunks(&mut model, &[prompt], 33)
+        };
+        let expected = run(&GpuBackend::new(gpu.clone(), Config::default()));
+        assert!(run(&tuned) == expected, "{name}");
+        let words = std::mem::take(&mut *said.lock().unwrap());
+        assert!(words.iter().any(|word| word.contains("the fastest kernels are")), "{name}: {words:?}");
+        assert!(run(&tuned) == expected, "{name}");
+        assert!(said.lock().unwrap().is_empty(), "{name}");
+    }
+    assert_eq!(record.lock().unwrap().tuned.len(), 1);
+}
+
 /// What was found wrong stays so: plainer kernels are tried, and then the adapter is refused, by what it was.
 #[test]
 fn what_is_wrong_is_not_used() {
@@ -140,7 +171,7 @@ fn what_is_wrong_is_not_used() {
     let spoil = |config: Config| {
         let end = format!(" {config:?}");
         let mut record = record.lock().unwrap();
-        *record.iter_mut().find(|(key, _)| key.ends_with(&end)).unwrap().1 =
+        *record.cases.iter_mut().find(|(key, _)| key.ends_with(&end)).unwrap().1 =
             Some("linear: 1 is 2".to_owned());
     };
     spoil(Config::default());

@@ -187,7 +187,8 @@ pub struct ComputeArgs {
     /// Whose meaning of the family is computed [default: what the catalogue says, or the authors']
     #[arg(long, value_enum, value_name = "WHOSE")]
     pub semantics: Option<Meaning>,
-    /// Instruction set of the kernels [default: the fastest; see `tessera doctor`]
+    /// Kernels: on the CPU an instruction set (see `tessera doctor`), on an adapter `plain`, or rows a lane as 4,2,2,1/4
+    /// [default: the fastest]
     #[arg(long, value_name = "NAME")]
     pub kernels: Option<String>,
     /// Part of the name of the adapter that computes [default: the first that is no program on the CPU]

@@ -50,7 +50,13 @@ pub struct Opened {
 
 impl Opened {
     /// The adapter that has this in its name, or the first that is hardware.
-    pub fn new(kv: Option<Kv>, name: Option<&str>, out: &Output) -> anyhow::Result<Opened> {
+    /// `kernels`: which of them, if not the fastest.
+    pub fn new(
+        kv: Option<Kv>,
+        name: Option<&str>,
+        kernels: Option<&str>,
+        out: &Output,
+    ) -> anyhow::Result<Opened> {
         let halves = match kv {
             Some(Kv::F32) => false,
             Some(Kv::Q8) => {
@@ -58,26 +64,36 @@ impl Opened {
             }
             Some(Kv::F16) | None => true,
         };
+        let config = match kernels {
+            None => Config::default(),
+            Some("plain") => Config::PLAIN,
+            Some(rows) => {
+                Config::default().with(rows.parse().map_err(|e: String| anyhow::anyhow!("--kernels: {e}"))?)
+            }
+        };
         let adapter = adapter(name)?;
         let name = key(&adapter.describe());
         let path = Store::open_default()?.home().join(KNOWN);
         let before = known(&path, out).remove(&name).unwrap_or_default();
         let record = Arc::new(Mutex::new(before.clone()));
         let gpu = pollster::block_on(adapter.open(false))?;
-        let (config, out) = (Config { halves, ..Config::default() }, out.clone());
+        let (config, out) = (Config { halves, ..config }, out.clone());
         let say = move |what: &str| out.note(format_args!("note: {what}"));
-        Ok(Opened { backend: Verified::new(gpu, config, record.clone(), say), record, before, name, path })
+        let backend = Verified::new(gpu, config, record.clone(), say);
+        // What was asked for is not searched for.
+        let backend = if kernels.is_some() { backend.tuning(None) } else { backend };
+        Ok(Opened { backend, record, before, name, path })
     }
 
     /// Forgets what is known of it.
     pub fn forget(&self) {
-        self.record.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        *self.record.lock().unwrap_or_else(|e| e.into_inner()) = Record::default();
     }
 
     /// What it was found to compute wrongly.
     pub fn wrong(&self) -> Vec<String> {
         let record = self.record.lock().unwrap_or_else(|e| e.into_inner());
-        record.values().flatten().cloned().collect()
+        record.cases.values().flatten().cloned().collect()
     }
 
     /// Keeps what was found.

@@ -181,7 +181,7 @@ impl Job<'_> {
     #[cfg(feature = "gpu")]
     fn gpu(&self) -> anyhow::Result<On> {
         let (args, out) = (self.args, self.out);
-        let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), out)?;
+        let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), args.kernels.as_deref(), out)?;
         let adapter = opened.backend.gpu().describe();
         let place = match adapter.shares_memory() {
             true => Place::System,
@@ -206,7 +206,8 @@ fn again(args: ComputeArgs, out: Output) -> tessera_engine::model::Loader {
         let soon = last.replace(Instant::now()).is_some_and(|last| last.elapsed() < SOON);
         let mut again = || {
             anyhow::ensure!(!soon, "it was lost twice in a minute");
-            let opened = crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), &out)?;
+            let opened =
+                crate::gpu::Opened::new(args.kv, args.adapter.as_deref(), args.kernels.as_deref(), &out)?;
             let loaded = opened.backend.load(program.clone(), &mut *weights, pools);
             opened.keep(&out);
             Ok(loaded?)
@@ -226,12 +227,12 @@ fn again(args: ComputeArgs, out: Output) -> tessera_engine::model::Loader {
 
 /// Flags that mean something to the CPU only.
 #[cfg(feature = "gpu")]
-const OF_CPU: [&str; 4] = ["--threads", "--exact", "--fast", "--kernels"];
+const OF_CPU: [&str; 3] = ["--threads", "--exact", "--fast"];
 
 /// Whether something was asked for that only the CPU has.
 #[cfg(feature = "gpu")]
 fn cpu_only(args: &ComputeArgs) -> bool {
-    args.kv == Some(Kv::Q8) || unused("gpu", args, &OF_CPU).is_err()
+    args.kv == Some(Kv::Q8) || args.kernels.is_some() || unused("gpu", args, &OF_CPU).is_err()
 }
 
 /// Lost again within this time, an adapter is left alone.

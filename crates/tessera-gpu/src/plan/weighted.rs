@@ -35,7 +35,7 @@ impl Planner<'_> {
                 .u([usize::from(accumulate)]);
             let grid = Grid::Rows(blocks(uploaded.cols.div_ceil(8)));
             self.push("embed", kernels::embed(uploaded.form), bound, args, grid, Count::All);
-            self.reads(Some(table), Reads::Rows(window.bytes(1)));
+            self.reads(None, Reads::Rows(window.bytes(1)));
         }
     }
 

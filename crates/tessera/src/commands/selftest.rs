@@ -72,7 +72,7 @@ fn of_model(name: &str, args: &SelftestArgs, out: &Output) -> anyhow::Result<Exi
     let mut files = ModelFiles::open(&models::resolve(name, out)?)?;
     files.semantics = models::semantics(name)?;
     let start = Instant::now();
-    let opened = Opened::new(None, args.adapter.as_deref(), out)?;
+    let opened = Opened::new(None, args.adapter.as_deref(), None, out)?;
     opened.forget();
     let room = Room { context: Some(1), sequences: 1, memory: None };
     let loaded = Model::load(&files, &opened.backend, room);
