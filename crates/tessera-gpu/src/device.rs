@@ -232,25 +232,41 @@ impl Gpu {
         })
     }
 
-    /// A buffer with these bytes. They go over in pieces that are waited for: a driver keeps what it has not copied.
+    /// A buffer with these bytes.
     pub fn upload(&self, bytes: &[u8]) -> wgpu::Buffer {
-        let buffer = self.buffer(bytes.len());
-        for (i, piece) in bytes.chunks(PIECE).enumerate() {
-            let at = (i * PIECE) as u64;
-            let whole = piece.len() / 4 * 4;
-            if whole > 0 {
-                self.queue.write_buffer(&buffer, at, &piece[..whole]);
-            }
-            if whole < piece.len() {
-                let mut last = [0; 4];
-                last[..piece.len() - whole].copy_from_slice(&piece[whole..]);
-                self.queue.write_buffer(&buffer, at + whole as u64, &last);
-            }
-            if self.written.fetch_add(piece.len(), Ordering::Relaxed) + piece.len() >= PIECE {
+        self.upload_pieces(bytes.chunks(PIECE), bytes.len())
+    }
+
+    /// A buffer with `len` bytes that come one piece after another. They go over some at a time, which are waited for: a
+    /// driver keeps what it has not copied.
+    pub fn upload_pieces<'a>(&self, pieces: impl Iterator<Item = &'a [u8]>, len: usize) -> wgpu::Buffer {
+        let buffer = self.buffer(len);
+        let (mut at, mut gathered) = (0, Vec::new());
+        let mut write = |bytes: &[u8]| {
+            self.queue.write_buffer(&buffer, at, bytes);
+            at += bytes.len() as u64;
+            if self.written.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len() >= PIECE {
                 self.written.store(0, Ordering::Relaxed);
                 self.queue.submit([]);
                 self.wait();
             }
+        };
+        for piece in pieces {
+            if gathered.is_empty() && piece.len() == PIECE {
+                write(piece);
+                continue;
+            }
+            gathered.extend_from_slice(piece);
+            // Words only.
+            let whole = gathered.len() / 4 * 4;
+            if whole >= PIECE / 2 {
+                write(&gathered[..whole]);
+                gathered.drain(..whole);
+            }
+        }
+        if !gathered.is_empty() {
+            gathered.resize(gathered.len().next_multiple_of(4), 0);
+            write(&gathered);
         }
         buffer
     }

@@ -98,10 +98,6 @@ fn columns(
     if part.len() == all {
         return gpu.upload(bytes);
     }
-    let cut: Vec<u8> = bytes
-        .chunks_exact(all * size)
-        .flat_map(|row| &row[part.start * size..part.end * size])
-        .copied()
-        .collect();
-    gpu.upload(&cut)
+    let (from, to, len) = (part.start * size, part.end * size, bytes.len() / all * part.len());
+    gpu.upload_pieces(bytes.chunks_exact(all * size).map(|row| &row[from..to]), len)
 }

@@ -136,22 +136,20 @@ fn tuning_changes_no_bit() {
     let tuned = Verified::new(gpu.clone(), Config::default(), record.clone(), say);
     let tuned = tuned.tuning(Some(Duration::from_secs(600)));
     // With states, besides attention.
-    for name in ["qwen3_5"] {
-        let files = ModelFiles::open(&families::data().join(name).join("q4f32_1")).unwrap();
-        let room = Room { context: None, sequences: 1, memory: None };
-        let run = |backend: &dyn Backend| {
-            let mut model = Model::load(&files, backend, room).unwrap();
-            let (most, vocab) = (model.context() as u32, model.config.vocab_size as u32);
-            let prompt = (0..70.min(most)).map(|i| i * 7 % vocab).collect();
-            in_chunks(&mut model, &[prompt], 33)
-        };
-        let expected = run(&GpuBackend::new(gpu.clone(), Config::default()));
-        assert!(run(&tuned) == expected, "{name}");
-        let words = std::mem::take(&mut *said.lock().unwrap());
-        assert!(words.iter().any(|word| word.contains("the fastest kernels are")), "{name}: {words:?}");
-        assert!(run(&tuned) == expected, "{name}");
-        assert!(said.lock().unwrap().is_empty(), "{name}");
-    }
+    let files = ModelFiles::open(&families::data().join("qwen3_5/q4f32_1")).unwrap();
+    let room = Room { context: None, sequences: 1, memory: None };
+    let run = |backend: &dyn Backend| {
+        let mut model = Model::load(&files, backend, room).unwrap();
+        let (most, vocab) = (model.context() as u32, model.config.vocab_size as u32);
+        let prompt = (0..70.min(most)).map(|i| i * 7 % vocab).collect();
+        in_chunks(&mut model, &[prompt], 33)
+    };
+    let expected = run(&GpuBackend::new(gpu.clone(), Config::default()));
+    assert!(run(&tuned) == expected);
+    let words = std::mem::take(&mut *said.lock().unwrap());
+    assert!(words.iter().any(|word| word.contains("the fastest kernels are")), "{words:?}");
+    assert!(run(&tuned) == expected);
+    assert!(said.lock().unwrap().is_empty());
     assert_eq!(record.lock().unwrap().tuned.len(), 1);
 }
 

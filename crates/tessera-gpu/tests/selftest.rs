@@ -34,6 +34,18 @@ fn an_adapter_that_is_right_passes() {
     }
 }
 
+/// Matrices in windows, those whose columns lie together gathered for them.
+#[test]
+fn bindings_that_are_small_are_enough() {
+    let Some(gpu) = support::device() else { return };
+    let backend = GpuBackend::new(gpu.narrow(128 << 10), Config::default());
+    let cases: Vec<Case> = cases().into_iter().filter(|case| case.name.starts_with("linear [1001")).collect();
+    assert_eq!(cases.len(), 9);
+    for case in cases {
+        assert_eq!(case.check(&backend, false), Ok(()), "{}", case.name);
+    }
+}
+
 /// The reference with something wrong in the programs that it runs.
 struct Wrong(fn(&mut Op));
 
