@@ -3,10 +3,11 @@
 use super::error::ApiError;
 use super::json;
 use super::models::{Lease, Load, LoadedModel, Models, lock};
-use super::openai::{chat, completions, embeddings, responses};
+use super::openai::responses;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
 use tessera_engine::engine::EngineOptions;
+use tessera_openai::{chat, completions, embeddings};
 
 /// The endpoints that generate, over one model. Its name is not looked at.
 pub struct Endpoints(Lease);

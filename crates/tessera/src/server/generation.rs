@@ -1,29 +1,20 @@
 //! The requests of one client request in the engine: choices, prompts of a list, texts to embed.
 
-use super::error::{ApiError, ApiResult};
+use super::error::{ApiError, ApiResult, failure, refusal};
 use super::metrics::Meter;
 use super::models::Lease;
 use super::shutdown::{Activity, Phase};
 use super::{App, Caller};
-use axum::http::StatusCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tessera_engine::engine::{EngineEvent, EngineRequest, Failure, FailureKind, SubmitError, Ticket};
+use tessera_engine::engine::{EngineEvent, SubmitError, Ticket};
+pub use tessera_openai::reply::Job;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 /// How long to wait before a full queue is asked again for the rest of a list.
 const QUEUE_AGAIN: Duration = Duration::from_millis(50);
-
-/// One request for the engine.
-pub struct Job {
-    /// Makes it; again, if the queue was full.
-    pub make: Box<dyn FnMut() -> EngineRequest + Send>,
-    /// The job whose prompt this one shares: it begins when that one has its first token, so that the
-    /// prompt is computed once.
-    pub after: Option<usize>,
-}
 
 /// Jobs that run. Dropping it cancels what has not ended.
 pub struct Generation {
@@ -184,40 +175,5 @@ impl Generation {
     fn too_long(&self) -> ApiError {
         let seconds = self.limit.as_secs_f64();
         ApiError::timeout(format!("the request took longer than the {seconds} s that this server allows"))
-    }
-}
-
-/// A request that the engine refuses.
-fn refusal(error: &SubmitError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        SubmitError::QueueFull { .. } => ApiError::unavailable("queue_full", message),
-        SubmitError::Closed => ApiError::unavailable("model_not_loaded", "the model is being unloaded"),
-        SubmitError::PromptTooLong { .. } => {
-            let error = ApiError::request(StatusCode::BAD_REQUEST, "context_length_exceeded", message);
-            ApiError { param: Some("messages".into()), ..error }
-        }
-        SubmitError::EmptyPrompt => ApiError::request(StatusCode::BAD_REQUEST, "empty_prompt", message),
-        SubmitError::BadToken { field, .. } => ApiError::value(*field, message),
-        SubmitError::Logprobs { .. } => ApiError::value("top_logprobs", message),
-        SubmitError::Encoder => {
-            let message = format!("{message}: ask POST /v1/embeddings for its vectors");
-            ApiError::request(StatusCode::BAD_REQUEST, "embedding_model", message)
-        }
-        SubmitError::Sampling(_) | SubmitError::Embed { .. } => {
-            ApiError::request(StatusCode::BAD_REQUEST, "invalid_value", message)
-        }
-    }
-}
-
-/// A request that failed on the way.
-fn failure(failure: &Failure) -> ApiError {
-    let error = failure.to_string();
-    match failure.kind() {
-        FailureKind::Constraint => ApiError::request(StatusCode::BAD_REQUEST, "grammar_failed", error),
-        FailureKind::Shutdown => ApiError::unavailable("shutting_down", error),
-        FailureKind::Files => ApiError::unavailable("model_files_changed", error),
-        FailureKind::Pages => ApiError::unavailable("out_of_memory", error),
-        FailureKind::Model | FailureKind::NoToken | FailureKind::Internal => ApiError::internal(error),
     }
 }

@@ -8,13 +8,9 @@
 
 mod asked;
 mod dry;
-mod error;
-pub mod fields;
 mod gate;
 mod generation;
 mod hosts;
-mod ids;
-mod json;
 mod listen;
 mod logs;
 mod metrics;
@@ -32,6 +28,9 @@ pub use gate::Keys;
 pub use listen::serve;
 pub use logs::{LogFormat, start_logs};
 pub use models::{Load, LoadedModel};
+
+pub use tessera_openai::fields;
+use tessera_openai::{error, ids, json};
 
 use metrics::Metrics;
 use models::Models;

@@ -3,16 +3,12 @@
 use super::error::{ApiError, ApiResult};
 use axum::http::StatusCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tessera_engine::engine::{Engine, EngineOptions, EngineStats};
-use tessera_engine::grammar::{GrammarEnv, GrammarError};
 use tessera_engine::model::{Device, Model};
-use tessera_engine::reasoning;
-use tessera_engine::template::ChatTemplate;
 use tessera_engine::text::Text;
-use tessera_engine::tools::ToolSupport;
-use tessera_weights::embedding::Embedding;
+use tessera_openai::subject::Subject;
 
 /// What a loader gives.
 pub struct LoadedModel {
@@ -27,30 +23,22 @@ pub type Load = dyn Fn(&str) -> Result<LoadedModel, String> + Send + Sync;
 
 /// A model that is loaded.
 pub struct Served {
-    /// The name that requests use.
-    pub name: String,
+    /// What requests need to know of it.
+    pub subject: Subject,
     /// The engine that runs it.
     pub engine: Engine,
     /// What it runs on.
     pub device: Device,
-    /// Tokenizer and template.
-    pub text: Text,
-    /// Length of a hidden state.
-    pub hidden_size: usize,
-    /// What becomes of the hidden states of a text.
-    pub embedding: Embedding,
-    /// Whether vectors are all that it makes.
-    pub encoder: bool,
-    /// Rows of its head.
-    pub vocab_size: usize,
-    /// How it writes calls of tools.
-    pub tool_support: ToolSupport,
-    /// Whether it may think before it answers.
-    pub knows_reasoning: bool,
-    /// Made when a grammar is first asked for.
-    grammar_env: OnceLock<Result<GrammarEnv, GrammarError>>,
     leases: AtomicUsize,
     last_used: Mutex<Instant>,
+}
+
+impl std::ops::Deref for Served {
+    type Target = Subject;
+
+    fn deref(&self) -> &Subject {
+        &self.subject
+    }
 }
 
 /// Keeps a model loaded while a request uses it.
@@ -159,16 +147,11 @@ impl Slot {
         for note in text.notes.iter().chain(model.notes()) {
             tracing::warn!(model = self.name, "{note}");
         }
-        let (hidden_size, vocab_size) = (model.config.hidden_size, model.config.vocab_size);
-        let (embedding, encoder) = (model.embedding, model.is_encoder());
         let (context, memory) = (model.context(), model.claim().plan.to_string());
-        let jinja = text.template.as_ref().ok().and_then(ChatTemplate::jinja_source);
-        let knows_reasoning =
-            jinja.is_some_and(reasoning::is_known) || text.tokenizer.id_of(reasoning::OPEN).is_some();
-        let for_tools = text.other_template.as_ref().and_then(ChatTemplate::jinja_source);
-        let tool_support = ToolSupport::detect(for_tools.or(jinja), &text.tokenizer);
+        let mut subject = Subject::new(self.name.clone(), text, &model);
         let device = model.device();
-        let engine = Engine::start(model, text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
+        let engine =
+            Engine::start(model, subject.text.tokenizer.clone(), options).map_err(|e| e.to_string())?;
         if engine.context() < context {
             let least = engine.context();
             tracing::warn!(
@@ -177,19 +160,12 @@ impl Slot {
             );
         }
         let context = engine.context();
+        subject.context = context;
         tracing::info!(model = self.name, context, memory, ms = begun.elapsed().as_millis() as u64, "loaded");
         let served = Arc::new(Served {
-            name: self.name.clone(),
+            subject,
             engine,
             device,
-            text,
-            hidden_size,
-            embedding,
-            encoder,
-            vocab_size,
-            tool_support,
-            knows_reasoning,
-            grammar_env: OnceLock::new(),
             leases: AtomicUsize::new(0),
             last_used: Mutex::new(Instant::now()),
         });
@@ -283,36 +259,6 @@ impl Drop for Lease {
         *lock(&self.0.last_used) = Instant::now();
         self.0.leases.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-impl Served {
-    /// What grammars of this model share.
-    pub fn grammar_env(&self) -> ApiResult<&GrammarEnv> {
-        let env = self.grammar_env.get_or_init(|| {
-            GrammarEnv::new(self.text.tokenizer.clone(), self.vocab_size, &self.text.stop_token_ids)
-        });
-        env.as_ref().map_err(|e| {
-            let message = format!("{}: {e}", self.name);
-            ApiError::request(StatusCode::BAD_REQUEST, "unsupported_grammar", message)
-        })
-    }
-
-    /// Whether there is a Jinja template that mentions this name. A field for a template that has no use for
-    /// it is refused.
-    pub fn template_mentions(&self, name: &str) -> bool {
-        let templates = [self.text.template.as_ref().ok(), self.text.other_template.as_ref()];
-        let jinja = templates.into_iter().flatten().find_map(ChatTemplate::jinja_source);
-        jinja.is_some_and(|source| mentions(source, name))
-    }
-}
-
-/// Whether a name occurs in a text, and not only as a part of a longer one.
-fn mentions(text: &str, name: &str) -> bool {
-    let goes_on = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    !name.is_empty()
-        && text.match_indices(name).any(|(at, _)| {
-            !goes_on(text[..at].chars().next_back()) && !goes_on(text[at + name.len()..].chars().next())
-        })
 }
 
 /// The value, also after a panic elsewhere: every change is a single step.

@@ -2,7 +2,7 @@
 
 use super::error::{ApiError, ApiResult, json_response};
 use super::models::Slot;
-use super::openai::{chat, completions, embeddings, models, responses, tokenize};
+use super::openai::{models, replies, responses, tokenize};
 use super::shutdown::Phase;
 use super::{App, Caller, ServeError, hosts, ids, page};
 use axum::Router;
@@ -45,9 +45,9 @@ const MAX_ID: usize = 128;
 /// Everything that is served.
 pub fn router(app: Arc<App>) -> Result<Router, ServeError> {
     let api = Router::new()
-        .route("/v1/chat/completions", post(chat::handle))
-        .route("/v1/completions", post(completions::handle))
-        .route("/v1/embeddings", post(embeddings::handle))
+        .route("/v1/chat/completions", post(replies::chat))
+        .route("/v1/completions", post(replies::completions))
+        .route("/v1/embeddings", post(replies::embeddings))
         .route("/v1/responses", post(responses::handle))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))

@@ -3,9 +3,9 @@
 //! other up.
 
 use super::error::{ApiError, ApiResult};
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tessera_openai::wanted::while_wanted;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Work on fewer bytes is done at once.
@@ -22,25 +22,12 @@ pub struct Work {
     long: Arc<Semaphore>,
 }
 
-thread_local! {
-    /// Set when the client of this thread's work has gone.
-    static GONE: RefCell<Arc<AtomicBool>> = RefCell::default();
-}
-
 /// Tells the work that nobody waits for it any more.
 struct Waiting(Arc<AtomicBool>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// An error if the client of the work that this thread does has gone. Asked before each step that may take long.
-pub fn still_wanted() -> ApiResult<()> {
-    match GONE.with_borrow(|gone| gone.load(Ordering::Relaxed)) {
-        true => Err(ApiError::unavailable("client_gone", "the client has gone")),
-        false => Ok(()),
     }
 }
 
@@ -68,9 +55,7 @@ impl Work {
         let gone = waiting.0.clone();
         let task = tokio::task::spawn_blocking(move || {
             let _places = (core, &long);
-            GONE.set(gone);
-            let done = still_wanted().and_then(|()| work());
-            GONE.set(Arc::default());
+            let done = while_wanted(gone, work);
             if long.is_some() {
                 give_back();
             }
@@ -109,6 +94,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
+    use tessera_openai::wanted::still_wanted;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn as_much_at_once_as_there_are_cores_and_less_of_long_bodies() {

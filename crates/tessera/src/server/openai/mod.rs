@@ -1,35 +1,18 @@
 //! The endpoints: from a checked body to jobs for the engine, and from its events to the answer.
 
-mod answer;
-pub mod chat;
-pub mod completions;
-mod constraint;
-pub mod embeddings;
-mod format;
-mod logprobs;
-mod lost;
-mod messages;
 pub mod models;
-mod prompts;
+pub mod replies;
 pub mod responses;
-mod sampling;
 pub mod tokenize;
-mod tools;
-mod usage;
 
 use super::error::{ApiError, ApiResult};
 use super::models::Served;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
 use tessera_engine::engine::{EngineEvent, EngineRequest};
 use tessera_engine::sampler::SamplingParams;
+use tessera_openai::{answer, constraint, format, messages, now, prompts, sampling, tools, usage};
 use tokio::sync::oneshot;
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
 
 /// Has a model make one token, to see that it can.
 pub async fn warm_up(served: &Served) -> ApiResult<()> {

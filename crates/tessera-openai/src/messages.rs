@@ -1,14 +1,14 @@
 //! From `messages` to a prompt.
 
-use super::lost::{self, Lost};
-use super::tools::Tools;
-use super::{now, prompts};
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::fields::{Fields, Table, chat, wrong_type};
-use crate::server::json::kind;
-use crate::server::models::Served;
-use crate::server::work::still_wanted;
-use axum::http::StatusCode;
+use crate::error::{ApiError, ApiResult};
+use crate::fields::{Fields, Table, chat, wrong_type};
+use crate::json::kind;
+use crate::lost::{self, Lost};
+use crate::subject::Subject;
+use crate::tools::Tools;
+use crate::wanted::still_wanted;
+use crate::{now, prompts};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 use tessera_engine::template::{ChatTemplate, Message, Prompt, RenderOptions, TemplateError};
 use tessera_engine::text::TextError;
@@ -41,7 +41,7 @@ impl Conversation {
 }
 
 /// Reads the messages of a chat request.
-pub fn parse(list: &[Value], served: &Served) -> ApiResult<Conversation> {
+pub fn parse(list: &[Value], served: &Subject) -> ApiResult<Conversation> {
     let mut conversation = Conversation::default();
     // Calls that were made, with the function of each.
     let mut calls: Vec<(String, String)> = Vec::new();
@@ -76,7 +76,7 @@ pub fn parse(list: &[Value], served: &Served) -> ApiResult<Conversation> {
     Ok(conversation)
 }
 
-fn instructions(value: &Value, path: &str, served: &Served) -> ApiResult<Message> {
+fn instructions(value: &Value, path: &str, served: &Subject) -> ApiResult<Message> {
     let fields = Fields::check(value, &chat::SYSTEM_MESSAGE, path)?;
     let developer = fields.text("role") == Some("developer") && served.template_mentions("developer");
     let mut message = Message::new(if developer { "developer" } else { "system" }, required_text(&fields)?);
@@ -220,7 +220,7 @@ fn name(fields: &Fields<'_>, message: &mut Message) {
 }
 
 /// `chat_template_kwargs`: variables that the template mentions.
-pub fn template_variables(fields: &Fields<'_>, served: &Served) -> ApiResult<Map<String, Value>> {
+pub fn template_variables(fields: &Fields<'_>, served: &Subject) -> ApiResult<Map<String, Value>> {
     const OURS: [&str; 6] =
         ["messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"];
     let Some(Value::Object(variables)) = fields.get("chat_template_kwargs") else { return Ok(Map::new()) };
@@ -275,7 +275,7 @@ pub struct ChatPrompt {
 
 /// The prompt of a conversation, with the tools that the model may call.
 pub fn prompt(
-    served: &Served,
+    served: &Subject,
     conversation: &Conversation,
     rendering: &Rendering,
     called_tools: &Tools,

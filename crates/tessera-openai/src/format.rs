@@ -1,10 +1,10 @@
 //! What the answer must look like: `response_format`, `text.format` and the fields of other servers that
 //! mean the same.
 
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::fields::{Fields, chat, extras, responses, wrong_type};
-use crate::server::json::kind;
-use crate::server::models::Served;
+use crate::error::{ApiError, ApiResult};
+use crate::fields::{Fields, chat, extras, responses, wrong_type};
+use crate::json::kind;
+use crate::subject::Subject;
 use serde_json::Value;
 use tessera_engine::grammar::{GrammarConstraint, GrammarError, JsonSpacing};
 
@@ -86,7 +86,7 @@ impl Format {
     }
 
     /// What enforces it.
-    pub fn constraint(&self, served: &Served) -> ApiResult<GrammarConstraint> {
+    pub fn constraint(&self, served: &Subject) -> ApiResult<GrammarConstraint> {
         let env = served.grammar_env()?;
         let constraint = match &self.kind {
             FormatKind::JsonObject => env.json_object(),

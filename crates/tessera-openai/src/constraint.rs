@@ -1,11 +1,11 @@
 //! What an answer must follow, for each of its choices anew.
 
-use super::format::Format;
-use super::tools::Tools;
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::models::Served;
+use crate::error::{ApiError, ApiResult};
+use crate::format::Format;
+use crate::subject::Subject;
+use crate::tools::Tools;
 use std::sync::Arc;
-use tessera_engine::engine::Constraint;
+use tessera_engine::constraint::Constraint;
 use tessera_engine::grammar::GrammarConstraint;
 use tessera_engine::reasoning::AfterReasoning;
 use tessera_engine::tokenizer::Tokenizer;
@@ -22,7 +22,7 @@ impl Rule {
     pub fn new(
         format: Option<&Format>,
         tools: &Tools,
-        served: &Served,
+        served: &Subject,
         open: bool,
     ) -> ApiResult<Option<Rule>> {
         let constraint = match (format, tools.constraint(served)?) {

@@ -1,12 +1,12 @@
 //! Prompts that are texts or tokens, one or many.
 
-use super::sampling::tokens;
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::fields::wrong_type;
-use crate::server::json::kind;
-use crate::server::models::Served;
-use crate::server::work::still_wanted;
-use axum::http::StatusCode;
+use crate::error::{ApiError, ApiResult};
+use crate::fields::wrong_type;
+use crate::json::kind;
+use crate::sampling::tokens;
+use crate::subject::Subject;
+use crate::wanted::still_wanted;
+use http::StatusCode;
 use serde_json::Value;
 
 /// A prompt.
@@ -26,7 +26,7 @@ pub fn parse(
     param: &str,
     most: usize,
     add_special: bool,
-    served: &Served,
+    served: &Subject,
 ) -> ApiResult<Vec<RawPrompt>> {
     const EXPECTED: &str = "a string, an array of strings, an array of token ids or an array of such arrays";
     let text = |text: &str, param: String| {
@@ -68,7 +68,7 @@ pub fn parse(
     Ok(prompts)
 }
 
-fn finish(served: &Served, prompt: RawPrompt) -> ApiResult<RawPrompt> {
+fn finish(served: &Subject, prompt: RawPrompt) -> ApiResult<RawPrompt> {
     let param = &prompt.param;
     if prompt.tokens.is_empty() {
         return Err(ApiError::value(&**param, format!("{param} has no tokens: there is nothing to do")));
@@ -83,8 +83,8 @@ fn finish(served: &Served, prompt: RawPrompt) -> ApiResult<RawPrompt> {
 }
 
 /// Refuses what is too long by its length alone: encoding it would take a hundred times that in memory.
-pub fn may_fit(served: &Served, text: &str, param: &str) -> ApiResult<()> {
-    let (least, context) = (served.text.tokenizer.least_tokens(text), served.engine.context());
+pub fn may_fit(served: &Subject, text: &str, param: &str) -> ApiResult<()> {
+    let (least, context) = (served.text.tokenizer.least_tokens(text), served.context);
     if least <= context {
         return Ok(());
     }
@@ -95,13 +95,13 @@ pub fn may_fit(served: &Served, text: &str, param: &str) -> ApiResult<()> {
 }
 
 /// A prompt has to leave room for a token of the answer.
-pub fn check_length(served: &Served, tokens: usize, param: &str) -> ApiResult<()> {
+pub fn check_length(served: &Subject, tokens: usize, param: &str) -> ApiResult<()> {
     fits(served, tokens, 1, param)
 }
 
 /// Whether a prompt and at least so many tokens of an answer fit.
-pub fn fits(served: &Served, tokens: usize, answer: usize, param: &str) -> ApiResult<()> {
-    let context = served.engine.context();
+pub fn fits(served: &Subject, tokens: usize, answer: usize, param: &str) -> ApiResult<()> {
+    let context = served.context;
     if tokens.saturating_add(answer) <= context {
         return Ok(());
     }

@@ -1,10 +1,10 @@
 //! `tools` and `tool_choice` of chat and responses.
 
-use super::format::grammar_error;
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::fields::{Fields, chat, wrong_type};
-use crate::server::json::kind;
-use crate::server::models::Served;
+use crate::error::{ApiError, ApiResult};
+use crate::fields::{Fields, chat, wrong_type};
+use crate::format::grammar_error;
+use crate::json::kind;
+use crate::subject::Subject;
 use serde_json::Value;
 use tessera_engine::grammar::{GrammarConstraint, GrammarError};
 use tessera_engine::tools::{Tool, ToolChoice};
@@ -70,7 +70,7 @@ impl Tools {
     }
 
     /// What holds for the calls, if anything does.
-    pub fn constraint(&self, served: &Served) -> ApiResult<Option<GrammarConstraint>> {
+    pub fn constraint(&self, served: &Subject) -> ApiResult<Option<GrammarConstraint>> {
         let free = self.parallel && !self.list.iter().any(|tool| tool.strict);
         if !self.active() || (self.choice == ToolChoice::Auto && free) {
             return Ok(None);

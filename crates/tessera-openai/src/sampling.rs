@@ -1,10 +1,11 @@
 //! How tokens are chosen, from the fields that chat and completions share.
 
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::fields::chat::MAX_STOPS;
-use crate::server::fields::{Fields, short, whole, wrong_type};
-use crate::server::json::kind;
-use crate::server::{ids, models::Served};
+use crate::error::{ApiError, ApiResult};
+use crate::fields::chat::MAX_STOPS;
+use crate::fields::{Fields, short, whole, wrong_type};
+use crate::ids;
+use crate::json::kind;
+use crate::subject::Subject;
 use serde_json::Value;
 use tessera_engine::sampler::SamplingParams;
 use tessera_engine::sampler::range::LOGIT_BIAS;
@@ -24,7 +25,7 @@ pub struct Ending {
 
 /// The fields over the model's own defaults. Temperature 0 asks for the likeliest token, so the model's
 /// penalties, which would make it another, are left out then; given ones count.
-pub fn sampling(fields: &Fields<'_>, served: &Served) -> ApiResult<SamplingParams> {
+pub fn sampling(fields: &Fields<'_>, served: &Subject) -> ApiResult<SamplingParams> {
     let defaults = &served.text.defaults;
     let plain = SamplingParams::default();
     let temperature = fields.number("temperature").unwrap_or(defaults.temperature);
@@ -54,7 +55,7 @@ pub fn for_choice(params: &SamplingParams, i: usize) -> SamplingParams {
 }
 
 /// What ends an answer. `template` adds the chat template's own stop strings.
-pub fn ending(fields: &Fields<'_>, served: &Served, template: bool) -> ApiResult<Ending> {
+pub fn ending(fields: &Fields<'_>, served: &Subject, template: bool) -> ApiResult<Ending> {
     let mut stop = stop_strings(fields)?;
     let mut stop_token_ids = token_ids(fields, "stop_token_ids")?;
     if let Some((i, id)) =

@@ -1,8 +1,8 @@
 //! A body to a JSON value, more strictly than `serde_json::Value`: no key twice, no endless nesting, no
 //! more values than a request can sensibly have.
 
-use super::error::{ApiError, ApiResult};
-use axum::http::StatusCode;
+use crate::error::{ApiError, ApiResult};
+use http::StatusCode;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use std::cell::{Cell, RefCell};

@@ -1,7 +1,7 @@
 //! Tokens of a request, over all its choices.
 
 use serde_json::{Value, json};
-use tessera_engine::engine::Usage;
+use tessera_engine::request::Usage;
 
 /// Tokens. A prompt counts once, however many answers it has.
 #[derive(Clone, Copy, Debug, Default)]

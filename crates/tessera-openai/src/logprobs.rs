@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tessera_engine::detokenize::Utf8Stream;
-use tessera_engine::engine::TokenLogprob;
+use tessera_engine::request::TokenLogprob;
 use tessera_engine::tokenizer::Tokenizer;
 
 /// JSON has no infinity; this is OpenAI's number for "as good as impossible".

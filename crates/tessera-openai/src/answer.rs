@@ -1,13 +1,13 @@
 //! From the events of one choice to what is said, thought and called.
 
-use super::logprobs::chat_entry;
-use super::tools::Tools;
-use crate::server::error::{ApiError, ApiResult};
-use crate::server::ids;
-use crate::server::models::Served;
+use crate::error::{ApiError, ApiResult};
+use crate::ids;
+use crate::logprobs::chat_entry;
+use crate::subject::Subject;
+use crate::tools::Tools;
 use serde_json::Value;
-use tessera_engine::engine::{EngineEvent, FinishReason, Usage};
 use tessera_engine::reasoning::{Part, ReasoningSplitter};
+use tessera_engine::request::{EngineEvent, FinishReason, Usage};
 use tessera_engine::tools::{CallIds, ToolEvent, ToolParser};
 
 /// How the text of an answer is read.
@@ -21,7 +21,13 @@ pub struct Reading {
 
 impl Reading {
     /// `open`: the prompt ended inside of reasoning. `separate`: what is thought is no part of the content.
-    pub fn new(served: &Served, tools: &Tools, open: bool, separate: bool, shows_reasoning: bool) -> Reading {
+    pub fn new(
+        served: &Subject,
+        tools: &Tools,
+        open: bool,
+        separate: bool,
+        shows_reasoning: bool,
+    ) -> Reading {
         let splits = separate && (open || served.knows_reasoning);
         let format = served.tool_support.format;
         let parser = || ToolParser::new(format, tools.list.clone(), CallIds::new(ids::random()));
@@ -33,7 +39,7 @@ impl Reading {
     }
 
     /// Whether marks in the text may be special tokens, which have to be kept then.
-    pub fn keeps_special(&self, served: &Served) -> bool {
+    pub fn keeps_special(&self, served: &Subject) -> bool {
         let tokenizer = &served.text.tokenizer;
         let is_special = |mark: &str| tokenizer.id_of(mark).is_some_and(|id| tokenizer.is_special(id));
         let tags = [tessera_engine::reasoning::OPEN, tessera_engine::reasoning::CLOSE];
@@ -126,7 +132,7 @@ impl Answer {
     }
 
     /// Takes an event.
-    pub fn take(&mut self, event: EngineEvent, served: &Served) -> ApiResult<Delta> {
+    pub fn take(&mut self, event: EngineEvent, served: &Subject) -> ApiResult<Delta> {
         let mut delta = Delta::default();
         match event {
             EngineEvent::Token { text, logprob, .. } => {

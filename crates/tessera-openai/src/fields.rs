@@ -11,8 +11,8 @@ pub mod extras;
 pub mod other;
 pub mod responses;
 
-use super::error::{ApiError, ApiResult};
-use super::json::kind;
+use crate::error::{ApiError, ApiResult};
+use crate::json::kind;
 use serde_json::{Map, Value};
 use tessera_engine::sampler::range::Range;
 

@@ -1,9 +1,15 @@
 //! Every failure that a client sees, in the shape of OpenAI's error object.
 
+#[cfg(feature = "axum")]
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+#[cfg(feature = "axum")]
 use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+#[cfg(feature = "axum")]
+use http::{HeaderValue, header};
 use serde_json::{Value, json};
+use tessera_engine::failure::{Failure, FailureKind};
+use tessera_engine::request::SubmitError;
 
 /// A request that is not answered, with the reason.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +96,7 @@ impl ApiError {
     }
 }
 
+#[cfg(feature = "axum")]
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json_response(&self.json());
@@ -108,8 +115,44 @@ impl IntoResponse for ApiError {
 }
 
 /// 200 with a JSON body.
+#[cfg(feature = "axum")]
 pub fn json_response(value: &Value) -> Response {
     let mut response = Response::new(Body::from(value.to_string()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// A request that the engine refuses.
+pub fn refusal(error: &SubmitError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        SubmitError::QueueFull { .. } => ApiError::unavailable("queue_full", message),
+        SubmitError::Closed => ApiError::unavailable("model_not_loaded", "the model is being unloaded"),
+        SubmitError::PromptTooLong { .. } => {
+            let error = ApiError::request(StatusCode::BAD_REQUEST, "context_length_exceeded", message);
+            ApiError { param: Some("messages".into()), ..error }
+        }
+        SubmitError::EmptyPrompt => ApiError::request(StatusCode::BAD_REQUEST, "empty_prompt", message),
+        SubmitError::BadToken { field, .. } => ApiError::value(*field, message),
+        SubmitError::Logprobs { .. } => ApiError::value("top_logprobs", message),
+        SubmitError::Encoder => {
+            let message = format!("{message}: ask POST /v1/embeddings for its vectors");
+            ApiError::request(StatusCode::BAD_REQUEST, "embedding_model", message)
+        }
+        SubmitError::Sampling(_) | SubmitError::Embed { .. } => {
+            ApiError::request(StatusCode::BAD_REQUEST, "invalid_value", message)
+        }
+    }
+}
+
+/// A request that failed on the way.
+pub fn failure(failure: &Failure) -> ApiError {
+    let error = failure.to_string();
+    match failure.kind() {
+        FailureKind::Constraint => ApiError::request(StatusCode::BAD_REQUEST, "grammar_failed", error),
+        FailureKind::Shutdown => ApiError::unavailable("shutting_down", error),
+        FailureKind::Files => ApiError::unavailable("model_files_changed", error),
+        FailureKind::Pages => ApiError::unavailable("out_of_memory", error),
+        FailureKind::Model | FailureKind::NoToken | FailureKind::Internal => ApiError::internal(error),
+    }
 }
