@@ -193,7 +193,8 @@ impl Model {
         let plan = Plan::new(needs, &room)?;
         let Plan { pages, context, own, .. } = plan;
         if context < room.context.unwrap_or(own) {
-            let full = needs.most[0].saturating_sub(pages[0]) < room.sequences;
+            let left = needs.most.iter().zip(pages).map(|(most, n)| most.saturating_sub(n));
+            let full = left.zip(needs.page).any(|(left, page)| page > 0 && left < room.sequences);
             let what = if full { "the device" } else { "memory" };
             notes.push(format!(
                 "the context is {context} tokens, not the model's {own}: {what} holds no more"

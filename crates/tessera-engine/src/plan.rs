@@ -117,8 +117,8 @@ impl Plan {
         let Needs { weights, page, workspace, most, .. } = needs;
         let rows = room.memory.map_or(usize::MAX, |budget| budget.rows);
         // Of windows as many as all sequences can hold of them at once.
-        let windows = most_pages(needs.window, rows).min(one).saturating_mul(room.sequences);
-        let windows = windows.min(most[WINDOW]);
+        let window = most_pages(needs.window, rows).min(one);
+        let windows = window.saturating_mul(room.sequences).min(most[WINDOW]);
         let plan = |pages: usize, context| {
             let of = |kind: usize, n: usize| if page[kind] == 0 { 0 } else { n };
             let tokens = pages.saturating_mul(PAGE);
@@ -128,6 +128,10 @@ impl Plan {
         let plenty = Budget { free: u64::MAX, share: u64::MAX, fewer: false, rows };
         let budget = room.memory.unwrap_or(plenty);
 
+        let apart = if budget.fewer { 1 } else { room.sequences };
+        // Where the device holds no whole windows, every position takes a page of them too.
+        let whole = page[WINDOW] == 0 || windows >= window.saturating_mul(apart);
+        let most = if whole { most[ALL] } else { windows.min(most[ALL]) };
         // Positions take a page of each kind until there are enough of windows.
         let fits = |bytes: u64| {
             let left = bytes.saturating_sub(weights).saturating_sub(workspace);
@@ -135,10 +139,9 @@ impl Plan {
             let rest = left.saturating_sub(page[WINDOW].saturating_mul(windows as u64));
             let more = rest.checked_div(page[ALL]).unwrap_or(u64::MAX);
             let pages = if both < windows as u64 { both } else { more };
-            usize::try_from(pages).unwrap_or(usize::MAX).min(most[ALL])
+            usize::try_from(pages).unwrap_or(usize::MAX).min(most)
         };
         // What the model is not to go without, though others then find less than their share.
-        let apart = if budget.fewer { 1 } else { room.sequences };
         let wanted = one.saturating_mul(apart);
         let shortest = pages_for(LEAST_CONTEXT).saturating_mul(apart);
         let least = if room.context.is_some() { wanted } else { wanted.min(shortest) };
@@ -149,8 +152,8 @@ impl Plan {
         let each = pages / apart.max(1);
         if room.context.is_some() || each == 0 {
             let pages = if room.context.is_some() { wanted } else { apart };
-            if pages > most[ALL] {
-                let most = most[ALL].saturating_mul(PAGE);
+            if pages > most {
+                let most = most.saturating_mul(PAGE);
                 return Err(PlanError::Device { tokens: pages.saturating_mul(PAGE), most });
             }
             return Err(PlanError::Memory { plan: Box::new(plan(pages, context)), free: budget.free });
@@ -351,6 +354,16 @@ mod tests {
             error,
             "12800 tokens of context were asked for, the device can hold keys and values of 6400"
         );
+        // 27 pages of windows for each: fewer sequences at once, then as many positions as there are pages of windows.
+        let planned = |most, fewer| {
+            let needs = Needs { page: [10, 20], window: 1000, most: [1000, most], ..NEEDS };
+            let plan = Plan::new(needs, &Room { context: None, sequences: 4, memory: budget(fewer) });
+            plan.map(|plan| (plan.pages, plan.context)).ok()
+        };
+        assert_eq!(planned(108, false), Some(([512, 108], 8192)));
+        assert_eq!(planned(107, true), Some(([512, 107], 8192)));
+        assert_eq!(planned(107, false), Some(([104, 104], 26 * 64)));
+        assert_eq!(planned(26, true), Some(([26, 26], 26 * 64)));
     }
 
     #[test]

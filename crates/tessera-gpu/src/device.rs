@@ -289,6 +289,11 @@ impl Gpu {
         asked.map_or(HashSet::new(), |asked| asked.clone())
     }
 
+    /// Whether it has a clock that kernels can be timed with.
+    pub fn has_clock(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
     /// From now on each dispatch of a step is timed, with a pass of its own. Nothing is where the adapter has no clock.
     pub fn start_profile(&self) {
         if let Ok(mut profile) = self.profile.lock() {

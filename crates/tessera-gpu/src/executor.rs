@@ -324,7 +324,7 @@ impl Device {
             });
         }
         self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(dispatch.name),
+            label: Some(&dispatch.label),
             layout: &dispatch.pipelines[variant].get(&self.gpu).get_bind_group_layout(0),
             entries: &entries,
         })

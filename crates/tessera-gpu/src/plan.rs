@@ -96,9 +96,7 @@ pub enum Reads {
 
 /// One kernel of a step, in one variant or one for each of [`COLUMNS`].
 pub struct Dispatch {
-    /// What it is part of, for messages.
-    pub name: &'static str,
-    /// The weight that it reads, without its layer, or its name.
+    /// The weight that it reads, without its layer, or the operation.
     pub label: String,
     /// What it has to read.
     pub reads: Reads,
@@ -266,7 +264,7 @@ impl Planner<'_> {
         self.plan.args.extend(args.0.iter().flat_map(|word| word.to_le_bytes()));
         self.plan.args.resize(at + ARGS, 0);
         let (label, reads) = (name.to_owned(), Reads::Little);
-        self.plan.dispatches.push(Dispatch { name, label, reads, pipelines, bound, args: at, grid, count });
+        self.plan.dispatches.push(Dispatch { label, reads, pipelines, bound, args: at, grid, count });
     }
 
     /// Says what the last dispatch reads.

@@ -34,7 +34,7 @@ pub struct Timing {
 impl Timing {
     /// For dispatches with these names, which read so many bytes; `None` where the adapter has no clock.
     pub fn new(gpu: &Gpu, of: Vec<(String, u64)>) -> Option<Timing> {
-        if !gpu.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        if !gpu.has_clock() {
             return None;
         }
         let set = |part: &[_]| {

@@ -92,7 +92,7 @@ impl Verified {
         say: impl Fn(&str) + Send + Sync + 'static,
     ) -> Verified {
         // A program on the CPU is slow whatever it does.
-        let tune = Some(if gpu.describe().software { Duration::ZERO } else { TUNE });
+        let tune = if gpu.describe().software { None } else { Some(TUNE) };
         Verified { gpu, config, record, say: Box::new(say), tune }
     }
 
@@ -140,10 +140,10 @@ impl Verified {
         let known = self.tune.and_then(|_| self.record().tuned.get(&key).copied());
         let config = self.settle(&cases, known.map_or(self.config, |tuned| self.config.with(tuned)))?;
         let mut device = Device::new(self.gpu.clone(), config, program, weights, pools)?;
-        let search = self.tune.filter(|tune| !tune.is_zero() && !cfg!(target_arch = "wasm32"));
-        let Some(search) = search.filter(|_| known.is_none() && config == self.config) else {
-            return Ok(device);
-        };
+        // In a page there is no clock.
+        let search = self.tune.filter(|_| known.is_none() && config == self.config);
+        let Some(search) = search.filter(|_| !cfg!(target_arch = "wasm32")) else { return Ok(device) };
+        let name = &self.gpu.describe().name;
         let begun = Instant::now();
         let tuned = tune::choose(config, |config, rows| {
             device.set(config);
@@ -154,18 +154,22 @@ impl Verified {
                     return None;
                 }
                 let step = Instant::now();
-                device.try_rows(rows).ok()?;
+                if let Err(error) = device.try_rows(rows) {
+                    (self.say)(&format!("{name}: kernels {} do not run: {error}", config.tuned()));
+                    return Some(Duration::MAX);
+                }
                 least = Some(least.map_or(step.elapsed(), |least: Duration| least.min(step.elapsed())));
             }
             least
         });
+        let took = begun.elapsed();
         let best = self.settle(&cases, config.with(tuned))?;
         device.set(best);
-        let name = &self.gpu.describe().name;
+        let end = if took > search { ", which is the limit: not all were tried" } else { "" };
         (self.say)(&format!(
-            "{name}: the fastest kernels are {} (found in {:.1} s, once for this model; see --kernels)",
+            "{name}: the fastest kernels are {} (found in {:.1} s{end}, once for this model; see --kernels)",
             best.tuned(),
-            begun.elapsed().as_secs_f64()
+            took.as_secs_f64()
         ));
         self.record().tuned.insert(key, best.tuned());
         Ok(device)

@@ -6,12 +6,12 @@ use crate::error::{ApiError, ApiResult};
 use crate::fields::{Fields, chat};
 use crate::format::Format;
 use crate::messages::{self, ChatPrompt, Rendering};
-use crate::reply::{Job, Reply};
+use crate::prompts;
+use crate::reply::{Head, Job, Reply};
 use crate::sampling::{Ending, ending, for_choice, sampling};
 use crate::subject::Subject;
 use crate::tools::Tools;
 use crate::usage::Totals;
-use crate::{ids, now, prompts};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use tessera_engine::request::{EngineEvent, EngineRequest};
@@ -30,13 +30,6 @@ pub struct Plan {
     reading: Reading,
     stream: bool,
     include_usage: bool,
-}
-
-/// What does not change from chunk to chunk.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
 }
 
 /// What a body asks of a model.
@@ -110,28 +103,15 @@ pub struct Chat {
 impl Chat {
     /// To what was asked of a model by this name.
     pub fn new(plan: Plan, model: String) -> Chat {
-        let head = Head { id: ids::unique("chatcmpl-"), created: now(), model };
+        let head = Head::new("chatcmpl-", model, plan.include_usage);
         let answers = vec![Answer::new(plan.reading.clone()); plan.n];
         Chat { plan: Arc::new(plan), head, answers }
     }
 
-    fn chunk(&self, choices: Value, usage: Option<Value>) -> Value {
-        let mut chunk = json!({
-            "id": self.head.id,
-            "object": "chat.completion.chunk",
-            "created": self.head.created,
-            "model": self.head.model,
-            "choices": choices,
-        });
-        if self.plan.include_usage {
-            chunk["usage"] = usage.unwrap_or(Value::Null);
-        }
-        chunk
-    }
-
     fn choice(&self, i: usize, delta: Value, logprobs: Option<Value>, finish: Option<&str>) -> Value {
         let logprobs = logprobs.unwrap_or(Value::Null);
-        self.chunk(json!([{"index": i, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]), None)
+        let choice = json!({"index": i, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
+        self.head.part("chat.completion.chunk", json!([choice]))
     }
 
     fn totals(&self) -> Totals {
@@ -196,8 +176,7 @@ impl Reply for Chat {
     }
 
     fn end(&mut self) -> Vec<Value> {
-        let usage = self.plan.include_usage.then(|| self.chunk(json!([]), Some(self.totals().json())));
-        usage.into_iter().collect()
+        self.head.last("chat.completion.chunk", &self.totals()).into_iter().collect()
     }
 
     fn whole(&mut self) -> ApiResult<Value> {
@@ -226,14 +205,7 @@ impl Reply for Chat {
                 "finish_reason": answer.finish,
             }));
         }
-        Ok(json!({
-            "id": self.head.id,
-            "object": "chat.completion",
-            "created": self.head.created,
-            "model": self.head.model,
-            "choices": choices,
-            "usage": totals.json(),
-        }))
+        Ok(self.head.whole("chat.completion", Value::Array(choices), &totals))
     }
 }
 

@@ -8,12 +8,11 @@ use crate::fields::{Fields, completions};
 use crate::format::Format;
 use crate::logprobs::{Lists, Offset};
 use crate::prompts::{self, RawPrompt};
-use crate::reply::{Job, Reply};
+use crate::reply::{Head, Job, Reply};
 use crate::sampling::{Ending, ending, for_choice, sampling};
 use crate::subject::Subject;
 use crate::tools::Tools;
 use crate::usage::Totals;
-use crate::{ids, now};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tessera_engine::request::{EngineEvent, EngineRequest, Usage};
@@ -39,13 +38,6 @@ pub struct Plan {
     rule: Option<Rule>,
     stream: bool,
     include_usage: bool,
-}
-
-/// What does not change from chunk to chunk.
-struct Head {
-    id: String,
-    created: u64,
-    model: String,
 }
 
 /// One choice so far.
@@ -156,23 +148,9 @@ pub struct Completion {
 impl Completion {
     /// To what was asked of a model by this name.
     pub fn new(plan: Plan, model: String) -> Completion {
-        let head = Head { id: ids::unique("cmpl-"), created: now(), model };
+        let head = Head::new("cmpl-", model, plan.include_usage);
         let choices = (0..plan.prompts.len() * plan.n).map(|_| Choice::default()).collect();
         Completion { plan: Arc::new(plan), head, choices }
-    }
-
-    fn chunk(&self, choices: Value, usage: Option<Value>) -> Value {
-        let mut chunk = json!({
-            "id": self.head.id,
-            "object": "text_completion",
-            "created": self.head.created,
-            "model": self.head.model,
-            "choices": choices,
-        });
-        if self.plan.include_usage {
-            chunk["usage"] = usage.unwrap_or(Value::Null);
-        }
-        chunk
     }
 
     fn choice(&self, i: usize, delta: &Delta) -> Value {
@@ -180,7 +158,7 @@ impl Completion {
         let choice = json!({
             "index": i, "text": delta.text, "logprobs": logprobs, "finish_reason": delta.finish,
         });
-        self.chunk(json!([choice]), None)
+        self.head.part("text_completion", json!([choice]))
     }
 
     fn totals(&self) -> Totals {
@@ -237,8 +215,7 @@ impl Reply for Completion {
     }
 
     fn end(&mut self) -> Vec<Value> {
-        let usage = self.plan.include_usage.then(|| self.chunk(json!([]), Some(self.totals().json())));
-        usage.into_iter().collect()
+        self.head.last("text_completion", &self.totals()).into_iter().collect()
     }
 
     fn whole(&mut self) -> ApiResult<Value> {
@@ -250,13 +227,6 @@ impl Reply for Completion {
                 "finish_reason": choice.finish,
             })
         });
-        Ok(json!({
-            "id": self.head.id,
-            "object": "text_completion",
-            "created": self.head.created,
-            "model": self.head.model,
-            "choices": list.collect::<Vec<_>>(),
-            "usage": self.totals().json(),
-        }))
+        Ok(self.head.whole("text_completion", list.collect(), &self.totals()))
     }
 }

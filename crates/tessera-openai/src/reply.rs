@@ -2,7 +2,9 @@
 
 use crate::error::ApiResult;
 use crate::subject::Subject;
-use serde_json::Value;
+use crate::usage::Totals;
+use crate::{ids, now};
+use serde_json::{Value, json};
 use tessera_engine::request::{EngineEvent, EngineRequest};
 
 /// One request for the engine.
@@ -12,6 +14,49 @@ pub struct Job {
     /// The job whose prompt this one shares: it begins when that one has its first token, so that the
     /// prompt is computed once.
     pub after: Option<usize>,
+}
+
+/// What does not change from part to part of an answer.
+pub struct Head {
+    id: String,
+    created: u64,
+    model: String,
+    include_usage: bool,
+}
+
+impl Head {
+    /// Of an answer whose id begins so, to what was asked of a model by this name. `include_usage`: whether parts have a
+    /// place for the usage, which the last one fills.
+    pub fn new(prefix: &str, model: String, include_usage: bool) -> Head {
+        Head { id: ids::unique(prefix), created: now(), model, include_usage }
+    }
+
+    /// A part of a stream.
+    pub fn part(&self, object: &str, choices: Value) -> Value {
+        let mut part = json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        });
+        if self.include_usage {
+            part["usage"] = Value::Null;
+        }
+        part
+    }
+
+    /// The last part of a stream, if it is to have the usage.
+    pub fn last(&self, object: &str, totals: &Totals) -> Option<Value> {
+        self.include_usage.then(|| self.whole(object, json!([]), totals))
+    }
+
+    /// The answer as a whole.
+    pub fn whole(&self, object: &str, choices: Value, totals: &Totals) -> Value {
+        let mut whole = self.part(object, choices);
+        whole["usage"] = totals.json();
+        whole
+    }
 }
 
 /// An answer that is being made.

@@ -60,6 +60,10 @@ pub fn run(mut args: BenchArgs, out: &Output) -> anyhow::Result<ExitCode> {
     progress.finish_and_clear();
     #[cfg(feature = "gpu")]
     let kernels = match &loaded.gpu {
+        Some(gpu) if !gpu.has_clock() => {
+            out.note("note: the adapter has no clock, so its kernels are not timed");
+            None
+        }
         Some(gpu) => kernels::measure(gpu, model, [depth, prompt, gen_tokens, batch], &token)?,
         None => None,
     };

@@ -4,7 +4,7 @@ use super::error::{ApiError, ApiResult};
 use axum::http::StatusCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tessera_engine::engine::{Engine, EngineOptions, EngineStats};
 use tessera_engine::model::{Device, Model};
 use tessera_engine::text::Text;
@@ -69,7 +69,7 @@ pub struct Models {
 impl Models {
     /// For names and their sources.
     pub fn new(models: Vec<(String, String)>, load: Arc<Load>, options: EngineOptions) -> Models {
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let created = tessera_openai::now();
         let slot = |(name, source)| {
             Arc::new(Slot {
                 name,
