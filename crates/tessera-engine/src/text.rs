@@ -1,18 +1,15 @@
 //! Everything of a folder that deals with text: tokenizer, chat template, what ends an answer.
 
-#[cfg(feature = "fs")]
 use crate::open::ModelFiles;
 use crate::sampler::{SampleError, SamplingParams};
-use crate::template::{ChatTemplate, Message, RenderOptions, TemplateError};
-#[cfg(feature = "fs")]
-use crate::template::{ChatTemplates, TemplateChoice, stop_token_ids};
+use crate::template::{
+    ChatTemplate, ChatTemplates, Message, RenderOptions, TemplateChoice, TemplateError, stop_token_ids,
+};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use serde_json::Number;
-#[cfg(feature = "fs")]
 use serde_json::Value;
 use std::sync::Arc;
 use tessera_weights::chat_config::ChatConfig;
-#[cfg(feature = "fs")]
 use tessera_weights::json;
 use tessera_weights::model::FolderModelError;
 
@@ -63,7 +60,6 @@ pub enum TextError {
 }
 
 /// Settings of a folder that do nothing, or that no model can have.
-#[cfg(feature = "fs")]
 fn idle_settings(config: Option<&ChatConfig>, stops: &[u32], rows: usize) -> Vec<String> {
     let mut notes = Vec::new();
     let outside: Vec<String> = stops.iter().filter(|id| **id as usize >= rows).map(u32::to_string).collect();
@@ -116,7 +112,18 @@ impl Text {
     /// Reads the folder's text files.
     #[cfg(feature = "fs")]
     pub fn open(files: &ModelFiles, choice: TemplateChoice) -> Result<Text, TextError> {
-        let tokenizer = Arc::new(Tokenizer::from_folder(files.folder.path())?);
+        let tokenizer = Tokenizer::from_folder(files.folder.path())?;
+        Text::of(files, tokenizer, choice, &|name| files.file(name))
+    }
+
+    /// The same where the folder's other files come from `read`, which says `None` of one that is not there.
+    pub fn of(
+        files: &ModelFiles,
+        tokenizer: Tokenizer,
+        choice: TemplateChoice,
+        read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, FolderModelError>,
+    ) -> Result<Text, TextError> {
+        let tokenizer = Arc::new(tokenizer);
         let rows = files.config.vocab_size;
         if tokenizer.vocab_size() > rows {
             return Err(TextError::Vocabulary { largest: tokenizer.vocab_size() - 1, rows });
@@ -125,7 +132,7 @@ impl Text {
         // A file that is there and cannot be read is no file that is not there.
         let unreadable = std::cell::RefCell::new(None);
         let lookup = |name: &str| {
-            files.file(name).unwrap_or_else(|error| {
+            read(name).unwrap_or_else(|error| {
                 unreadable.borrow_mut().get_or_insert(error);
                 None
             })

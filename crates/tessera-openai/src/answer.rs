@@ -1,6 +1,6 @@
 //! From the events of one choice to what is said, thought and called.
 
-use crate::error::{ApiError, ApiResult};
+use crate::error::ApiResult;
 use crate::ids;
 use crate::logprobs::chat_entry;
 use crate::subject::Subject;
@@ -146,7 +146,7 @@ impl Answer {
             EngineEvent::Done { text, finish_reason, usage, .. } => {
                 self.read(&text, &mut delta);
                 self.end(&mut delta);
-                let word = finish(finish_reason)?;
+                let word = finish(finish_reason);
                 let calls = self.calls.len() + delta.calls.iter().filter(|c| c.begins.is_some()).count();
                 delta.finish = Some(if word == "stop" && calls > 0 { "tool_calls" } else { word });
                 self.usage = usage;
@@ -220,11 +220,10 @@ fn calls(events: Vec<ToolEvent>, delta: &mut Delta) {
     }
 }
 
-/// OpenAI's word for an end.
-pub fn finish(reason: FinishReason) -> ApiResult<&'static str> {
+/// The word for an end: OpenAI's, and `abort` for an answer that its reader broke off.
+pub fn finish(reason: FinishReason) -> &'static str {
     match reason {
-        FinishReason::Stop | FinishReason::Length => Ok(reason.name()),
-        // Only a dropped ticket cancels, and then nobody is there to be told.
-        FinishReason::Cancelled => Err(ApiError::internal("the request was cancelled by the server")),
+        FinishReason::Stop | FinishReason::Length => reason.name(),
+        FinishReason::Cancelled => "abort",
     }
 }

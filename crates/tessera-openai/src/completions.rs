@@ -111,7 +111,7 @@ impl Choice {
         Some(Delta { text, logprobs: plan.logprobs.map(|_| self.logprobs.clone()), finish: None })
     }
 
-    fn take(&mut self, event: EngineEvent, tokenizer: &Tokenizer) -> ApiResult<Option<Delta>> {
+    fn take(&mut self, event: EngineEvent, tokenizer: &Tokenizer) -> Option<Delta> {
         let mut lists = Lists::default();
         let (text, has_logprobs, finish) = match event {
             EngineEvent::PromptLogprobs(logprobs) => {
@@ -124,17 +124,17 @@ impl Choice {
             }
             EngineEvent::Done { text, finish_reason, usage, .. } => {
                 self.usage = usage;
-                (text, false, Some(finish(finish_reason)?))
+                (text, false, Some(finish(finish_reason)))
             }
             EngineEvent::Started { .. }
             | EngineEvent::Prefill { .. }
             | EngineEvent::Embedding(_)
-            | EngineEvent::Failed(_) => return Ok(None),
+            | EngineEvent::Failed(_) => return None,
         };
         self.text.push_str(&text);
         self.logprobs.append(lists.clone());
         self.finish = finish.or(self.finish);
-        Ok(Some(Delta { text, logprobs: has_logprobs.then_some(lists), finish }))
+        Some(Delta { text, logprobs: has_logprobs.then_some(lists), finish })
     }
 }
 
@@ -207,7 +207,7 @@ impl Reply for Completion {
     }
 
     fn take(&mut self, i: usize, event: EngineEvent, subject: &Subject) -> ApiResult<Vec<Value>> {
-        let delta = self.choices[i].take(event, &subject.text.tokenizer)?;
+        let delta = self.choices[i].take(event, &subject.text.tokenizer);
         let says =
             |delta: &Delta| !delta.text.is_empty() || delta.logprobs.is_some() || delta.finish.is_some();
         let delta = delta.filter(|delta| self.plan.stream && says(delta));

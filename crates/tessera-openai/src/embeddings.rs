@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tessera_engine::pool::normalize;
-use tessera_engine::request::{EngineEvent, EngineRequest};
+use tessera_engine::request::{EngineEvent, EngineRequest, FinishReason};
 
 /// Most texts in one request, as OpenAI has it.
 const MAX_INPUTS: usize = 2048;
@@ -65,6 +65,9 @@ impl Reply for Embeddings {
     fn take(&mut self, i: usize, event: EngineEvent, _: &Subject) -> ApiResult<Vec<Value>> {
         match event {
             EngineEvent::Embedding(vector) => self.vectors[i] = vector,
+            EngineEvent::Done { finish_reason: FinishReason::Cancelled, .. } => {
+                return Err(ApiError::unavailable("cancelled", "the request was broken off"));
+            }
             EngineEvent::Done { usage, .. } => self.totals.add(&usage, true, 0),
             _ => {}
         }

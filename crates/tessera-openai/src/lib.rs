@@ -5,6 +5,7 @@ pub mod answer;
 pub mod chat;
 pub mod completions;
 pub mod constraint;
+pub mod desk;
 pub mod embeddings;
 pub mod error;
 pub mod fields;
