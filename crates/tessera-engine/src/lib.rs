@@ -14,6 +14,7 @@ pub mod generate;
 pub mod grammar;
 pub mod kv;
 pub mod limits;
+pub mod logits;
 pub mod lookup;
 pub mod machine;
 pub mod model;

@@ -13,7 +13,8 @@ mod running;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::failure::{Failure, FailureKind};
 use crate::limits::Limits;
-use crate::model::Model;
+use crate::logits::logits;
+use crate::model::{Model, StepError};
 use crate::request::{EngineEvent, EngineOptions, EngineRequest, EngineStats, FinishReason, StartError};
 use crate::scheduler::{FairQueue, admits};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent};
@@ -97,6 +98,14 @@ impl Machine {
     /// The model.
     pub const fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The logits after the last of these tokens, beside the requests; see [`logits`].
+    ///
+    /// # Errors
+    /// What [`logits`] says.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, StepError> {
+        logits(&mut self.model, tokens)
     }
 
     /// What requests are held to.

@@ -103,9 +103,9 @@ impl Desk {
         &self.subject
     }
 
-    /// The machine.
-    pub const fn machine(&self) -> &Machine {
-        &self.machine
+    /// The machine. Its events are the desk's.
+    pub const fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
     }
 
     /// Takes a request, and gives it a number that its news bear.

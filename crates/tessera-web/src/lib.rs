@@ -1,0 +1,253 @@
+//! The engine for JavaScript. What goes in and out is bytes and JSON; an error is thrown as a JSON text with at least
+//! `code` and `message`.
+
+pub mod opening;
+
+use opening::{FILES, Fault, Opening, Options};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tessera_openai::desk::{Desk, Endpoint, News};
+use tessera_openai::error::ApiError;
+use wasm_bindgen::prelude::*;
+
+/// Memory that a module of 32 bits can have.
+const MOST_MEMORY: u64 = 4 << 30;
+/// Of it, what is left for texts, tables and the allocator.
+const KEPT_FREE: u64 = 192 << 20;
+
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = performance, js_name = now)]
+    fn milliseconds() -> f64;
+
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn report(text: &str);
+}
+
+fn now() -> Duration {
+    Duration::from_secs_f64((milliseconds() / 1e3).max(0.0))
+}
+
+fn thrown(fault: Fault) -> JsValue {
+    JsValue::from_str(&fault.json().to_string())
+}
+
+fn refused(error: &ApiError) -> Value {
+    let mut json = error.json()["error"].take();
+    json["status"] = error.status.as_u16().into();
+    json
+}
+
+/// Version of the module, which its JavaScript compares with its own.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Names of the small files of a folder; not every folder has them all.
+#[wasm_bindgen]
+pub fn files() -> Vec<String> {
+    FILES.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Bytes of memory that the module has taken.
+#[wasm_bindgen]
+pub fn memory() -> f64 {
+    taken() as f64
+}
+
+#[cfg(target_arch = "wasm32")]
+fn taken() -> u64 {
+    core::arch::wasm32::memory_size(0) as u64 * (64 << 10)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn taken() -> u64 {
+    0
+}
+
+/// A folder that is being opened.
+#[wasm_bindgen]
+pub struct Folder(Opening);
+
+#[wasm_bindgen]
+impl Folder {
+    /// Nothing has come yet.
+    #[wasm_bindgen(constructor)]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Folder {
+        std::panic::set_hook(Box::new(|info| report(&info.to_string())));
+        Folder(Opening::default())
+    }
+
+    /// See [`Opening::file`].
+    pub fn file(&mut self, name: &str, bytes: Vec<u8>) {
+        self.0.file(name, bytes);
+    }
+
+    /// See [`Opening::manifest`]: a JSON array of `{path, nbytes, md5sum}`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn manifest(&mut self, bytes: Vec<u8>) -> Result<String, JsValue> {
+        let free = MOST_MEMORY.saturating_sub(taken()).saturating_sub(KEPT_FREE);
+        let shards = self.0.manifest(bytes, free).map_err(thrown)?;
+        let list = shards
+            .iter()
+            .map(|shard| json!({"path": shard.path, "nbytes": shard.nbytes, "md5sum": shard.md5sum}));
+        Ok(Value::Array(list.collect()).to_string())
+    }
+
+    /// See [`Opening::begin`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin(&mut self, shard: usize) -> Result<(), JsValue> {
+        self.0.begin(shard).map_err(thrown)
+    }
+
+    /// See [`Opening::push`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn push(&mut self, shard: usize, part: &[u8]) -> Result<(), JsValue> {
+        self.0.push(shard, part).map_err(thrown)
+    }
+
+    /// See [`Opening::end`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn end(&mut self, shard: usize) -> Result<(), JsValue> {
+        self.0.end(shard).map_err(thrown)
+    }
+
+    /// Loads the model; `options` is a JSON object with `sequences`, `queue` and `context`, or empty.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn open(self, name: &str, options: &str) -> Result<Engine, JsValue> {
+        let options = options_of(options).map_err(thrown)?;
+        let (desk, notes) = self.0.open(name, options).map_err(thrown)?;
+        Ok(Engine { desk, notes })
+    }
+}
+
+fn options_of(text: &str) -> Result<Options, Fault> {
+    let fault = |message: String| Fault { code: "options", message };
+    let mut options = Options::default();
+    let value: Value = match text {
+        "" => return Ok(options),
+        text => serde_json::from_str(text).map_err(|e| fault(e.to_string()))?,
+    };
+    let Value::Object(fields) = value else { return Err(fault("expected an object".to_owned())) };
+    for (name, value) in &fields {
+        let wrong = || fault(format!("{name}: expected a whole number, found {value}"));
+        let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
+        match name.as_str() {
+            "sequences" => options.sequences = number.ok_or_else(wrong)?,
+            "queue" => options.queue = number.ok_or_else(wrong)?,
+            "context" if value.is_null() => options.context = None,
+            "context" => options.context = Some(number.ok_or_else(wrong)?),
+            _ => return Err(fault(format!("{name} is not a known option"))),
+        }
+    }
+    Ok(options)
+}
+
+/// A model that answers.
+#[wasm_bindgen]
+pub struct Engine {
+    desk: Desk,
+    notes: Vec<String>,
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// Takes a request, whose number it returns: the body of `endpoint`, one of `chat`, `completions`, `embeddings`.
+    ///
+    /// # Errors
+    /// The API's error object, with the `status` that a server would give it.
+    pub fn ask(&mut self, endpoint: &str, body: &str) -> Result<u32, JsValue> {
+        let endpoint = match endpoint {
+            "chat" => Endpoint::Chat,
+            "completions" => Endpoint::Completions,
+            "embeddings" => Endpoint::Embeddings,
+            other => {
+                return Err(thrown(Fault { code: "options", message: format!("no endpoint is called {other}") }));
+            }
+        };
+        let id = self.desk.ask(endpoint, body.as_bytes(), now());
+        // Numbers beyond 32 bits would take a thousand requests a second for fifty days.
+        id.map(|id| id as u32).map_err(|error| JsValue::from_str(&refused(&error).to_string()))
+    }
+
+    /// Breaks a request off.
+    pub fn cancel(&mut self, id: u32) {
+        self.desk.cancel(id.into());
+    }
+
+    /// One step for all that runs; what happened, as a JSON array of `[id, kind, value]`. Kinds: `prefill`, `part`,
+    /// `whole`, `end`, `failed`.
+    pub fn turn(&mut self) -> String {
+        self.desk.turn(&now);
+        let news = self.desk.news().into_iter().map(|(id, news)| match news {
+            News::Prefill { done, total } => json!([id, "prefill", {"done": done, "total": total}]),
+            News::Part(part) => json!([id, "part", part]),
+            News::Whole(whole) => json!([id, "whole", whole]),
+            News::End { timing } => json!([id, "end", {
+                "queued_s": timing.queued.as_secs_f64(),
+                "prefill_s": timing.prefill.as_secs_f64(),
+                "decode_s": timing.decode.as_secs_f64(),
+            }]),
+            News::Failed(error) => json!([id, "failed", refused(&error)]),
+        });
+        Value::Array(news.collect()).to_string()
+    }
+
+    /// Whether nothing is left to do.
+    #[wasm_bindgen(js_name = isIdle)]
+    pub fn is_idle(&self) -> bool {
+        self.desk.is_idle()
+    }
+
+    /// What runs, and what was noticed when it was opened.
+    pub fn describe(&mut self) -> String {
+        let model = self.desk.machine().model();
+        let (device, memory) = (model.describe(), model.claim().plan.to_string());
+        let subject = self.desk.subject();
+        json!({
+            "model": subject.name,
+            "context": subject.context,
+            "vocab_size": subject.vocab_size,
+            "encoder": subject.encoder,
+            "device": device,
+            "memory": memory,
+            "notes": self.notes,
+        })
+        .to_string()
+    }
+
+    /// Ids of a text, without the tokens that a conversation begins with.
+    ///
+    /// # Errors
+    /// A text that cannot be encoded.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsValue> {
+        let ids = self.desk.subject().text.tokenizer.encode(text, false);
+        ids.map_err(|e| thrown(Fault { code: "tokenizer", message: e.to_string() }))
+    }
+
+    /// Text of ids.
+    pub fn detokenize(&self, ids: &[u32]) -> String {
+        self.desk.subject().text.tokenizer.decode(ids)
+    }
+
+    /// The logits after the last of these tokens, `[vocab_size]`.
+    ///
+    /// # Errors
+    /// Ids that do not exist, or too many.
+    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>, JsValue> {
+        let logits = self.desk.machine().logits(ids);
+        logits.map_err(|e| thrown(Fault { code: "model", message: e.to_string() }))
+    }
+}

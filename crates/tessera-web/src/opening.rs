@@ -1,0 +1,250 @@
+//! A model folder that comes in pieces: small files, the manifest, then shards as they arrive, each into its place and
+//! through its checksum.
+
+use md5::{Digest, Md5};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use tessera_compute::cpu::Cpu;
+use tessera_engine::generate::CHUNK;
+use tessera_engine::machine::Machine;
+use tessera_engine::model::Model;
+use tessera_engine::open::ModelFiles;
+use tessera_engine::plan::{Budget, Room};
+use tessera_engine::request::EngineOptions;
+use tessera_engine::template::TemplateChoice;
+use tessera_engine::text::Text;
+use tessera_engine::tokenizer::Tokenizer;
+use tessera_openai::desk::Desk;
+use tessera_openai::subject::Subject;
+use tessera_weights::bytes::Bytes;
+use tessera_weights::folder::Folder;
+use tessera_weights::manifest::{MAX_MANIFEST_LEN, Manifest, Shard};
+use tessera_weights::model::Description;
+
+/// Files beside the shards that say something; those that a folder lacks are left out.
+pub const FILES: &[&str] = &[
+    "mlc-chat-config.json",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "modules.json",
+    "1_Pooling/config.json",
+];
+
+/// What keys, values and activations may take beside the weights, where there is room for more: a page that grows is
+/// a page that is ended.
+const BESIDE_WEIGHTS: u64 = 512 << 20;
+
+/// Why a folder cannot be opened: a word for programs, and what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// `manifest`, `memory`, `length`, `checksum`, `order`, `folder`, `tokenizer`, `model` or `options`.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Fault {
+    fn new(code: &'static str, message: impl Into<String>) -> Fault {
+        Fault { code, message: message.into() }
+    }
+
+    /// As an object with `code` and `message`.
+    pub fn json(&self) -> Value {
+        json!({"code": self.code, "message": self.message})
+    }
+}
+
+/// How a model is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Requests at once.
+    pub sequences: usize,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// Tokens of the longest conversation; `None` takes the model's, or what there is memory for.
+    pub context: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { sequences: 4, queue: 64, context: None }
+    }
+}
+
+/// A folder of which not everything has come.
+#[derive(Default)]
+pub struct Opening {
+    files: BTreeMap<String, Vec<u8>>,
+    manifest: Option<(Vec<u8>, Manifest)>,
+    shards: Vec<Place>,
+    /// Bytes that could be had when the manifest came.
+    free: u64,
+}
+
+/// Where a shard goes.
+#[derive(Default)]
+enum Place {
+    #[default]
+    Empty,
+    Filling {
+        bytes: Vec<u8>,
+        md5: Md5,
+    },
+    Full(Bytes),
+}
+
+impl Opening {
+    /// Takes a small file.
+    pub fn file(&mut self, name: &str, bytes: Vec<u8>) {
+        self.files.insert(name.to_owned(), bytes);
+    }
+
+    /// Takes the manifest, and says whether the model fits into so many bytes. The shards that it lists come next.
+    ///
+    /// # Errors
+    /// One that cannot be read, and a model that is too large.
+    pub fn manifest(&mut self, bytes: Vec<u8>, free: u64) -> Result<Vec<Shard>, Fault> {
+        if bytes.len() as u64 > MAX_MANIFEST_LEN {
+            let found = bytes.len();
+            return Err(Fault::new(
+                "manifest",
+                format!("the manifest has {found} bytes, at most {MAX_MANIFEST_LEN} are read"),
+            ));
+        }
+        let manifest = Manifest::parse(&bytes).map_err(|e| Fault::new("manifest", e.to_string()))?;
+        let needed = manifest.stored_len();
+        if needed > free {
+            let mib = |n: u64| n.div_ceil(1 << 20);
+            let message = format!(
+                "the weights take {} MiB of memory, a page can have {} MiB: take a smaller model or one with fewer bits",
+                mib(needed),
+                mib(free)
+            );
+            return Err(Fault::new("memory", message));
+        }
+        let shards = manifest.shards().to_vec();
+        self.shards = shards.iter().map(|_| Place::Empty).collect();
+        self.manifest = Some((bytes, manifest));
+        self.free = free;
+        Ok(shards)
+    }
+
+    fn shard(&self, index: usize) -> Result<&Shard, Fault> {
+        let shards = self.manifest.as_ref().map_or(&[][..], |(_, manifest)| manifest.shards());
+        shards.get(index).ok_or_else(|| Fault::new("order", format!("there is no shard {index}")))
+    }
+
+    /// Makes room for a shard, also for one that is to come again.
+    ///
+    /// # Errors
+    /// Where there is too little memory.
+    pub fn begin(&mut self, index: usize) -> Result<(), Fault> {
+        let shard = self.shard(index)?;
+        let len = usize::try_from(shard.nbytes).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(len).is_err() {
+            let message = format!("{}: there is no memory for its {len} bytes", shard.path);
+            return Err(Fault::new("memory", message));
+        }
+        self.shards[index] = Place::Filling { bytes, md5: Md5::new() };
+        Ok(())
+    }
+
+    /// Takes the next bytes of a shard.
+    ///
+    /// # Errors
+    /// More than the manifest says.
+    pub fn push(&mut self, index: usize, part: &[u8]) -> Result<(), Fault> {
+        let shard = self.shard(index)?;
+        let (path, expected) = (shard.path.clone(), shard.nbytes);
+        let Some(Place::Filling { bytes, md5 }) = self.shards.get_mut(index) else {
+            return Err(Fault::new("order", format!("{path}: its bytes were not awaited")));
+        };
+        if (bytes.len() + part.len()) as u64 > expected {
+            let message = format!("{path}: more than the {expected} bytes that the manifest says");
+            return Err(Fault::new("length", message));
+        }
+        bytes.extend_from_slice(part);
+        md5.update(part);
+        Ok(())
+    }
+
+    /// Ends a shard: its length and checksum are those of the manifest, or it has to come again.
+    ///
+    /// # Errors
+    /// Where they are not, with both values.
+    pub fn end(&mut self, index: usize) -> Result<(), Fault> {
+        let shard = self.shard(index)?.clone();
+        let Some(place @ Place::Filling { .. }) = self.shards.get_mut(index) else {
+            return Err(Fault::new("order", format!("{}: its bytes were not awaited", shard.path)));
+        };
+        let Place::Filling { bytes, md5 } = std::mem::take(place) else { return Ok(()) };
+        if bytes.len() as u64 != shard.nbytes {
+            let (found, expected) = (bytes.len(), shard.nbytes);
+            let message = format!("{}: {found} bytes came, the manifest says {expected}", shard.path);
+            return Err(Fault::new("length", message));
+        }
+        let found: String = md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if let Some(expected) = shard.md5sum.filter(|expected| *expected != found) {
+            let message = format!("{}: its md5 is {found}, the manifest says {expected}", shard.path);
+            return Err(Fault::new("checksum", message));
+        }
+        *place = Place::Full(Bytes::from_vec(bytes));
+        Ok(())
+    }
+
+    /// Loads the model. `name` is what requests call it.
+    ///
+    /// # Errors
+    /// What is missing or wrong.
+    pub fn open(self, name: &str, options: Options) -> Result<(Desk, Vec<String>), Fault> {
+        for (option, value) in [("sequences", options.sequences), ("queue", options.queue)] {
+            if value == 0 || value > 1024 {
+                let message = format!("{option}: expected 1 to 1024, found {value}");
+                return Err(Fault::new("options", message));
+            }
+        }
+        let Some((manifest, _)) = self.manifest else {
+            return Err(Fault::new("order", "the manifest has not come"));
+        };
+        let mut shards = self.shards.into_iter();
+        let folder = Folder::from_parts(&manifest, |_| match shards.next() {
+            Some(Place::Full(bytes)) => Some(bytes),
+            _ => None,
+        });
+        let folder = folder.map_err(|e| Fault::new("folder", e.to_string()))?;
+        let description = Description::of_opened(&folder, &|name| Ok(self.files.get(name).cloned()));
+        let files = ModelFiles::of(folder, description).map_err(|e| Fault::new("folder", e.to_string()))?;
+        let tokenizer = Tokenizer::from_files(|name| self.files.get(name).cloned());
+        let tokenizer = tokenizer.map_err(|e| Fault::new("tokenizer", e.to_string()))?;
+        let text =
+            Text::of(&files, tokenizer, TemplateChoice::Auto, &|name| Ok(self.files.get(name).cloned()));
+        let text = text.map_err(|e| Fault::new("tokenizer", e.to_string()))?;
+        let share = files.folder.stored_len().saturating_add(BESIDE_WEIGHTS).min(self.free);
+        let memory = Some(Budget { free: self.free, share, fewer: true, rows: CHUNK });
+        let room = Room { context: options.context, sequences: options.sequences, memory };
+        let cpu = Cpu { threads: 1, ..Cpu::default() };
+        let model = Model::load(&files, &cpu, room).map_err(|e| Fault::new("model", e.to_string()))?;
+        let mut notes = files.notes.clone();
+        notes.extend(text.notes.iter().chain(model.notes()).cloned());
+        let engine = EngineOptions {
+            max_sequences: options.sequences,
+            queue: options.queue,
+            ..EngineOptions::default()
+        };
+        let tokenizer = text.tokenizer.clone();
+        let subject = Subject::new(name.to_owned(), text, &model);
+        let machine = Machine::new(model, tokenizer, engine);
+        let machine = machine.map_err(|e| Fault::new("options", e.to_string()))?;
+        Ok((Desk::new(machine, subject, options.sequences, options.queue), notes))
+    }
+}
