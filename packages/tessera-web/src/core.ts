@@ -1,0 +1,41 @@
+// The wasm module. Its glue is made by wasm-bindgen at build time.
+
+import init, { Engine, Folder, files, memory, version } from "./tessera.js";
+import { TesseraError } from "./errors.js";
+
+export { Engine, Folder };
+
+/** Version of this JavaScript; the build checks that it is the package's. */
+export const VERSION = "0.1.0";
+
+export interface Core {
+  Folder: typeof Folder;
+  /** Names of a folder's small files. */
+  files: string[];
+  /** Bytes that the module's memory has. */
+  memory(): number;
+}
+
+let loading: Promise<Core> | undefined;
+
+/** Loads the module once. `source`: its bytes, or where they are. */
+export function core(source: () => Promise<BufferSource> | URL | string): Promise<Core> {
+  loading ??= load(source).catch((error) => {
+    loading = undefined;
+    throw error;
+  });
+  return loading;
+}
+
+async function load(source: () => Promise<BufferSource> | URL | string): Promise<Core> {
+  try {
+    await init({ module_or_path: await source() });
+  } catch (cause) {
+    throw new TesseraError("module", `tessera's wasm module cannot be loaded: ${cause}`, { cause });
+  }
+  if (version() !== VERSION) {
+    const message = `the wasm module is of version ${version()}, its JavaScript of ${VERSION}: a cache has mixed them`;
+    throw new TesseraError("version", message);
+  }
+  return { Folder, files: files(), memory };
+}

@@ -1,0 +1,359 @@
+// WebLLM's engine, over a host.
+
+import { Answers, whole } from "./answers.js";
+import { TesseraError } from "./errors.js";
+import type { Description, Endpoint, News, Timing, Told } from "./host.js";
+import type { Link } from "./link.js";
+import type { Progress } from "./open.js";
+import { chatBody, generationBody, withExtra } from "./requests.js";
+import type { FolderSource } from "./source.js";
+import type {
+  AppConfig, CallOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestNonStreaming,
+  ChatCompletionRequestStreaming, ChatOptions, Completion, CompletionCreateParams, CompletionCreateParamsNonStreaming,
+  CompletionCreateParamsStreaming, CreateEmbeddingResponse, EmbeddingCreateParams, InitProgressCallback, LogLevel,
+  MLCEngineConfig, ModelRecord,
+} from "./types.js";
+
+/** Makes the link of an engine. */
+export type Connect = (config: MLCEngineConfig, told: (told: Told[]) => void) => Link;
+
+interface Running {
+  model: string;
+  id: number;
+}
+
+export abstract class Engine {
+  private readonly config: MLCEngineConfig;
+  private readonly answers = new Answers();
+  private link: Link | undefined;
+  private loaded = new Map<string, Description>();
+  private running = new Set<Running>();
+  private loading: { number: number; stop: () => void } | undefined;
+  private loads = 0;
+  private messages = new Map<string, string>();
+  private rates = new Map<string, string>();
+  private ids = new Map<string, number[]>();
+
+  readonly chat: { completions: { create: Engine["chatCompletion"] } };
+  readonly completions: { create: Engine["completion"] };
+  readonly embeddings: { create: Engine["embedding"] };
+
+  protected constructor(private readonly connect: Connect, config: MLCEngineConfig = {}) {
+    this.config = { ...config };
+    this.chat = { completions: { create: this.chatCompletion.bind(this) as Engine["chatCompletion"] } };
+    this.completions = { create: this.completion.bind(this) as Engine["completion"] };
+    this.embeddings = { create: this.embedding.bind(this) };
+  }
+
+  setInitProgressCallback(callback?: InitProgressCallback): void {
+    this.config.initProgressCallback = callback;
+  }
+
+  getInitProgressCallback(): InitProgressCallback | undefined {
+    return this.config.initProgressCallback;
+  }
+
+  setAppConfig(appConfig: AppConfig): void {
+    this.config.appConfig = appConfig;
+  }
+
+  setLogLevel(logLevel: LogLevel): void {
+    this.config.logLevel = logLevel;
+  }
+
+  /** Loads models under their ids; those that were loaded go first. */
+  async reload(modelId: string | string[], chatOpts?: ChatOptions | ChatOptions[]): Promise<void> {
+    const ids = Array.isArray(modelId) ? modelId : [modelId];
+    const options = Array.isArray(chatOpts) ? chatOpts : chatOpts === undefined ? [] : [chatOpts];
+    if (new Set(ids).size !== ids.length) {
+      throw new TesseraError("invalid_value", `a model is to be loaded twice: ${ids.join(", ")}`);
+    }
+    if (options.length > 0 && options.length !== ids.length) {
+      throw new TesseraError("invalid_value", `${ids.length} models are to be loaded, with ${options.length} options`);
+    }
+    await this.unload();
+    for (const [i, id] of ids.entries()) {
+      if (!(await this.load(id, options[i] ?? {}))) return;
+    }
+  }
+
+  /** False if it was stopped by `unload`. */
+  private async load(id: string, options: ChatOptions): Promise<boolean> {
+    const record = this.record(id);
+    const number = ++this.loads;
+    const link = (this.link ??= this.connect(this.config, this.answers.told));
+    let stopped = false;
+    this.loading = {
+      number,
+      stop: () => {
+        stopped = true;
+        void link.call("stop", number).catch(() => {});
+      },
+    };
+    const begun = performance.now();
+    this.answers.onProgress(number, (progress) => this.report(progress, begun));
+    const { context_window_size } = { ...record.overrides, ...options };
+    const open = {
+      ...(this.config.sequences !== undefined && { sequences: this.config.sequences }),
+      ...(typeof context_window_size === "number" && context_window_size > 0 && { context: context_window_size }),
+    };
+    const overrides = { ...record.overrides, ...options };
+    delete overrides.context_window_size;
+    try {
+      const description = await link.call("load", number, id, sources(record), open, overrides);
+      if (stopped) {
+        await link.call("unload", id);
+        return false;
+      }
+      this.loaded.set(id, description);
+      this.config.initProgressCallback?.({
+        progress: 1,
+        timeElapsed: (performance.now() - begun) / 1e3,
+        text: `Finish loading on ${description.device}`,
+      });
+      if (this.config.logLevel !== "SILENT" && this.config.logLevel !== "ERROR") {
+        for (const note of description.notes) console.warn(`${id}: ${note}`);
+      }
+      return true;
+    } catch (error) {
+      if (stopped) return false;
+      throw error;
+    } finally {
+      this.answers.onProgress(number, undefined);
+      if (this.loading?.number === number) this.loading = undefined;
+    }
+  }
+
+  private record(id: string): ModelRecord {
+    const list = this.config.appConfig?.model_list ?? [];
+    const record = list.find((record) => record.model_id === id);
+    if (record) return record;
+    if (/^https?:\/\//.test(id)) return { model: id, model_id: id };
+    const known = list.map((record) => record.model_id).join(", ") || "none";
+    throw new TesseraError("model_not_found", `no model is called ${id}; appConfig.model_list has: ${known}`);
+  }
+
+  private report(progress: Progress, begun: number): void {
+    if (progress.stage === "done") return;
+    const { loaded, total, shards } = progress;
+    const seconds = (performance.now() - begun) / 1e3;
+    const mb = (bytes: number) => (bytes / 1e6).toFixed(0);
+    const rate = seconds > 0 ? (loaded / 1e6 / seconds).toFixed(1) : "0";
+    const text = {
+      files: "Reading the config and the tokenizer",
+      shards: `Fetching and checking weights: ${mb(loaded)} of ${mb(total)} MB, ${rate} MB/s, shard ${shards[0]} of ${shards[1]}`,
+      model: "Loading the model",
+      done: "",
+    }[progress.stage];
+    const part = total > 0 ? Math.min(loaded / total, 1) * 0.99 : 0;
+    this.config.initProgressCallback?.({ progress: part, timeElapsed: seconds, text, detail: progress });
+  }
+
+  /** Ends what runs, and gives the models' memory back. */
+  async unload(): Promise<void> {
+    this.loading?.stop();
+    const gone = new TesseraError("model_not_loaded", "the model was unloaded");
+    this.answers.fail(undefined, { kind: "failed", value: gone });
+    const [link, ids] = [this.link, [...this.loaded.keys()]];
+    this.link = undefined;
+    for (const map of [this.loaded, this.messages, this.rates, this.ids]) map.clear();
+    // With a worker its whole memory goes.
+    for (const id of ids) await link?.call("unload", id);
+    link?.close();
+  }
+
+  /** What a model is and what it runs on. */
+  describe(modelId?: string): Description {
+    return this.loaded.get(this.chosen(modelId))!;
+  }
+
+  private chosen(model?: unknown): string {
+    const ids = [...this.loaded.keys()];
+    if (typeof model === "string" && model !== "") {
+      if (this.loaded.has(model)) return model;
+      throw new TesseraError("model_not_loaded", `no model is loaded as ${model}; loaded: ${ids.join(", ") || "none"}`);
+    }
+    if (ids.length === 1) return ids[0]!;
+    const what = ids.length === 0 ? "no model is loaded: call reload()" : `several models are loaded, say which: ${ids.join(", ")}`;
+    throw new TesseraError("model_not_loaded", what);
+  }
+
+  async chatCompletion(request: ChatCompletionRequestNonStreaming, options?: CallOptions): Promise<ChatCompletion>;
+  async chatCompletion(request: ChatCompletionRequestStreaming, options?: CallOptions): Promise<AsyncIterable<ChatCompletionChunk>>;
+  async chatCompletion(
+    request: ChatCompletionRequest, options?: CallOptions,
+  ): Promise<ChatCompletion | AsyncIterable<ChatCompletionChunk>>;
+  async chatCompletion(request: ChatCompletionRequest, options: CallOptions = {}): Promise<any> {
+    const model = this.chosen(request.model);
+    return this.generate("chat", model, chatBody({ ...request }, model), options);
+  }
+
+  async completion(request: CompletionCreateParamsNonStreaming, options?: CallOptions): Promise<Completion>;
+  async completion(request: CompletionCreateParamsStreaming, options?: CallOptions): Promise<AsyncIterable<Completion>>;
+  async completion(request: CompletionCreateParams, options?: CallOptions): Promise<Completion | AsyncIterable<Completion>>;
+  async completion(request: CompletionCreateParams, options: CallOptions = {}): Promise<any> {
+    const model = this.chosen(request.model);
+    return this.generate("completions", model, generationBody({ ...request }, model), options);
+  }
+
+  async embedding(request: EmbeddingCreateParams, options: CallOptions = {}): Promise<CreateEmbeddingResponse> {
+    const model = this.chosen(request.model);
+    const { value, timing } = await this.reading("embeddings", model, { ...request, model }, options, whole);
+    const seconds = timing.prefill_s + timing.decode_s;
+    const rate = seconds > 0 ? value.usage.prompt_tokens / seconds : 0;
+    return { ...value, usage: { ...value.usage, extra: { prefill_tokens_per_s: rate } } };
+  }
+
+  private async generate(endpoint: Endpoint, model: string, body: any, options: CallOptions): Promise<any> {
+    if (body.stream === true) return this.stream(endpoint, model, body, options);
+    const { value, timing } = await this.reading(endpoint, model, body, options, whole);
+    const answer = { ...value, created: value.created * 1e3, usage: withExtra(value.usage, timing) };
+    const choice = answer.choices[0];
+    this.note(model, choice?.message?.content ?? choice?.text ?? "", answer.usage);
+    return answer;
+  }
+
+  private async stream(endpoint: Endpoint, model: string, body: any, options: CallOptions): Promise<AsyncIterable<any>> {
+    const wanted = body.stream_options?.include_usage === true;
+    body = { ...body, stream_options: { ...body.stream_options, include_usage: true } };
+    // What is wrong with the request is thrown here, not at the first part.
+    const { running, answer, end } = await this.begin(endpoint, model, body, options);
+    const engine = this;
+    return (async function* () {
+      let ended = false, text = "", last: any;
+      try {
+        for (;;) {
+          const news: News = await answer.next();
+          if (news.kind === "failed") {
+            ended = true;
+            throw TesseraError.from(news.value);
+          }
+          if (news.kind === "end") {
+            ended = true;
+            const usage = withExtra(last?.usage, news.value);
+            engine.note(model, text, usage);
+            if (wanted && last) yield { ...last, usage };
+            return;
+          }
+          if (news.kind !== "part") continue;
+          const { usage, ...part } = news.value;
+          part.created *= 1e3;
+          if (usage) {
+            last = { ...part, usage };
+            continue;
+          }
+          const choice = part.choices[0];
+          if (choice?.index === 0) text += choice.delta?.content ?? choice.text ?? "";
+          engine.messages.set(model, text);
+          yield part;
+        }
+      } finally {
+        end(ended);
+        // A reader that went before the end wants no more.
+        if (!ended) await engine.cancel(running);
+      }
+    })();
+  }
+
+  private async begin(endpoint: Endpoint, model: string, body: unknown, { signal }: CallOptions) {
+    signal?.throwIfAborted();
+    const link = this.link!;
+    const id = await link.call("ask", model, endpoint, JSON.stringify(body));
+    const running = { model, id };
+    const answer = this.answers.of(model, id);
+    this.running.add(running);
+    const stop = () => void this.cancel(running);
+    signal?.addEventListener("abort", stop);
+    if (signal?.aborted) stop();
+    const end = (ended: boolean) => {
+      signal?.removeEventListener("abort", stop);
+      this.running.delete(running);
+      this.answers.forget(model, id, ended);
+    };
+    return { running, answer, end };
+  }
+
+  private async reading<T>(
+    endpoint: Endpoint, model: string, body: unknown, options: CallOptions,
+    read: (answer: ReturnType<Answers["of"]>) => Promise<T>,
+  ): Promise<T> {
+    const { answer, end } = await this.begin(endpoint, model, body, options);
+    try {
+      return await read(answer);
+    } finally {
+      end(true);
+    }
+  }
+
+  private async cancel({ model, id }: Running): Promise<void> {
+    await this.link?.call("cancel", model, id);
+  }
+
+  /** Ends everything that is being generated, with `finish_reason` `abort`. */
+  async interruptGenerate(): Promise<void> {
+    await Promise.all([...this.running].map((running) => this.cancel(running)));
+  }
+
+  private note(model: string, text: string, usage: { extra: Timing | any } | undefined): void {
+    this.messages.set(model, text);
+    const { prefill_tokens_per_s: prefill = 0, decode_tokens_per_s: decode = 0 } = usage?.extra ?? {};
+    this.rates.set(model, `prefill: ${prefill.toFixed(4)} tokens/sec, decoding: ${decode.toFixed(4)} tokens/sec`);
+  }
+
+  /** The text of the last answer so far. */
+  async getMessage(modelId?: string): Promise<string> {
+    return this.messages.get(this.chosen(modelId)) ?? "";
+  }
+
+  /** Of the last answer. */
+  async runtimeStatsText(modelId?: string): Promise<string> {
+    return this.rates.get(this.chosen(modelId)) ?? "prefill: 0.0000 tokens/sec, decoding: 0.0000 tokens/sec";
+  }
+
+  /** Forgets the conversation. Nothing depends on it: each request has its whole conversation. */
+  async resetChat(keepStats = false, modelId?: string): Promise<void> {
+    if (this.loaded.size === 0) return;
+    const model = this.chosen(modelId);
+    this.messages.delete(model);
+    this.ids.delete(model);
+    if (!keepStats) this.rates.delete(model);
+  }
+
+  /** Feeds ids, after those of earlier calls, and gives the likeliest next one. */
+  async forwardTokensAndSample(inputIds: number[], isPrefill: boolean, modelId?: string): Promise<number> {
+    const model = this.chosen(modelId);
+    const ids = [...(isPrefill ? [] : (this.ids.get(model) ?? [])), ...inputIds];
+    const logits = await this.link!.call("logits", model, Uint32Array.from(ids));
+    this.ids.set(model, ids);
+    let best = 0;
+    for (let id = 1; id < logits.length; id++) if (logits[id]! > logits[best]!) best = id;
+    return best;
+  }
+
+  /** The logits of the token after these ids. */
+  async logits(ids: ArrayLike<number>, modelId?: string): Promise<Float32Array> {
+    return this.link!.call("logits", this.chosen(modelId), Uint32Array.from(ids));
+  }
+
+  async tokenize(text: string, modelId?: string): Promise<Uint32Array> {
+    return this.link!.call("tokenize", this.chosen(modelId), text);
+  }
+
+  async detokenize(ids: ArrayLike<number>, modelId?: string): Promise<string> {
+    return this.link!.call("detokenize", this.chosen(modelId), Uint32Array.from(ids));
+  }
+
+  /** Bytes of the wasm module's memory. */
+  async memory(): Promise<number> {
+    return this.link ? this.link.call("memory") : 0;
+  }
+}
+
+/** Where a record's folder may be: WebLLM's address is a repository's, whose files are under `resolve/main`. */
+function sources(record: ModelRecord): FolderSource[] {
+  if (typeof record.model !== "string") return [record.model];
+  const base = typeof location === "undefined" ? undefined : location.href;
+  const plain = new URL(record.model.endsWith("/") ? record.model : `${record.model}/`, base).href;
+  if (/\/resolve\/[^/]+\//.test(plain)) return [plain];
+  return [new URL("resolve/main/", plain).href, plain];
+}

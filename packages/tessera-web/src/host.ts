@@ -1,0 +1,167 @@
+// The models of one thread: loads them, makes their steps, and tells what comes of it. It runs in a worker, or where it
+// is called.
+
+import type { Core, Engine } from "./core.js";
+import { TesseraError, fieldsOf } from "./errors.js";
+import { open, type OpenOptions, type Progress } from "./open.js";
+import { reader, type FolderSource } from "./source.js";
+
+export type Endpoint = "chat" | "completions" | "embeddings";
+
+/** What a model is and what it runs on. */
+export interface Description {
+  model: string;
+  /** Tokens of the longest conversation. */
+  context: number;
+  vocab_size: number;
+  /** Whether vectors are all that it makes. */
+  encoder: boolean;
+  device: string;
+  /** What it takes of memory. */
+  memory: string;
+  /** What was noticed when it was opened. */
+  notes: string[];
+}
+
+export interface Timing {
+  queued_s: number;
+  prefill_s: number;
+  decode_s: number;
+}
+
+/** What becomes of a request. */
+export type News =
+  | { kind: "prefill"; value: { done: number; total: number } }
+  | { kind: "part"; value: any }
+  | { kind: "whole"; value: any }
+  | { kind: "end"; value: Timing }
+  | { kind: "failed"; value: unknown };
+
+/** What a host tells on its own. */
+export type Told =
+  | { model: string; id: number; news: News }
+  | { load: number; progress: Progress };
+
+interface Model {
+  engine: Engine;
+  runs: boolean;
+}
+
+export class Host {
+  private models = new Map<string, Model>();
+  private loads = new Map<number, AbortController>();
+
+  constructor(
+    private readonly core: () => Promise<Core>,
+    private readonly tell: (told: Told[]) => void,
+  ) {}
+
+  /** Loads a model under a name; `load` is a number by which it can be stopped. */
+  async load(
+    load: number,
+    name: string,
+    sources: FolderSource[],
+    options: OpenOptions,
+    overrides: Record<string, unknown>,
+  ): Promise<Description> {
+    const stop = new AbortController();
+    this.loads.set(load, stop);
+    try {
+      const core = await this.core();
+      const tell = (progress: Progress) => this.tell([{ load, progress }]);
+      const engine = await open(core, name, sources.map(reader), options, overrides, tell, stop.signal);
+      this.unload(name);
+      this.models.set(name, { engine, runs: false });
+      return JSON.parse(engine.describe());
+    } finally {
+      this.loads.delete(load);
+    }
+  }
+
+  /** Stops a load. */
+  stop(load: number): void {
+    this.loads.get(load)?.abort(new TesseraError("aborted", "the load was stopped"));
+  }
+
+  /** Takes a request; its news bear the number that is returned. */
+  ask(name: string, endpoint: Endpoint, body: string): number {
+    const model = this.model(name);
+    const id = model.engine.ask(endpoint, body);
+    if (!model.runs) {
+      model.runs = true;
+      void this.run(name, model);
+    }
+    return id;
+  }
+
+  cancel(name: string, id: number): void {
+    this.models.get(name)?.engine.cancel(id);
+  }
+
+  unload(name: string): void {
+    const model = this.models.get(name);
+    this.models.delete(name);
+    model?.engine.free();
+  }
+
+  describe(name: string): Description {
+    return JSON.parse(this.model(name).engine.describe());
+  }
+
+  tokenize(name: string, text: string): Uint32Array {
+    return this.model(name).engine.tokenize(text);
+  }
+
+  detokenize(name: string, ids: Uint32Array): string {
+    return this.model(name).engine.detokenize(ids);
+  }
+
+  logits(name: string, ids: Uint32Array): Float32Array {
+    return this.model(name).engine.logits(ids);
+  }
+
+  /** Bytes of the module's memory. It does not shrink; what an unloaded model had is used again. */
+  async memory(): Promise<number> {
+    return (await this.core()).memory();
+  }
+
+  private model(name: string): Model {
+    const model = this.models.get(name);
+    if (!model) throw new TesseraError("model_not_loaded", `no model is loaded as ${name}`);
+    return model;
+  }
+
+  /** Steps until nothing is left to do. Between two of them whatever waits for this thread has its turn. */
+  private async run(name: string, model: Model): Promise<void> {
+    while (this.models.get(name) === model && !model.engine.isIdle()) {
+      let told: Told[];
+      try {
+        const news = JSON.parse(model.engine.turn()) as [number, News["kind"], any][];
+        told = news.map(([id, kind, value]) => ({ model: name, id, news: { kind, value } as News }));
+      } catch (error) {
+        // The module has ended in the middle of a step: nothing of it can be used any more.
+        this.models.delete(name);
+        told = [{ model: name, id: ALL, news: { kind: "failed", value: fieldsOf(error) } }];
+      }
+      if (told.length > 0) this.tell(told);
+      await yielded();
+    }
+    model.runs = false;
+  }
+}
+
+/** In place of a request's number: every request of the model. */
+export const ALL = -1;
+
+/** Lets other tasks of this thread run. */
+function yielded(): Promise<void> {
+  if (typeof setImmediate === "function") return new Promise((resolve) => setImmediate(resolve));
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}

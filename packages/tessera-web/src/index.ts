@@ -1,0 +1,46 @@
+// The browser's entry. Nothing is touched when it is imported.
+
+import { core } from "./core.js";
+import { Engine } from "./engine.js";
+import { Host } from "./host.js";
+import { here, there } from "./link.js";
+import type { ChatOptions, MLCEngineConfig } from "./types.js";
+
+export { TesseraError } from "./errors.js";
+export type { Description } from "./host.js";
+export type { Progress } from "./open.js";
+export type { FolderSource } from "./source.js";
+export * from "./types.js";
+
+/** An engine without a model; `reload` loads one. */
+export class MLCEngine extends Engine {
+  constructor(config: MLCEngineConfig = {}) {
+    super((config, told) => {
+      if ((config.worker ?? typeof Worker !== "undefined")) return there(worker(config), told);
+      const module = () => core(config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url));
+      return here((tell) => new Host(module, tell), told);
+    }, config);
+  }
+}
+
+function worker(config: MLCEngineConfig): Worker {
+  const { workerUrl, wasmUrl } = config;
+  if (workerUrl === undefined && wasmUrl === undefined) {
+    // In one expression, for bundlers.
+    return new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+  }
+  const url = new URL(workerUrl ?? new URL("./worker.js", import.meta.url), location.href);
+  if (wasmUrl !== undefined) url.searchParams.set("wasm", new URL(wasmUrl, location.href).href);
+  return new Worker(url, { type: "module" });
+}
+
+/** Makes an engine and loads models. */
+export async function CreateMLCEngine(
+  modelId: string | string[],
+  engineConfig?: MLCEngineConfig,
+  chatOpts?: ChatOptions | ChatOptions[],
+): Promise<MLCEngine> {
+  const engine = new MLCEngine(engineConfig);
+  await engine.reload(modelId, chatOpts);
+  return engine;
+}
