@@ -29,8 +29,13 @@ fn fed(model: &mut Model, tokens: &[u32], sequence: &mut Sequence) -> Result<Vec
         let n = model.span_limit(sequence, tokens.len(), CHUNK.min(tokens.len() - from));
         let ends = from + n == tokens.len();
         let pick = if ends { Pick::Last } else { Pick::None };
-        let feed =
-            Feed { sequence: &mut *sequence, tokens: &tokens[from..from + n], call: 0..tokens.len(), drafts: 0, pick };
+        let feed = Feed {
+            sequence: &mut *sequence,
+            tokens: &tokens[from..from + n],
+            call: 0..tokens.len(),
+            drafts: 0,
+            pick,
+        };
         let output = model.forward(&mut [feed], Want::Logits)?;
         if ends {
             return Ok(output.logits.clone());

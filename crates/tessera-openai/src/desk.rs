@@ -190,7 +190,12 @@ impl Desk {
         for (index, _) in pending {
             let (text, finish_reason) = (String::new(), FinishReason::Cancelled);
             let (usage, timing) = (Usage::default(), Timing::default());
-            self.happened(id, index, EngineEvent::Done { text, finish_reason, usage, timing }, Duration::ZERO);
+            self.happened(
+                id,
+                index,
+                EngineEvent::Done { text, finish_reason, usage, timing },
+                Duration::ZERO,
+            );
         }
     }
 

@@ -174,7 +174,10 @@ impl Engine {
             "completions" => Endpoint::Completions,
             "embeddings" => Endpoint::Embeddings,
             other => {
-                return Err(thrown(Fault { code: "options", message: format!("no endpoint is called {other}") }));
+                return Err(thrown(Fault {
+                    code: "options",
+                    message: format!("no endpoint is called {other}"),
+                }));
             }
         };
         let id = self.desk.ask(endpoint, body.as_bytes(), now());

@@ -15,7 +15,13 @@ fn golden() -> PathBuf {
 fn opening(free: u64) -> Result<(Opening, Vec<String>), Fault> {
     let mut opening = Opening::default();
     for name in FILES {
-        if let Ok(bytes) = std::fs::read(golden().join(name)) {
+        if let Ok(mut bytes) = std::fs::read(golden().join(name)) {
+            if *name == "mlc-chat-config.json" {
+                // Room for a conversation.
+                let text = String::from_utf8(bytes).unwrap();
+                let longer = text.replace("\"context_window_size\": 64", "\"context_window_size\": 512");
+                bytes = longer.into_bytes();
+            }
             opening.file(name, bytes);
         }
     }
@@ -82,13 +88,15 @@ fn the_logits_are_those_that_the_module_has_to_give() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packages/tessera-web/test/bits.json");
     let expected: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut desk = desk(Options::default());
+    let mut wrong = Vec::new();
     for case in expected.as_array().unwrap() {
         let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
         let logits = desk.machine().logits(&ids).unwrap();
         let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
         let md5: String = Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(md5, case["md5"], "{ids:?}");
+        wrong.extend((md5 != case["md5"]).then(|| format!("{ids:?}: {md5}")));
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]
@@ -163,7 +171,7 @@ fn a_refused_request_names_its_field_and_leaves_nothing() {
     assert!(desk.is_idle());
     chat(&mut desk, json!({"max_tokens": 1})).unwrap();
     chat(&mut desk, json!({"max_tokens": 1})).unwrap();
-    assert_eq!(chat(&mut desk, json!({"max_tokens": 1})).unwrap_err().status.as_u16(), 429);
+    assert_eq!(chat(&mut desk, json!({"max_tokens": 1})).unwrap_err().status.as_u16(), 503);
     assert_eq!(wholes(&run(&mut desk)).len(), 2);
 }
 
