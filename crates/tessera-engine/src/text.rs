@@ -31,6 +31,9 @@ pub struct Text {
     pub notes: Vec<String>,
 }
 
+/// Gives a small file of a folder by its name, `None` if it is not there.
+pub type Read<'a> = dyn Fn(&str) -> Result<Option<Vec<u8>>, FolderModelError> + 'a;
+
 /// A conversation that cannot be made a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
@@ -116,12 +119,12 @@ impl Text {
         Text::of(files, tokenizer, choice, &|name| files.file(name))
     }
 
-    /// The same where the folder's other files come from `read`, which says `None` of one that is not there.
+    /// The same where the folder's other files come from `read`, by name.
     pub fn of(
         files: &ModelFiles,
         tokenizer: Tokenizer,
         choice: TemplateChoice,
-        read: &dyn Fn(&str) -> Result<Option<Vec<u8>>, FolderModelError>,
+        read: &Read<'_>,
     ) -> Result<Text, TextError> {
         let tokenizer = Arc::new(tokenizer);
         let rows = files.config.vocab_size;

@@ -134,7 +134,7 @@ fn parts_make_the_whole_and_the_end_comes_last() {
     assert_eq!(text, wholes(&news)[0].1);
     assert_eq!(parts.last().unwrap()["usage"]["completion_tokens"], 9);
     for id in [whole, streamed] {
-        assert!(matches!(of(id).last(), Some(News::End { .. })));
+        assert!(matches!(of(id).next_back(), Some(News::End { .. })));
     }
 }
 
