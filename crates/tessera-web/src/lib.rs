@@ -52,7 +52,7 @@ pub fn files() -> Vec<String> {
 
 /// Bytes of memory that the module has taken.
 #[wasm_bindgen]
-pub fn memory() -> f64 {
+pub fn held() -> f64 {
     taken() as f64
 }
 

@@ -1,6 +1,6 @@
 // The wasm module. Its glue is made by wasm-bindgen at build time.
 
-import init, { Engine, Folder, files, memory, version } from "./tessera.js";
+import init, { Engine, Folder, files, held, version } from "./tessera.js";
 import { TesseraError } from "./errors.js";
 
 export { Engine, Folder };
@@ -16,10 +16,13 @@ export interface Core {
   memory(): number;
 }
 
+/** Gives the module's bytes, or their address. */
+export type Source = () => Promise<BufferSource> | URL | string;
+
 let loading: Promise<Core> | undefined;
 
 /** Loads the module once. `source`: its bytes, or where they are. */
-export function core(source: () => Promise<BufferSource> | URL | string): Promise<Core> {
+export function core(source: Source): Promise<Core> {
   loading ??= load(source).catch((error) => {
     loading = undefined;
     throw error;
@@ -27,7 +30,7 @@ export function core(source: () => Promise<BufferSource> | URL | string): Promis
   return loading;
 }
 
-async function load(source: () => Promise<BufferSource> | URL | string): Promise<Core> {
+async function load(source: Source): Promise<Core> {
   try {
     await init({ module_or_path: await source() });
   } catch (cause) {
@@ -37,5 +40,5 @@ async function load(source: () => Promise<BufferSource> | URL | string): Promise
     const message = `the wasm module is of version ${version()}, its JavaScript of ${VERSION}: a cache has mixed them`;
     throw new TesseraError("version", message);
   }
-  return { Folder, files: files(), memory };
+  return { Folder, files: files(), memory: held };
 }

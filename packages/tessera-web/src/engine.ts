@@ -92,13 +92,13 @@ export abstract class Engine {
     };
     const begun = performance.now();
     this.answers.onProgress(number, (progress) => this.report(progress, begun));
-    const { context_window_size } = { ...record.overrides, ...options };
-    const open = {
-      ...(this.config.sequences !== undefined && { sequences: this.config.sequences }),
-      ...(typeof context_window_size === "number" && context_window_size > 0 && { context: context_window_size }),
-    };
-    const overrides = { ...record.overrides, ...options };
-    delete overrides.context_window_size;
+    const open = { ...(this.config.sequences !== undefined && { sequences: this.config.sequences }) };
+    const overrides: ChatOptions = { ...record.overrides, ...options };
+    const context = overrides.context_window_size;
+    // The chat config has it twice.
+    if (context !== undefined && context > 0) {
+      overrides.model_config = { ...(overrides.model_config as object), context_window_size: context };
+    }
     try {
       const description = await link.call("load", number, id, sources(record), open, overrides);
       if (stopped) {

@@ -17,8 +17,8 @@ export class MLCEngine extends Engine {
   constructor(config: MLCEngineConfig = {}) {
     super((config, told) => {
       if ((config.worker ?? typeof Worker !== "undefined")) return there(worker(config), told);
-      const module = () => core(config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url));
-      return here((tell) => new Host(module, tell), told);
+      const module = () => config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url);
+      return here((tell) => new Host(() => core(module), tell), told);
     }, config);
   }
 }
