@@ -11,7 +11,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let mut bindgen = Bindgen::new();
-    let made = bindgen.input_path(module).out_name(name).typescript(true).omit_default_module_path(true).web(true);
+    // Names of functions are a third of the module, and a panic says its file and line without them.
+    bindgen.remove_name_section(true).remove_producers_section(true);
+    let made =
+        bindgen.input_path(module).out_name(name).typescript(true).omit_default_module_path(true).web(true);
     match made.and_then(|bindgen| bindgen.generate(folder)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
