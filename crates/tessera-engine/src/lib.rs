@@ -14,7 +14,6 @@ pub mod generate;
 pub mod grammar;
 pub mod kv;
 pub mod limits;
-pub mod logits;
 pub mod lookup;
 pub mod machine;
 pub mod model;

@@ -7,14 +7,14 @@
 //!
 //! A request's tokens do not depend on the others, on the cache, or on how its prompt was cut.
 
+mod logits;
 mod pass;
 mod running;
 
 use crate::constraint::{Constraint, ConstraintError};
 use crate::failure::{Failure, FailureKind};
 use crate::limits::Limits;
-use crate::logits::logits;
-use crate::model::{Model, StepError};
+use crate::model::Model;
 use crate::request::{EngineEvent, EngineOptions, EngineRequest, EngineStats, FinishReason, StartError};
 use crate::scheduler::{FairQueue, admits};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent};
@@ -100,12 +100,9 @@ impl Machine {
         &self.model
     }
 
-    /// The logits after the last of these tokens, beside the requests; see [`logits`].
-    ///
-    /// # Errors
-    /// What [`logits`] says.
-    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, StepError> {
-        logits(&mut self.model, tokens)
+    /// How it shares its model.
+    pub const fn options(&self) -> EngineOptions {
+        self.options
     }
 
     /// What requests are held to.

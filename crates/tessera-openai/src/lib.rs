@@ -11,6 +11,7 @@ pub mod error;
 pub mod fields;
 pub mod format;
 pub mod ids;
+pub mod jobs;
 pub mod json;
 mod logprobs;
 mod lost;

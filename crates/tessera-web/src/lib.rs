@@ -3,7 +3,7 @@
 
 pub mod opening;
 
-use opening::{FILES, Fault, Opening, Options};
+use opening::{FILES, Fault, OTHER_TOKENIZERS, Opening};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tessera_openai::desk::{Desk, Endpoint, News};
@@ -44,10 +44,22 @@ pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
 
-/// Names of the small files of a folder; not every folder has them all.
+/// Called when the module is loaded: a panic ends it, and is told first.
+#[wasm_bindgen(start)]
+pub fn start() {
+    std::panic::set_hook(Box::new(|info| report(&info.to_string())));
+}
+
+/// See [`FILES`].
 #[wasm_bindgen]
 pub fn files() -> Vec<String> {
     FILES.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// See [`OTHER_TOKENIZERS`].
+#[wasm_bindgen(js_name = otherTokenizers)]
+pub fn other_tokenizers() -> Vec<String> {
+    OTHER_TOKENIZERS.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// Bytes of memory that the module has taken.
@@ -76,7 +88,6 @@ impl Folder {
     #[wasm_bindgen(constructor)]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Folder {
-        std::panic::set_hook(Box::new(|info| report(&info.to_string())));
         Folder(Opening::default())
     }
 
@@ -122,37 +133,14 @@ impl Folder {
         self.0.end(shard).map_err(thrown)
     }
 
-    /// Loads the model; `options` is a JSON object with `sequences`, `queue` and `context`, or empty.
+    /// See [`Opening::open`].
     ///
     /// # Errors
-    /// What is missing or wrong.
-    pub fn open(self, name: &str, options: &str) -> Result<Engine, JsValue> {
-        let options = options_of(options).map_err(thrown)?;
-        let (desk, notes) = self.0.open(name, options).map_err(thrown)?;
+    /// As there.
+    pub fn open(self, name: &str, sequences: usize) -> Result<Engine, JsValue> {
+        let (desk, notes) = self.0.open(name, sequences).map_err(thrown)?;
         Ok(Engine { desk, notes })
     }
-}
-
-fn options_of(text: &str) -> Result<Options, Fault> {
-    let fault = |message: String| Fault { code: "options", message };
-    let mut options = Options::default();
-    let value: Value = match text {
-        "" => return Ok(options),
-        text => serde_json::from_str(text).map_err(|e| fault(e.to_string()))?,
-    };
-    let Value::Object(fields) = value else { return Err(fault("expected an object".to_owned())) };
-    for (name, value) in &fields {
-        let wrong = || fault(format!("{name}: expected a whole number, found {value}"));
-        let number = value.as_u64().and_then(|n| usize::try_from(n).ok());
-        match name.as_str() {
-            "sequences" => options.sequences = number.ok_or_else(wrong)?,
-            "queue" => options.queue = number.ok_or_else(wrong)?,
-            "context" if value.is_null() => options.context = None,
-            "context" => options.context = Some(number.ok_or_else(wrong)?),
-            _ => return Err(fault(format!("{name} is not a known option"))),
-        }
-    }
-    Ok(options)
 }
 
 /// A model that answers.
@@ -237,7 +225,7 @@ impl Engine {
     /// A text that cannot be encoded.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, JsValue> {
         let ids = self.desk.subject().text.tokenizer.encode(text, false);
-        ids.map_err(|e| thrown(Fault { code: "tokenizer", message: e.to_string() }))
+        ids.map_err(|e| thrown(Fault::new("tokenizer", e.to_string())))
     }
 
     /// Text of ids.
@@ -248,9 +236,9 @@ impl Engine {
     /// The logits after the last of these tokens, `[vocab_size]`.
     ///
     /// # Errors
-    /// Ids that do not exist, or too many.
+    /// No ids, one that does not exist, or too many.
     pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>, JsValue> {
         let logits = self.desk.machine().logits(ids);
-        logits.map_err(|e| thrown(Fault { code: "model", message: e.to_string() }))
+        logits.map_err(|e| thrown(Fault::new("model", e.to_string())))
     }
 }

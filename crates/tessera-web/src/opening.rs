@@ -3,6 +3,7 @@
 
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use tessera_compute::cpu::Cpu;
 use tessera_engine::generate::CHUNK;
@@ -27,9 +28,6 @@ pub const FILES: &[&str] = &[
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
-    "tokenizer.model",
-    "vocab.json",
-    "merges.txt",
     "added_tokens.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -38,6 +36,8 @@ pub const FILES: &[&str] = &[
     "modules.json",
     "1_Pooling/config.json",
 ];
+/// Those that are read where there is no `tokenizer.json`.
+pub const OTHER_TOKENIZERS: &[&str] = &["tokenizer.model", "vocab.json", "merges.txt"];
 
 /// What keys, values and activations may take beside the weights, where there is room for more: a page that grows is
 /// a page that is ended.
@@ -46,14 +46,16 @@ const BESIDE_WEIGHTS: u64 = 512 << 20;
 /// Why a folder cannot be opened: a word for programs, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// `manifest`, `memory`, `length`, `checksum`, `order`, `folder`, `tokenizer`, `model` or `options`.
+    /// `manifest`, `memory`, `length`, `checksum`, `order`, `folder`, `tokenizer`, `model`, `options` or
+    /// `endpoint`.
     pub code: &'static str,
     /// For people.
     pub message: String,
 }
 
 impl Fault {
-    fn new(code: &'static str, message: impl Into<String>) -> Fault {
+    /// With both.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Fault {
         Fault { code, message: message.into() }
     }
 
@@ -63,28 +65,11 @@ impl Fault {
     }
 }
 
-/// How a model is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Requests at once.
-    pub sequences: usize,
-    /// Requests that may wait.
-    pub queue: usize,
-    /// Tokens of the longest conversation; `None` takes the model's, or what there is memory for.
-    pub context: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options { sequences: 4, queue: 64, context: None }
-    }
-}
-
 /// A folder of which not everything has come.
 #[derive(Default)]
 pub struct Opening {
     files: BTreeMap<String, Vec<u8>>,
-    manifest: Option<(Vec<u8>, Manifest)>,
+    manifest: Option<Manifest>,
     shards: Vec<Place>,
     /// Bytes that could be had when the manifest came.
     free: u64,
@@ -133,14 +118,16 @@ impl Opening {
         }
         let shards = manifest.shards().to_vec();
         self.shards = shards.iter().map(|_| Place::Empty).collect();
-        self.manifest = Some((bytes, manifest));
+        self.manifest = Some(manifest);
         self.free = free;
         Ok(shards)
     }
 
-    fn shard(&self, index: usize) -> Result<&Shard, Fault> {
-        let shards = self.manifest.as_ref().map_or(&[][..], |(_, manifest)| manifest.shards());
-        shards.get(index).ok_or_else(|| Fault::new("order", format!("there is no shard {index}")))
+    /// A shard and its place.
+    fn at(&mut self, index: usize) -> Result<(&Shard, &mut Place), Fault> {
+        let shards = self.manifest.as_ref().map_or(&[][..], Manifest::shards);
+        let both = shards.get(index).zip(self.shards.get_mut(index));
+        both.ok_or_else(|| Fault::new("order", format!("there is no shard {index}")))
     }
 
     /// Makes room for a shard, also for one that is to come again.
@@ -148,14 +135,16 @@ impl Opening {
     /// # Errors
     /// Where there is too little memory.
     pub fn begin(&mut self, index: usize) -> Result<(), Fault> {
-        let shard = self.shard(index)?;
+        let (shard, place) = self.at(index)?;
+        // What came of it before goes first.
+        *place = Place::Empty;
         let len = usize::try_from(shard.nbytes).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
         if bytes.try_reserve_exact(len).is_err() {
             let message = format!("{}: there is no memory for its {len} bytes", shard.path);
             return Err(Fault::new("memory", message));
         }
-        self.shards[index] = Place::Filling { bytes, md5: Md5::new() };
+        *place = Place::Filling { bytes, md5: Md5::new() };
         Ok(())
     }
 
@@ -164,13 +153,11 @@ impl Opening {
     /// # Errors
     /// More than the manifest says.
     pub fn push(&mut self, index: usize, part: &[u8]) -> Result<(), Fault> {
-        let shard = self.shard(index)?;
-        let (path, expected) = (shard.path.clone(), shard.nbytes);
-        let Some(Place::Filling { bytes, md5 }) = self.shards.get_mut(index) else {
-            return Err(Fault::new("order", format!("{path}: its bytes were not awaited")));
-        };
-        if (bytes.len() + part.len()) as u64 > expected {
-            let message = format!("{path}: more than the {expected} bytes that the manifest says");
+        let (shard, place) = self.at(index)?;
+        let Place::Filling { bytes, md5 } = place else { return Err(not_awaited(shard)) };
+        if (bytes.len() + part.len()) as u64 > shard.nbytes {
+            let message =
+                format!("{}: more than the {} bytes that the manifest says", shard.path, shard.nbytes);
             return Err(Fault::new("length", message));
         }
         bytes.extend_from_slice(part);
@@ -183,18 +170,15 @@ impl Opening {
     /// # Errors
     /// Where they are not, with both values.
     pub fn end(&mut self, index: usize) -> Result<(), Fault> {
-        let shard = self.shard(index)?.clone();
-        let Some(place @ Place::Filling { .. }) = self.shards.get_mut(index) else {
-            return Err(Fault::new("order", format!("{}: its bytes were not awaited", shard.path)));
-        };
-        let Place::Filling { bytes, md5 } = std::mem::take(place) else { return Ok(()) };
+        let (shard, place) = self.at(index)?;
+        let Place::Filling { bytes, md5 } = std::mem::take(place) else { return Err(not_awaited(shard)) };
         if bytes.len() as u64 != shard.nbytes {
             let (found, expected) = (bytes.len(), shard.nbytes);
             let message = format!("{}: {found} bytes came, the manifest says {expected}", shard.path);
             return Err(Fault::new("length", message));
         }
         let found: String = md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if let Some(expected) = shard.md5sum.filter(|expected| *expected != found) {
+        if let Some(expected) = shard.md5sum.as_ref().filter(|expected| **expected != found) {
             let message = format!("{}: its md5 is {found}, the manifest says {expected}", shard.path);
             return Err(Fault::new("checksum", message));
         }
@@ -202,49 +186,56 @@ impl Opening {
         Ok(())
     }
 
-    /// Loads the model. `name` is what requests call it.
+    /// Loads the model, for so many requests at once. `name` is what requests call it. With it comes what a user should
+    /// be told.
     ///
     /// # Errors
     /// What is missing or wrong.
-    pub fn open(self, name: &str, options: Options) -> Result<(Desk, Vec<String>), Fault> {
-        for (option, value) in [("sequences", options.sequences), ("queue", options.queue)] {
-            if value == 0 || value > 1024 {
-                let message = format!("{option}: expected 1 to 1024, found {value}");
-                return Err(Fault::new("options", message));
-            }
-        }
-        let Some((manifest, _)) = self.manifest else {
+    pub fn open(self, name: &str, sequences: usize) -> Result<(Desk, Vec<String>), Fault> {
+        let Some(manifest) = self.manifest else {
             return Err(Fault::new("order", "the manifest has not come"));
         };
+        let stored = manifest.stored_len();
         let mut shards = self.shards.into_iter();
-        let folder = Folder::from_parts(&manifest, |_| match shards.next() {
+        let folder = Folder::from_manifest(manifest, |_| match shards.next() {
             Some(Place::Full(bytes)) => Some(bytes),
             _ => None,
         });
         let folder = folder.map_err(|e| Fault::new("folder", e.to_string()))?;
-        let description = Description::of_opened(&folder, &|name| Ok(self.files.get(name).cloned()));
+        // A file that nobody fetched is no file that is not there.
+        let unknown = RefCell::new(None);
+        let read = |name: &str| {
+            if !FILES.contains(&name) && !OTHER_TOKENIZERS.contains(&name) {
+                unknown.borrow_mut().get_or_insert_with(|| name.to_owned());
+            }
+            self.files.get(name).cloned()
+        };
+        let description = Description::of_opened(&folder, &|name| Ok(read(name)));
         let files = ModelFiles::of(folder, description).map_err(|e| Fault::new("folder", e.to_string()))?;
-        let tokenizer = Tokenizer::from_files(|name| self.files.get(name).cloned());
-        let tokenizer = tokenizer.map_err(|e| Fault::new("tokenizer", e.to_string()))?;
-        let text =
-            Text::of(&files, tokenizer, TemplateChoice::Auto, &|name| Ok(self.files.get(name).cloned()));
+        let tokenizer = Tokenizer::from_files(read).map_err(|e| Fault::new("tokenizer", e.to_string()))?;
+        let text = Text::of(&files, tokenizer, TemplateChoice::Auto, &|name| Ok(read(name)));
         let text = text.map_err(|e| Fault::new("tokenizer", e.to_string()))?;
-        let share = files.folder.stored_len().saturating_add(BESIDE_WEIGHTS).min(self.free);
+        if let Some(name) = unknown.take() {
+            return Err(Fault::new(
+                "folder",
+                format!("{name} is read, and is not among the files that are fetched"),
+            ));
+        }
+        let share = stored.saturating_add(BESIDE_WEIGHTS).min(self.free);
         let memory = Some(Budget { free: self.free, share, fewer: true, rows: CHUNK });
-        let room = Room { context: options.context, sequences: options.sequences, memory };
+        let room = Room { context: None, sequences, memory };
         let cpu = Cpu { threads: 1, ..Cpu::default() };
         let model = Model::load(&files, &cpu, room).map_err(|e| Fault::new("model", e.to_string()))?;
-        let mut notes = files.notes.clone();
+        let mut notes = files.notes;
         notes.extend(text.notes.iter().chain(model.notes()).cloned());
-        let engine = EngineOptions {
-            max_sequences: options.sequences,
-            queue: options.queue,
-            ..EngineOptions::default()
-        };
-        let tokenizer = text.tokenizer.clone();
-        let subject = Subject::new(name.to_owned(), text, &model);
-        let machine = Machine::new(model, tokenizer, engine);
-        let machine = machine.map_err(|e| Fault::new("options", e.to_string()))?;
-        Ok((Desk::new(machine, subject, options.sequences, options.queue), notes))
+        let (tokenizer, subject) = (text.tokenizer.clone(), Subject::new(name.to_owned(), text, &model));
+        let options = EngineOptions { max_sequences: sequences, ..EngineOptions::default() };
+        let machine =
+            Machine::new(model, tokenizer, options).map_err(|e| Fault::new("options", e.to_string()))?;
+        Ok((Desk::new(machine, subject), notes))
     }
+}
+
+fn not_awaited(shard: &Shard) -> Fault {
+    Fault::new("order", format!("{}: its bytes were not awaited", shard.path))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tessera_openai::desk::{Desk, Endpoint, News};
 use tessera_openai::error::ApiError;
-use tessera_web::opening::{FILES, Fault, Opening, Options};
+use tessera_web::opening::{FILES, Fault, Opening};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data/golden/llama-tied-bf16/q4f32_1")
@@ -38,12 +38,12 @@ fn fill(opening: &mut Opening, index: usize, bytes: &[u8]) -> Result<(), Fault> 
     opening.end(index)
 }
 
-fn desk(options: Options) -> Desk {
+fn desk(sequences: usize) -> Desk {
     let (mut opening, shards) = opening(1 << 30).unwrap();
     for (index, path) in shards.iter().enumerate() {
         fill(&mut opening, index, &std::fs::read(golden().join(path)).unwrap()).unwrap();
     }
-    opening.open("tiny", options).unwrap().0
+    opening.open("tiny", sequences).unwrap().0
 }
 
 fn now() -> Duration {
@@ -87,7 +87,7 @@ fn wholes(news: &[(u64, News)]) -> Vec<(u64, String)> {
 fn the_logits_are_those_that_the_module_has_to_give() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packages/tessera-web/test/bits.json");
     let expected: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let mut desk = desk(Options::default());
+    let mut desk = desk(4);
     let mut wrong = Vec::new();
     for case in expected.as_array().unwrap() {
         let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
@@ -104,12 +104,12 @@ fn requests_at_once_get_the_answers_that_each_gets_alone() {
     let body = |seed: u64| json!({"max_tokens": 12, "seed": seed, "temperature": 1.0});
     let alone: Vec<String> = (0..3)
         .map(|seed| {
-            let mut desk = desk(Options::default());
+            let mut desk = desk(4);
             chat(&mut desk, body(seed)).unwrap();
             wholes(&run(&mut desk)).remove(0).1
         })
         .collect();
-    let mut desk = desk(Options { sequences: 2, ..Options::default() });
+    let mut desk = desk(2);
     for seed in 0..3 {
         chat(&mut desk, body(seed)).unwrap();
     }
@@ -119,7 +119,7 @@ fn requests_at_once_get_the_answers_that_each_gets_alone() {
 
 #[test]
 fn parts_make_the_whole_and_the_end_comes_last() {
-    let mut desk = desk(Options::default());
+    let mut desk = desk(4);
     let whole = chat(&mut desk, json!({"max_tokens": 9, "n": 2, "seed": 3})).unwrap();
     let streamed = chat(
         &mut desk,
@@ -140,7 +140,7 @@ fn parts_make_the_whole_and_the_end_comes_last() {
 
 #[test]
 fn what_is_broken_off_ends_with_abort_and_the_desk_goes_on() {
-    let mut desk = desk(Options { sequences: 1, ..Options::default() });
+    let mut desk = desk(1);
     let first = chat(&mut desk, json!({"n": 3})).unwrap();
     desk.turn(&now);
     desk.cancel(first);
@@ -161,18 +161,23 @@ fn what_is_broken_off_ends_with_abort_and_the_desk_goes_on() {
 
 #[test]
 fn a_refused_request_names_its_field_and_leaves_nothing() {
-    let mut desk = desk(Options { sequences: 1, queue: 1, ..Options::default() });
+    let mut desk = desk(1);
     let error = chat(&mut desk, json!({"temprature": 1})).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("temprature"));
     let error = desk
         .ask(Endpoint::Completions, br#"{"model": "tiny", "prompt": "Hi", "max_tokens": 0}"#, now())
         .unwrap_err();
     assert_eq!(error.param.as_deref(), Some("max_tokens"));
+    assert!(desk.machine().logits(&[]).is_err());
+    assert!(desk.machine().logits(&[9999]).is_err());
     assert!(desk.is_idle());
-    chat(&mut desk, json!({"max_tokens": 1})).unwrap();
-    chat(&mut desk, json!({"max_tokens": 1})).unwrap();
+    // One runs, and so many wait.
+    let queue = desk.machine().options().queue;
+    for _ in 0..=queue {
+        chat(&mut desk, json!({"max_tokens": 1})).unwrap();
+    }
     assert_eq!(chat(&mut desk, json!({"max_tokens": 1})).unwrap_err().status.as_u16(), 503);
-    assert_eq!(wholes(&run(&mut desk)).len(), 2);
+    assert_eq!(wholes(&run(&mut desk)).len(), queue + 1);
 }
 
 #[test]
@@ -191,7 +196,7 @@ fn shards_are_held_to_the_manifest() {
     assert_eq!(opening.begin(99).unwrap_err().code, "order");
     // It may come again.
     fill(&mut opening, 0, &good).unwrap();
-    let Err(fault) = opening.open("tiny", Options::default()) else { panic!("shards are missing") };
+    let Err(fault) = opening.open("tiny", 4) else { panic!("shards are missing") };
     assert_eq!(fault.code, "folder");
 }
 

@@ -23,6 +23,9 @@ use crate::manifest::{Disguise, Manifest, Record, Shard};
 use crate::tensor::Tensor;
 use std::path::{Path, PathBuf};
 
+/// The manifest's name where it has no file.
+const PARTS: &str = "manifest";
+
 /// An opened folder.
 #[derive(Clone, Debug)]
 pub struct Folder {
@@ -38,13 +41,20 @@ impl Folder {
     /// bytes. This is the way in where there is no file system.
     pub fn from_parts(
         manifest: &[u8],
-        mut shard: impl FnMut(&Shard) -> Option<Bytes>,
+        shard: impl FnMut(&Shard) -> Option<Bytes>,
     ) -> Result<Folder, FolderError> {
-        let name = "manifest";
         let manifest = Manifest::parse(manifest)
-            .map_err(|source| FolderError::Manifest { file: name.to_owned(), source: Box::new(source) })?;
-        let found: Vec<Option<Bytes>> = manifest.shards().iter().map(&mut shard).collect();
-        Folder::assemble(PathBuf::new(), name.to_owned(), manifest, found)
+            .map_err(|source| FolderError::Manifest { file: PARTS.to_owned(), source: Box::new(source) })?;
+        Folder::from_manifest(manifest, shard)
+    }
+
+    /// The same where the manifest was parsed before.
+    pub fn from_manifest(
+        manifest: Manifest,
+        shard: impl FnMut(&Shard) -> Option<Bytes>,
+    ) -> Result<Folder, FolderError> {
+        let found: Vec<Option<Bytes>> = manifest.shards().iter().map(shard).collect();
+        Folder::assemble(PathBuf::new(), PARTS.to_owned(), manifest, found)
     }
 
     /// Joins a manifest with its shards, `None` for one that is missing.

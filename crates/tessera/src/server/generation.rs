@@ -5,10 +5,10 @@ use super::metrics::Meter;
 use super::models::Lease;
 use super::shutdown::{Activity, Phase};
 use super::{App, Caller};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tessera_engine::engine::{EngineEvent, SubmitError, Ticket};
+use tessera_openai::jobs::Jobs;
 pub use tessera_openai::reply::Job;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -19,14 +19,9 @@ const QUEUE_AGAIN: Duration = Duration::from_millis(50);
 /// Jobs that run. Dropping it cancels what has not ended.
 pub struct Generation {
     lease: Lease,
-    states: Vec<State>,
-    pending: VecDeque<(usize, Job)>,
+    jobs: Jobs<Ticket>,
     events: mpsc::UnboundedReceiver<(usize, EngineEvent)>,
     sender: mpsc::UnboundedSender<(usize, EngineEvent)>,
-    /// Most jobs in the engine at once.
-    window: usize,
-    /// Jobs in it now.
-    in_engine: usize,
     deadline: Instant,
     limit: Duration,
     phase: watch::Receiver<Phase>,
@@ -43,25 +38,15 @@ enum Happened {
     QueueAgain,
 }
 
-#[derive(Default)]
-struct State {
-    ticket: Option<Ticket>,
-    has_token: bool,
-    ended: bool,
-}
-
 impl Generation {
     /// Queues the jobs; those of a long list as others end.
     pub fn start(app: &App, caller: &Caller, lease: Lease, jobs: Vec<Job>) -> ApiResult<Generation> {
         let (sender, events) = mpsc::unbounded_channel();
         let meter = app.metrics.meter(&lease.name, &caller.request_id, caller.arrived);
         let mut generation = Generation {
-            states: jobs.iter().map(|_| State::default()).collect(),
-            pending: jobs.into_iter().enumerate().collect(),
+            jobs: Jobs::new(jobs, app.config.engine.max_sequences),
             events,
             sender,
-            window: app.config.engine.max_sequences.max(1),
-            in_engine: 0,
             deadline: caller.arrived + app.config.timeout,
             limit: app.config.timeout,
             phase: app.shutdown.phase(),
@@ -72,7 +57,7 @@ impl Generation {
         };
         match generation.submit() {
             // Part of a list is in the queue; the rest follows.
-            Err(SubmitError::QueueFull { .. }) if generation.in_engine > 0 => {}
+            Err(SubmitError::QueueFull { .. }) if generation.jobs.running() > 0 => {}
             Err(error) => {
                 if error == SubmitError::Closed {
                     app.models.slot(&generation.lease.name)?.forget(&generation.lease);
@@ -96,22 +81,12 @@ impl Generation {
 
     /// Hands jobs to the engine while there is room.
     fn submit(&mut self) -> Result<(), SubmitError> {
-        let mut next = 0;
-        while self.in_engine < self.window
-            && let Some((index, job)) = self.pending.get_mut(next)
-        {
-            if job.after.is_some_and(|i| !self.states[i].has_token && !self.states[i].ended) {
-                next += 1;
-                continue;
-            }
-            let (index, sender) = (*index, self.sender.clone());
+        let (engine, sender) = (&self.lease.engine, &self.sender);
+        self.jobs.submit(|index, request| {
+            let sender = sender.clone();
             // A receiver that is gone has dropped the ticket too.
-            let sink = Box::new(move |event| drop(sender.send((index, event))));
-            self.states[index].ticket = Some(self.lease.engine.submit((job.make)(), sink)?);
-            self.in_engine += 1;
-            self.pending.remove(next);
-        }
-        Ok(())
+            engine.submit(request, Box::new(move |event| drop(sender.send((index, event)))))
+        })
     }
 
     /// The rest of a list: a queue that is full now is asked again later.
@@ -125,10 +100,10 @@ impl Generation {
     /// The next event, with the number of its job; `None` when all have ended.
     pub async fn next(&mut self) -> ApiResult<Option<(usize, EngineEvent)>> {
         let (index, event) = loop {
-            if self.pending.is_empty() && self.in_engine == 0 {
+            if self.jobs.is_done() {
                 return Ok(None);
             }
-            let again = self.in_engine == 0;
+            let again = self.jobs.running() == 0;
             let happened = tokio::select! {
                 biased;
                 _ = self.phase.wait_for(|phase| *phase == Phase::Ending) => Happened::Ending,
@@ -148,28 +123,14 @@ impl Generation {
             }
         };
         self.meter.note(&event);
-        let makes_room = match &event {
-            EngineEvent::Token { .. } => !std::mem::replace(&mut self.states[index].has_token, true),
-            EngineEvent::Done { .. } => {
-                self.end(index);
-                true
-            }
-            EngineEvent::Failed(error) => {
-                self.end(index);
-                return Err(failure(error));
-            }
-            _ => false,
-        };
-        if makes_room && !self.pending.is_empty() {
+        let makes_room = self.jobs.note(index, &event);
+        if let EngineEvent::Failed(error) = &event {
+            return Err(failure(error));
+        }
+        if makes_room {
             self.submit_rest()?;
         }
         Ok(Some((index, event)))
-    }
-
-    fn end(&mut self, index: usize) {
-        self.states[index].ended = true;
-        self.states[index].ticket = None;
-        self.in_engine -= 1;
     }
 
     fn too_long(&self) -> ApiError {
