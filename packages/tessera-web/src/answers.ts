@@ -1,7 +1,7 @@
 // The requests of an engine that have not ended, and what has come of them.
 
 import { TesseraError } from "./errors.js";
-import { ALL, type News, type Timing, type Told } from "./host.js";
+import type { News, Timing, Told } from "./host.js";
 import type { Progress } from "./open.js";
 
 /** One request's news, in order; whoever reads it waits for more. */
@@ -32,7 +32,7 @@ export class Answers {
   readonly told = (told: Told[]): void => {
     for (const one of told) {
       if ("load" in one) this.loads.get(one.load)?.(one.progress);
-      else if (one.id === ALL) this.fail(one.model, one.news);
+      else if ("broken" in one) this.fail(one.model, one.broken);
       else this.push(`${one.model}\n${one.id}`, one.news);
     }
   };
@@ -60,7 +60,8 @@ export class Answers {
   }
 
   /** Ends all requests of a model, or of all models. */
-  fail(model: string | undefined, news: News): void {
+  fail(model: string | undefined, error: unknown): void {
+    const news: News = { kind: "failed", value: error };
     for (const [key, answer] of this.running) {
       if (model === undefined || key.startsWith(`${model}\n`)) answer.push(news);
     }

@@ -1,17 +1,19 @@
 // The wasm module. Its glue is made by wasm-bindgen at build time.
 
-import init, { Engine, Folder, files, held, version } from "./tessera.js";
+import init, { Engine, Folder, files, held, otherTokenizers, version } from "./tessera.js";
 import { TesseraError } from "./errors.js";
 
 export { Engine, Folder };
 
-/** Version of this JavaScript; the build checks that it is the package's. */
+/** Version of this JavaScript: a test holds it to the package's. */
 export const VERSION = "0.1.0";
 
 export interface Core {
   Folder: typeof Folder;
   /** Names of a folder's small files. */
   files: string[];
+  /** Those that are read where there is no `tokenizer.json`. */
+  otherTokenizers: string[];
   /** Bytes that the module's memory has. */
   memory(): number;
 }
@@ -21,7 +23,7 @@ export type Source = () => Promise<BufferSource> | URL | string;
 
 let loading: Promise<Core> | undefined;
 
-/** Loads the module once. `source`: its bytes, or where they are. */
+/** Loads the module, once in a thread: where the first engine says. */
 export function core(source: Source): Promise<Core> {
   loading ??= load(source).catch((error) => {
     loading = undefined;
@@ -40,5 +42,5 @@ async function load(source: Source): Promise<Core> {
     const message = `the wasm module is of version ${version()}, its JavaScript of ${VERSION}: a cache has mixed them`;
     throw new TesseraError("version", message);
   }
-  return { Folder, files: files(), memory: held };
+  return { Folder, files: files(), otherTokenizers: otherTokenizers(), memory: held };
 }

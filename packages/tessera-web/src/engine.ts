@@ -1,8 +1,9 @@
 // WebLLM's engine, over a host.
 
 import { Answers, whole } from "./answers.js";
+import { checked } from "./config.js";
 import { TesseraError } from "./errors.js";
-import type { Description, Endpoint, News, Timing, Told } from "./host.js";
+import type { Description, Endpoint, News, Told } from "./host.js";
 import type { Link } from "./link.js";
 import type { Progress } from "./open.js";
 import { chatBody, generationBody, withExtra } from "./requests.js";
@@ -10,12 +11,15 @@ import type { FolderSource } from "./source.js";
 import type {
   AppConfig, CallOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestNonStreaming,
   ChatCompletionRequestStreaming, ChatOptions, Completion, CompletionCreateParams, CompletionCreateParamsNonStreaming,
-  CompletionCreateParamsStreaming, CreateEmbeddingResponse, EmbeddingCreateParams, InitProgressCallback, LogLevel,
+  CompletionCreateParamsStreaming, CompletionUsage, CreateEmbeddingResponse, EmbeddingCreateParams, InitProgressCallback, LogLevel,
   MLCEngineConfig, ModelRecord,
 } from "./types.js";
 
 /** Makes the link of an engine. */
 export type Connect = (config: MLCEngineConfig, told: (told: Told[]) => void) => Link;
+
+/** Requests that run at once in a model, where nothing is said. */
+const SEQUENCES = 4;
 
 interface Running {
   model: string;
@@ -39,7 +43,7 @@ export abstract class Engine {
   readonly embeddings: { create: Engine["embedding"] };
 
   protected constructor(private readonly connect: Connect, config: MLCEngineConfig = {}) {
-    this.config = { ...config };
+    this.config = checked(config);
     this.chat = { completions: { create: this.chatCompletion.bind(this) as Engine["chatCompletion"] } };
     this.completions = { create: this.completion.bind(this) as Engine["completion"] };
     this.embeddings = { create: this.embedding.bind(this) };
@@ -54,7 +58,7 @@ export abstract class Engine {
   }
 
   setAppConfig(appConfig: AppConfig): void {
-    this.config.appConfig = appConfig;
+    this.config.appConfig = checked({ appConfig }).appConfig;
   }
 
   setLogLevel(logLevel: LogLevel): void {
@@ -92,7 +96,6 @@ export abstract class Engine {
     };
     const begun = performance.now();
     this.answers.onProgress(number, (progress) => this.report(progress, begun));
-    const open = { ...(this.config.sequences !== undefined && { sequences: this.config.sequences }) };
     const overrides: ChatOptions = { ...record.overrides, ...options };
     const context = overrides.context_window_size;
     // The chat config has it twice.
@@ -100,7 +103,7 @@ export abstract class Engine {
       overrides.model_config = { ...(overrides.model_config as object), context_window_size: context };
     }
     try {
-      const description = await link.call("load", number, id, sources(record), open, overrides);
+      const description = await link.call("load", number, id, sources(record), this.config.sequences ?? SEQUENCES, overrides);
       if (stopped) {
         await link.call("unload", id);
         return false;
@@ -134,7 +137,6 @@ export abstract class Engine {
   }
 
   private report(progress: Progress, begun: number): void {
-    if (progress.stage === "done") return;
     const { loaded, total, shards } = progress;
     const seconds = (performance.now() - begun) / 1e3;
     const mb = (bytes: number) => (bytes / 1e6).toFixed(0);
@@ -143,7 +145,6 @@ export abstract class Engine {
       files: "Reading the config and the tokenizer",
       shards: `Fetching and checking weights: ${mb(loaded)} of ${mb(total)} MB, ${rate} MB/s, shard ${shards[0]} of ${shards[1]}`,
       model: "Loading the model",
-      done: "",
     }[progress.stage];
     const part = total > 0 ? Math.min(loaded / total, 1) * 0.99 : 0;
     this.config.initProgressCallback?.({ progress: part, timeElapsed: seconds, text, detail: progress });
@@ -152,8 +153,7 @@ export abstract class Engine {
   /** Ends what runs, and gives the models' memory back. */
   async unload(): Promise<void> {
     this.loading?.stop();
-    const gone = new TesseraError("model_not_loaded", "the model was unloaded");
-    this.answers.fail(undefined, { kind: "failed", value: gone });
+    this.answers.fail(undefined, new TesseraError("model_not_loaded", "the model was unloaded"));
     const [link, ids] = [this.link, [...this.loaded.keys()]];
     this.link = undefined;
     for (const map of [this.loaded, this.messages, this.rates, this.ids]) map.clear();
@@ -294,7 +294,7 @@ export abstract class Engine {
     await Promise.all([...this.running].map((running) => this.cancel(running)));
   }
 
-  private note(model: string, text: string, usage: { extra: Timing | any } | undefined): void {
+  private note(model: string, text: string, usage: CompletionUsage | undefined): void {
     this.messages.set(model, text);
     const { prefill_tokens_per_s: prefill = 0, decode_tokens_per_s: decode = 0 } = usage?.extra ?? {};
     this.rates.set(model, `prefill: ${prefill.toFixed(4)} tokens/sec, decoding: ${decode.toFixed(4)} tokens/sec`);
@@ -325,8 +325,11 @@ export abstract class Engine {
     const ids = [...(isPrefill ? [] : (this.ids.get(model) ?? [])), ...inputIds];
     const logits = await this.link!.call("logits", model, Uint32Array.from(ids));
     this.ids.set(model, ids);
-    let best = 0;
-    for (let id = 1; id < logits.length; id++) if (logits[id]! > logits[best]!) best = id;
+    let best = -1;
+    for (const [id, logit] of logits.entries()) {
+      if (Number.isNaN(logit)) throw new TesseraError("model", `${model}: the logit of token ${id} is not a number`);
+      if (best < 0 || logit > logits[best]!) best = id;
+    }
     return best;
   }
 
@@ -356,4 +359,23 @@ function sources(record: ModelRecord): FolderSource[] {
   const plain = new URL(record.model.endsWith("/") ? record.model : `${record.model}/`, base).href;
   if (/\/resolve\/[^/]+\//.test(plain)) return [plain];
   return [new URL("resolve/main/", plain).href, plain];
+}
+
+/** Of a class of engines, the function that makes one and loads models. */
+export function creator<E extends Engine>(Make: new (config?: MLCEngineConfig) => E) {
+  return async (
+    modelId: string | string[],
+    engineConfig?: MLCEngineConfig,
+    chatOpts?: ChatOptions | ChatOptions[],
+  ): Promise<E> => {
+    const engine = new Make(engineConfig);
+    try {
+      await engine.reload(modelId, chatOpts);
+    } catch (error) {
+      // Nobody has it, so nobody else can end its worker.
+      await engine.unload();
+      throw error;
+    }
+    return engine;
+  };
 }

@@ -3,7 +3,7 @@
 
 import type { Core, Engine } from "./core.js";
 import { TesseraError, fieldsOf } from "./errors.js";
-import { open, type OpenOptions, type Progress } from "./open.js";
+import { open, type Progress } from "./open.js";
 import { reader, type FolderSource } from "./source.js";
 
 export type Endpoint = "chat" | "completions" | "embeddings";
@@ -37,10 +37,11 @@ export type News =
   | { kind: "end"; value: Timing }
   | { kind: "failed"; value: unknown };
 
-/** What a host tells on its own. */
+/** What a host tells on its own; an error without a model is one of all. */
 export type Told =
   | { model: string; id: number; news: News }
-  | { load: number; progress: Progress };
+  | { load: number; progress: Progress }
+  | { broken: ReturnType<typeof fieldsOf>; model?: string };
 
 interface Model {
   engine: Engine;
@@ -61,7 +62,7 @@ export class Host {
     load: number,
     name: string,
     sources: FolderSource[],
-    options: OpenOptions,
+    sequences: number,
     overrides: Record<string, unknown>,
   ): Promise<Description> {
     const stop = new AbortController();
@@ -69,7 +70,7 @@ export class Host {
     try {
       const core = await this.core();
       const tell = (progress: Progress) => this.tell([{ load, progress }]);
-      const engine = await open(core, name, sources.map(reader), options, overrides, tell, stop.signal);
+      const engine = await open(core, name, sources.map(reader), sequences, overrides, tell, stop.signal);
       this.unload(name);
       this.models.set(name, { engine, runs: false });
       return JSON.parse(engine.describe());
@@ -141,7 +142,7 @@ export class Host {
       } catch (error) {
         // The module has ended in the middle of a step: nothing of it can be used any more.
         this.models.delete(name);
-        told = [{ model: name, id: ALL, news: { kind: "failed", value: fieldsOf(error) } }];
+        told = [{ model: name, broken: fieldsOf(error) }];
       }
       if (told.length > 0) this.tell(told);
       await yielded();
@@ -149,9 +150,6 @@ export class Host {
     model.runs = false;
   }
 }
-
-/** In place of a request's number: every request of the model. */
-export const ALL = -1;
 
 /** Lets other tasks of this thread run. */
 function yielded(): Promise<void> {

@@ -1,22 +1,18 @@
 // The browser's entry. Nothing is touched when it is imported.
 
 import { core } from "./core.js";
-import { Engine } from "./engine.js";
+import { creator, Engine } from "./engine.js";
 import { Host } from "./host.js";
 import { here, there } from "./link.js";
-import type { ChatOptions, MLCEngineConfig } from "./types.js";
+import type { MLCEngineConfig } from "./types.js";
 
-export { TesseraError } from "./errors.js";
-export type { Description } from "./host.js";
-export type { Progress } from "./open.js";
-export type { FolderSource } from "./source.js";
-export * from "./types.js";
+export * from "./api.js";
 
 /** An engine without a model; `reload` loads one. */
 export class MLCEngine extends Engine {
   constructor(config: MLCEngineConfig = {}) {
     super((config, told) => {
-      if ((config.worker ?? typeof Worker !== "undefined")) return there(worker(config), told);
+      if (config.worker ?? typeof Worker !== "undefined") return there(worker(config), told);
       const module = () => config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url);
       return here((tell) => new Host(() => core(module), tell), told);
     }, config);
@@ -35,12 +31,4 @@ function worker(config: MLCEngineConfig): Worker {
 }
 
 /** Makes an engine and loads models. */
-export async function CreateMLCEngine(
-  modelId: string | string[],
-  engineConfig?: MLCEngineConfig,
-  chatOpts?: ChatOptions | ChatOptions[],
-): Promise<MLCEngine> {
-  const engine = new MLCEngine(engineConfig);
-  await engine.reload(modelId, chatOpts);
-  return engine;
-}
+export const CreateMLCEngine = /* @__PURE__ */ creator(MLCEngine);

@@ -52,9 +52,12 @@ export function there(worker: Worker, told: (told: Told[]) => void): Link {
     if ("error" in data) asked?.reject(TesseraError.from(data.error));
     else asked?.resolve(data.value);
   };
+  let ended: Error | undefined;
   const fail = (error: Error) => {
+    ended = error;
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
+    told([{ broken: fieldsOf(error) }]);
   };
   worker.onerror = (event) => {
     event.preventDefault?.();
@@ -63,6 +66,7 @@ export function there(worker: Worker, told: (told: Told[]) => void): Link {
   return {
     call(method, ...args) {
       return new Promise((resolve, reject) => {
+        if (ended) return reject(ended);
         const tessera = ++last;
         waiting.set(tessera, { resolve, reject });
         try {

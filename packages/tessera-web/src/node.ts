@@ -1,42 +1,34 @@
 // Node's entry, and that of Deno and Bun: the module comes from the disk, and so may a folder.
 
-import { readFile } from "node:fs/promises";
 import { createReadStream } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { core } from "./core.js";
-import { Engine } from "./engine.js";
+import { creator, Engine } from "./engine.js";
+import { TesseraError } from "./errors.js";
 import { Host } from "./host.js";
 import { here } from "./link.js";
 import type { FolderSource } from "./source.js";
-import type { ChatOptions, MLCEngineConfig } from "./types.js";
+import type { MLCEngineConfig } from "./types.js";
 
-export { TesseraError } from "./errors.js";
-export type { Description } from "./host.js";
-export type { Progress } from "./open.js";
-export type { FolderSource } from "./source.js";
-export * from "./types.js";
+export * from "./api.js";
 
 /** An engine without a model; `reload` loads one. It runs on the calling thread. */
 export class MLCEngine extends Engine {
   constructor(config: MLCEngineConfig = {}) {
+    if (config.worker || config.workerUrl !== undefined) {
+      throw new TesseraError("unsupported_value", "worker: outside of a browser the engine runs on the calling thread");
+    }
     super((config, told) => {
-      const module = async () => readFile(config.wasmUrl ? new URL(config.wasmUrl) : new URL("./tessera_bg.wasm", import.meta.url));
-      return here((tell) => new Host(() => core(module), tell), told);
+      const url = config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url);
+      return here((tell) => new Host(() => core(() => readFile(new URL(url))), tell), told);
     }, config);
   }
 }
 
 /** Makes an engine and loads models. */
-export async function CreateMLCEngine(
-  modelId: string | string[],
-  engineConfig?: MLCEngineConfig,
-  chatOpts?: ChatOptions | ChatOptions[],
-): Promise<MLCEngine> {
-  const engine = new MLCEngine(engineConfig);
-  await engine.reload(modelId, chatOpts);
-  return engine;
-}
+export const CreateMLCEngine = /* @__PURE__ */ creator(MLCEngine);
 
 /** A folder on the disk, as `model` of a record. */
 export function folder(path: string): FolderSource {

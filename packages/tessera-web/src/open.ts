@@ -4,19 +4,10 @@ import type { Core, Engine, Folder } from "./core.js";
 import { TesseraError } from "./errors.js";
 import { pause, type Read } from "./source.js";
 
-export interface OpenOptions {
-  /** Requests that run at once; 4. */
-  sequences?: number;
-  /** Requests that may wait; 64. */
-  queue?: number;
-  /** Tokens of the longest conversation; the model's own, or what there is memory for. */
-  context?: number | null;
-}
-
 /** How far a load has come. */
 export interface Progress {
-  /** `files`, `shards`, `model` or `done`. */
-  stage: "files" | "shards" | "model" | "done";
+  /** What is being done: small files read, shards fetched, the model loaded. */
+  stage: "files" | "shards" | "model";
   /** Bytes of shards that have come, and of all. */
   loaded: number;
   total: number;
@@ -41,7 +32,7 @@ export async function open(
   core: Core,
   name: string,
   reads: Read[],
-  options: OpenOptions,
+  sequences: number,
   overrides: Record<string, unknown>,
   tell: (progress: Progress) => void,
   signal: AbortSignal,
@@ -56,16 +47,17 @@ export async function open(
     }
     const { read, manifest } = found;
     const shards = JSON.parse(folder.manifest(manifest)) as Shard[];
-    await Promise.all(core.files.map(async (file) => {
+    const take = async (file: string): Promise<boolean> => {
       const bytes = await whole(file, read, signal);
-      if (!bytes) return;
-      folder.file(file, file === "mlc-chat-config.json" ? overridden(bytes, overrides) : bytes);
-    }));
+      if (bytes) folder.file(file, file === "mlc-chat-config.json" ? overridden(bytes, overrides) : bytes);
+      return bytes !== null;
+    };
+    const there = await Promise.all(core.files.map(take));
+    if (!there[core.files.indexOf("tokenizer.json")]) await Promise.all(core.otherTokenizers.map(take));
     await fill(folder, shards, read, tell, signal);
-    tell({ ...counted(shards), stage: "model" });
-    const engine = folder.open(name, JSON.stringify(options));
-    tell({ ...counted(shards), stage: "done" });
-    return engine;
+    const total = bytesOf(shards);
+    tell({ stage: "model", loaded: total, total, shards: [shards.length, shards.length] });
+    return folder.open(name, sequences);
   } catch (error) {
     // `open` takes the folder; before it, its memory is given back here.
     try {
@@ -77,9 +69,8 @@ export async function open(
   }
 }
 
-function counted(shards: Shard[]): Progress {
-  const total = shards.reduce((sum, shard) => sum + shard.nbytes, 0);
-  return { stage: "shards", loaded: total, total, shards: [shards.length, shards.length] };
+function bytesOf(shards: Shard[]): number {
+  return shards.reduce((sum, shard) => sum + shard.nbytes, 0);
 }
 
 async function whole(path: string, read: Read, signal: AbortSignal): Promise<Uint8Array | null> {
@@ -124,7 +115,7 @@ async function fill(
   tell: (progress: Progress) => void,
   outer: AbortSignal,
 ): Promise<void> {
-  const total = shards.reduce((sum, shard) => sum + shard.nbytes, 0);
+  const total = bytesOf(shards);
   // One that fails ends the others.
   const stop = new AbortController();
   const signal = AbortSignal.any([outer, stop.signal]);
@@ -181,7 +172,12 @@ async function one(
         came(part.length);
       }
     } catch (error) {
-      if (signal.aborted || typeof error === "string" || attempt >= RESUMES) throw error;
+      // What the module throws is a text.
+      if (signal.aborted || typeof error === "string") throw error;
+      if (attempt >= RESUMES) {
+        const what = `${shard.path}: the connection broke ${attempt + 1} times, at last after ${have} of ${shard.nbytes} bytes`;
+        throw new TesseraError("http", `${what}: ${(error as Error).message}`, { cause: error });
+      }
       if (have === before) await pause(250 * (attempt + 1), signal);
       continue;
     }

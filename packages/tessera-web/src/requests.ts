@@ -12,7 +12,7 @@ export function chatBody(request: Fields, model: string): Fields {
   if (body.extra_body !== undefined) {
     const { enable_thinking, ...extra } = (body.extra_body ?? {}) as Fields;
     delete body.extra_body;
-    refuseLatency(extra, "extra_body");
+    refuseOthers(extra, "extra_body");
     if (enable_thinking !== undefined && enable_thinking !== null) {
       body.chat_template_kwargs = { ...(body.chat_template_kwargs as Fields), enable_thinking };
     }
@@ -25,7 +25,6 @@ export function generationBody(request: Fields, model: string): Fields {
   const body: Fields = { ...request, model };
   const format = body.response_format as Fields | undefined | null;
   if (format) body.response_format = formatOf(format);
-  // WebLLM says 0 and 1 of a penalty for what is left out here.
   if (typeof body.temperature === "number" && body.temperature < 1e-6 && body.temperature >= 0) body.temperature = 0;
   for (const [one, other] of [["frequency_penalty", "presence_penalty"], ["presence_penalty", "frequency_penalty"]]) {
     // One alone sets the other to 0, whatever the model's default.
@@ -38,7 +37,7 @@ function isGiven(value: unknown): boolean {
   return value !== undefined && value !== null;
 }
 
-function refuseLatency(extra: Fields, path: string): void {
+function refuseOthers(extra: Fields, path: string): void {
   for (const [name, value] of Object.entries(extra)) {
     if (name === "enable_latency_breakdown" && (value === false || !isGiven(value))) continue;
     const message = `${path}.${name} is not supported`;

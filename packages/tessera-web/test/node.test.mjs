@@ -1,16 +1,14 @@
 // The package in Node, on the golden folder: the bits of the native engine, and what a request can meet.
-// Run by `npm test` after scripts/build-web.
+// scripts/check-web installs what is packed and runs this; TESSERA_GOLDEN is the golden folder.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { CreateMLCEngine, MLCEngine, TesseraError, folder } from "tessera-web";
 
-const GOLDEN = fileURLToPath(
-  new URL("../../../crates/tessera-weights/tests/data/golden/llama-tied-bf16/q4f32_1", import.meta.url),
-);
+const GOLDEN = process.env.TESSERA_GOLDEN;
+assert.ok(GOLDEN, "TESSERA_GOLDEN names the golden folder");
 const messages = [{ role: "user", content: "Hi" }];
 
 function config(model = folder(GOLDEN)) {
@@ -82,8 +80,34 @@ test("a field that is not honoured is refused by name", async () => {
     assert.equal(error.status, 400);
     return true;
   });
+  await assert.rejects(engine.logits([]), /the prompt is empty/);
+  await assert.rejects(engine.forwardTokensAndSample([99999], true), /token 99999 does not exist/);
   await engine.unload();
   await assert.rejects(engine.chat.completions.create({ messages }), /no model is loaded/);
+});
+
+test("a setting that would have no effect is refused or told", () => {
+  const refused = (config, words) => assert.throws(() => new MLCEngine(config), words);
+  refused({ logitProcessorRegistry: new Map() }, /logitProcessorRegistry is not supported/);
+  const { appConfig } = config();
+  refused({ appConfig: { model_list: [{ ...appConfig.model_list[0], integrity: {} }] } }, /model_list\[0\]\.integrity/);
+  refused({ worker: true }, /on the calling thread/);
+  const said = [];
+  const warn = console.warn;
+  console.warn = (text) => said.push(text);
+  try {
+    new MLCEngine({ appConfig: { ...appConfig, cacheBackend: "opfs" } });
+  } finally {
+    console.warn = warn;
+  }
+  assert.match(said.join(), /appConfig\.cacheBackend has no effect/);
+});
+
+test("the JavaScript's version is the package's", async () => {
+  const installed = new URL(import.meta.resolve("tessera-web/package.json"));
+  const { version } = JSON.parse(await readFile(installed, "utf8"));
+  const { VERSION } = await import(new URL("dist/core.js", installed));
+  assert.equal(VERSION, version);
 });
 
 test("a flipped byte is fetched again once, then named; a cut connection goes on at the byte", async () => {
