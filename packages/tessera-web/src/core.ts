@@ -36,7 +36,8 @@ async function load(source: Source): Promise<Core> {
   try {
     await init({ module_or_path: await source() });
   } catch (cause) {
-    throw new TesseraError("module", `tessera's wasm module cannot be loaded: ${cause}`, { cause });
+    const help = /Content Security Policy/i.test(String(cause)) ? ": the page's policy must have 'wasm-unsafe-eval' in script-src" : "";
+    throw new TesseraError("module", `tessera's wasm module cannot be loaded: ${cause}${help}`, { cause });
   }
   if (version() !== VERSION) {
     const message = `the wasm module is of version ${version()}, its JavaScript of ${VERSION}: a cache has mixed them`;

@@ -1,18 +1,17 @@
 // WebLLM's engine, over a host.
 
 import { Answers, whole } from "./answers.js";
-import { checked } from "./config.js";
+import { checked, recordOf, sources } from "./config.js";
 import { TesseraError } from "./errors.js";
-import type { Description, Endpoint, News, Told } from "./host.js";
+import type { Description, Endpoint, Loading, News, Told } from "./host.js";
 import type { Link } from "./link.js";
 import type { Progress } from "./open.js";
 import { chatBody, generationBody, withExtra } from "./requests.js";
-import type { FolderSource } from "./source.js";
 import type {
   AppConfig, CallOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestNonStreaming,
   ChatCompletionRequestStreaming, ChatOptions, Completion, CompletionCreateParams, CompletionCreateParamsNonStreaming,
   CompletionCreateParamsStreaming, CompletionUsage, CreateEmbeddingResponse, EmbeddingCreateParams, InitProgressCallback, LogLevel,
-  MLCEngineConfig, ModelRecord,
+  MLCEngineConfig,
 } from "./types.js";
 
 /** Makes the link of an engine. */
@@ -83,7 +82,7 @@ export abstract class Engine {
 
   /** False if it was stopped by `unload`. */
   private async load(id: string, options: ChatOptions): Promise<boolean> {
-    const record = this.record(id);
+    const record = recordOf(id, this.config.appConfig);
     const number = ++this.loads;
     const link = (this.link ??= this.connect(this.config, this.answers.told));
     let stopped = false;
@@ -103,7 +102,11 @@ export abstract class Engine {
       overrides.model_config = { ...(overrides.model_config as object), context_window_size: context };
     }
     try {
-      const description = await link.call("load", number, id, sources(record), this.config.sequences ?? SEQUENCES, overrides);
+      const { cacheBackend: cache, opfsAccessMode: access } = this.config.appConfig ?? {};
+      const { integrity } = record;
+      const sequences = this.config.sequences ?? SEQUENCES;
+      const loading: Loading = { sources: sources(record), sequences, overrides, integrity, cache, access };
+      const description = await link.call("load", number, id, loading);
       if (stopped) {
         await link.call("unload", id);
         return false;
@@ -127,23 +130,15 @@ export abstract class Engine {
     }
   }
 
-  private record(id: string): ModelRecord {
-    const list = this.config.appConfig?.model_list ?? [];
-    const record = list.find((record) => record.model_id === id);
-    if (record) return record;
-    if (/^https?:\/\//.test(id)) return { model: id, model_id: id };
-    const known = list.map((record) => record.model_id).join(", ") || "none";
-    throw new TesseraError("model_not_found", `no model is called ${id}; appConfig.model_list has: ${known}`);
-  }
-
   private report(progress: Progress, begun: number): void {
-    const { loaded, total, shards } = progress;
+    const { loaded, total, kept, shards } = progress;
     const seconds = (performance.now() - begun) / 1e3;
     const mb = (bytes: number) => (bytes / 1e6).toFixed(0);
     const rate = seconds > 0 ? (loaded / 1e6 / seconds).toFixed(1) : "0";
+    const from = kept > 0 ? ` (${mb(kept)} of them kept from before)` : "";
     const text = {
       files: "Reading the config and the tokenizer",
-      shards: `Fetching and checking weights: ${mb(loaded)} of ${mb(total)} MB, ${rate} MB/s, shard ${shards[0]} of ${shards[1]}`,
+      shards: `Fetching and checking weights: ${mb(loaded)} of ${mb(total)} MB${from}, ${rate} MB/s, shard ${shards[0]} of ${shards[1]}`,
       model: "Loading the model",
     }[progress.stage];
     const part = total > 0 ? Math.min(loaded / total, 1) * 0.99 : 0;
@@ -350,15 +345,6 @@ export abstract class Engine {
   async memory(): Promise<number> {
     return this.link ? this.link.call("memory") : 0;
   }
-}
-
-/** Where a record's folder may be: WebLLM's address is a repository's, whose files are under `resolve/main`. */
-function sources(record: ModelRecord): FolderSource[] {
-  if (typeof record.model !== "string") return [record.model];
-  const base = typeof location === "undefined" ? undefined : location.href;
-  const plain = new URL(record.model.endsWith("/") ? record.model : `${record.model}/`, base).href;
-  if (/\/resolve\/[^/]+\//.test(plain)) return [plain];
-  return [new URL("resolve/main/", plain).href, plain];
 }
 
 /** Of a class of engines, the function that makes one and loads models. */

@@ -3,8 +3,9 @@
 
 import type { Core, Engine } from "./core.js";
 import { TesseraError, fieldsOf } from "./errors.js";
-import { open, type Progress } from "./open.js";
-import { reader, type FolderSource } from "./source.js";
+import { open, type Model as Opened, type Progress } from "./open.js";
+import { place, type FolderSource } from "./source.js";
+import { store, type CacheBackend, type OPFSAccessMode } from "./store.js";
 
 export type Endpoint = "chat" | "completions" | "embeddings";
 
@@ -43,6 +44,13 @@ export type Told =
   | { load: number; progress: Progress }
   | { broken: ReturnType<typeof fieldsOf>; model?: string };
 
+/** What is loaded, and where its files are kept. */
+export type Loading = Omit<Opened, "name" | "places"> & {
+  sources: FolderSource[];
+  cache?: CacheBackend;
+  access?: OPFSAccessMode;
+};
+
 interface Model {
   engine: Engine;
   runs: boolean;
@@ -58,22 +66,19 @@ export class Host {
   ) {}
 
   /** Loads a model under a name; `load` is a number by which it can be stopped. */
-  async load(
-    load: number,
-    name: string,
-    sources: FolderSource[],
-    sequences: number,
-    overrides: Record<string, unknown>,
-  ): Promise<Description> {
+  async load(load: number, name: string, { sources, cache, access, ...model }: Loading): Promise<Description> {
     const stop = new AbortController();
     this.loads.set(load, stop);
     try {
       const core = await this.core();
       const tell = (progress: Progress) => this.tell([{ load, progress }]);
-      const engine = await open(core, name, sources.map(reader), sequences, overrides, tell, stop.signal);
+      const places = sources.map(place);
+      const kept = places.some((place) => place.url) ? await store(cache, access) : null;
+      const [engine, notes] = await open(core, { name, places, ...model }, kept, tell, stop.signal);
       this.unload(name);
       this.models.set(name, { engine, runs: false });
-      return JSON.parse(engine.describe());
+      const description: Description = JSON.parse(engine.describe());
+      return { ...description, notes: [...notes, ...description.notes] };
     } finally {
       this.loads.delete(load);
     }

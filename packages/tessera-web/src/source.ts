@@ -5,6 +5,13 @@ import { TesseraError } from "./errors.js";
 /** Gives a file of a folder from byte `offset` on, or `null` where there is none of that name. */
 export type Read = (path: string, offset: number, signal: AbortSignal) => Promise<Response | null>;
 
+/** Where a folder's files come from. */
+export interface Place {
+  read: Read;
+  /** The address of a file, where files have one: by it they can be kept. */
+  url?: (path: string) => string;
+}
+
 /** A folder: its address, its files by name, a directory handle, or a function. */
 export type FolderSource =
   | string
@@ -16,18 +23,20 @@ export type FolderSource =
 /** Attempts at a file whose server answers that it is busy or fails, and at a connection that breaks. */
 const ATTEMPTS = 4;
 
-/** The reader of a folder. */
-export function reader(source: FolderSource): Read {
-  if (typeof source === "function") return async (path, offset) => source(path, { offset });
+/** Where the files of a folder come from. */
+export function place(source: FolderSource): Place {
+  if (typeof source === "function") return { read: async (path, offset) => source(path, { offset }) };
   if (source instanceof Map) {
-    return async (path, offset) => {
+    const read: Read = async (path, offset) => {
       const blob = source.get(path);
       return blob ? new Response(blob.slice(offset)) : null;
     };
+    return { read };
   }
-  if (typeof source === "object" && "getFileHandle" in source) return directory(source);
+  if (typeof source === "object" && "getFileHandle" in source) return { read: directory(source) };
   const base = String(source);
-  return (path, offset, signal) => fetched(new URL(path, base.endsWith("/") ? base : `${base}/`), offset, signal);
+  const at = (path: string) => new URL(path, base.endsWith("/") ? base : `${base}/`);
+  return { read: (path, offset, signal) => fetched(at(path), offset, signal), url: (path) => at(path).href };
 }
 
 function directory(root: FileSystemDirectoryHandle): Read {

@@ -2,7 +2,9 @@
 // those that WebLLM has are named here.
 
 import type { Progress } from "./open.js";
+import type { ModelIntegrity } from "./integrity.js";
 import type { FolderSource } from "./source.js";
+import type { CacheBackend, OPFSAccessMode } from "./store.js";
 
 export interface InitProgressReport {
   /** From 0 to 1. */
@@ -39,8 +41,12 @@ export interface ChatOptions {
 
 export interface ModelRecord {
   /** Address of the folder, as WebLLM has it, or a folder of another kind. */
-  model: string | FolderSource;
+  model?: string | FolderSource;
   model_id: string;
+  /** Up to WebLLM 0.2.38 the name of `model`. */
+  model_url?: string;
+  /** Likewise of `model_lib`. */
+  model_lib_url?: string;
   /** Not needed, and not read. */
   model_lib?: string;
   overrides?: ChatOptions;
@@ -49,10 +55,17 @@ export interface ModelRecord {
   buffer_size_required_bytes?: number;
   required_features?: string[];
   model_type?: ModelType;
+  integrity?: ModelIntegrity;
 }
 
 export interface AppConfig {
   model_list: ModelRecord[];
+  /** Where files are kept: OPFS if there is one, else the Cache API. */
+  cacheBackend?: CacheBackend;
+  /** How OPFS is written; `auto`. */
+  opfsAccessMode?: OPFSAccessMode;
+  /** Up to WebLLM 0.2.79: `cacheBackend` is `indexeddb`. */
+  useIndexedDBCache?: boolean;
 }
 
 export interface MLCEngineConfig {

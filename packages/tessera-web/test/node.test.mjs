@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { CreateMLCEngine, MLCEngine, TesseraError, folder } from "tessera-web";
+import { CreateMLCEngine, IntegrityError, MLCEngine, TesseraError, folder } from "tessera-web";
 
 const GOLDEN = process.env.TESSERA_GOLDEN;
 assert.ok(GOLDEN, "TESSERA_GOLDEN names the golden folder");
@@ -86,21 +86,29 @@ test("a field that is not honoured is refused by name", async () => {
   await assert.rejects(engine.chat.completions.create({ messages }), /no model is loaded/);
 });
 
-test("a setting that would have no effect is refused or told", () => {
+test("a setting that would have no effect is refused", () => {
   const refused = (config, words) => assert.throws(() => new MLCEngine(config), words);
   refused({ logitProcessorRegistry: new Map() }, /logitProcessorRegistry is not supported/);
   const { appConfig } = config();
-  refused({ appConfig: { model_list: [{ ...appConfig.model_list[0], integrity: {} }] } }, /model_list\[0\]\.integrity/);
+  const record = appConfig.model_list[0];
+  refused({ appConfig: { model_list: [{ ...record, model_manifest: "a.json" }] } }, /model_list\[0\]\.model_manifest/);
+  refused({ appConfig: { model_list: [{ model_id: "tiny" }] } }, /model_list\[0\]\.model is missing/);
+  refused({ appConfig: { ...appConfig, cacheBackend: "disk" } }, /cacheBackend is "disk", not one of cache, indexeddb/);
   refused({ worker: true }, /on the calling thread/);
-  const said = [];
-  const warn = console.warn;
-  console.warn = (text) => said.push(text);
-  try {
-    new MLCEngine({ appConfig: { ...appConfig, cacheBackend: "opfs" } });
-  } finally {
-    console.warn = warn;
-  }
-  assert.match(said.join(), /appConfig\.cacheBackend has no effect/);
+});
+
+test("integrity is checked where there is no browser too; old names of fields are taken", async () => {
+  const { appConfig } = config();
+  const { model, ...record } = appConfig.model_list[0];
+  const make = (more) => CreateMLCEngine("tiny", { appConfig: { model_list: [{ ...record, ...more }] } });
+  await (await make({ model_url: model, model_lib_url: "x.wasm" })).unload();
+  const hash = createHash("sha384").update("other").digest("base64");
+  await assert.rejects(make({ model, integrity: { config: `sha384-${hash}` } }), (error) => {
+    assert.ok(error instanceof IntegrityError);
+    assert.equal(error.expected, `sha384-${hash}`);
+    return true;
+  });
+  await assert.rejects(make({ model, integrity: { config: "sha384-short" } }), /"sha384-short" is no integrity/);
 });
 
 test("the JavaScript's version is the package's", async () => {

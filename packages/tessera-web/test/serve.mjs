@@ -1,0 +1,52 @@
+// A server of the installed package and of the golden folder, whose answers a test can spoil.
+
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { join, normalize } from "node:path";
+
+const TYPES = { html: "text/html", js: "text/javascript", json: "application/json", wasm: "application/wasm" };
+const PAGE = `<!doctype html><title>tessera</title>
+<script type="importmap">{"imports": {"tessera-web": "/pkg/dist/index.js"}}</script>`;
+
+/**
+ * `folders` are what is under an address' first part. `asked` has the requests for folders but `pkg`; `spoil` may answer one
+ * itself (`true`), or give other bytes. `headers` are of every answer.
+ */
+export async function serve(folders) {
+  const served = { asked: [], spoil: undefined, headers: {}, base: "", close: undefined };
+  const server = createServer(async (request, response) => {
+    for (const [name, value] of Object.entries(served.headers)) response.setHeader(name, value);
+    const { pathname } = new URL(request.url, "http://localhost");
+    if (pathname === "/") return response.setHeader("content-type", "text/html").end(PAGE);
+    const [, first, ...rest] = normalize(pathname).split("/");
+    const path = rest.join("/");
+    const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
+    const offset = range ? Number(range[1]) : 0;
+    if (first !== "pkg") served.asked.push({ path, offset });
+    let bytes;
+    try {
+      bytes = await readFile(join(folders[first] ?? "/nowhere", path));
+    } catch {
+      return response.writeHead(404).end();
+    }
+    const spoiled = first === "pkg" ? undefined : await served.spoil?.({ path, offset, bytes, response });
+    if (spoiled === true) return;
+    bytes = spoiled ?? bytes;
+    response.setHeader("content-type", TYPES[path.split(".").pop()] ?? "application/octet-stream");
+    if (range) response.writeHead(206, { "content-range": `bytes ${offset}-${bytes.length - 1}/${bytes.length}` });
+    response.end(bytes.subarray(offset));
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  served.base = `http://127.0.0.1:${server.address().port}`;
+  served.close = () => {
+    server.closeAllConnections();
+    return new Promise((resolve) => server.close(resolve));
+  };
+  /** Sends what a connection gives that breaks after `length` bytes of a file. */
+  served.cut = (response, bytes, offset, length) => {
+    response.writeHead(offset > 0 ? 206 : 200, { "content-length": bytes.length - offset });
+    response.write(bytes.subarray(offset, offset + length), () => setTimeout(() => response.destroy(), 30));
+    return true;
+  };
+  return served;
+}
