@@ -2,6 +2,7 @@
 // that would change answers or trust are refused.
 
 import { TesseraError } from "./errors.js";
+import { prebuiltAppConfig } from "./prebuilt.js";
 import type { FolderSource } from "./source.js";
 import type { AppConfig, MLCEngineConfig, ModelRecord } from "./types.js";
 
@@ -9,6 +10,7 @@ type Known<T> = Record<keyof T, true>;
 
 const ENGINE: Known<MLCEngineConfig> = {
   appConfig: true, initProgressCallback: true, logLevel: true, worker: true, wasmUrl: true, workerUrl: true, sequences: true,
+  logitProcessorRegistry: true,
 };
 const APP: Known<AppConfig> = { model_list: true, cacheBackend: true, opfsAccessMode: true, useIndexedDBCache: true };
 const RECORD: Known<ModelRecord> = {
@@ -30,6 +32,10 @@ export function checked(config: MLCEngineConfig): MLCEngineConfig {
     }
   };
   look(config, ENGINE, "");
+  if (config.logitProcessorRegistry?.size) {
+    const message = "logitProcessorRegistry is not supported by tessera-web: logit_bias and response_format are";
+    throw new TesseraError("unsupported_value", message, { param: "logitProcessorRegistry" });
+  }
   if (!config.appConfig) return { ...config };
   look(config.appConfig, APP, "appConfig.");
   const { useIndexedDBCache, ...appConfig } = config.appConfig;
@@ -57,12 +63,12 @@ function one(value: string | undefined, all: string[], param: string): void {
 
 /** The record of a model's id; an address is one of its own. */
 export function recordOf(id: string, appConfig: AppConfig | undefined): ModelRecord {
-  const list = appConfig?.model_list ?? [];
+  const list = (appConfig ?? prebuiltAppConfig).model_list;
   const record = list.find((record) => record.model_id === id);
   if (record) return record;
   if (/^https?:\/\//.test(id)) return { model: id, model_id: id };
-  const known = list.map((record) => record.model_id).join(", ") || "none";
-  throw new TesseraError("model_not_found", `no model is called ${id}; appConfig.model_list has: ${known}`);
+  const known = appConfig ? `appConfig.model_list has: ${list.map((record) => record.model_id).join(", ") || "none"}` : "see prebuiltAppConfig";
+  throw new TesseraError("model_not_found", `no model is called ${id}; ${known}`);
 }
 
 /** Where a record's folder may be: WebLLM's address is a repository's, whose files are under `resolve/main`. */

@@ -2,16 +2,21 @@
 
 import { Answers, whole } from "./answers.js";
 import { checked, recordOf, sources } from "./config.js";
+import { Chat, Completions, Embeddings } from "./endpoints.js";
 import { TesseraError } from "./errors.js";
 import type { Description, Endpoint, Loading, News, Told } from "./host.js";
 import type { Link } from "./link.js";
 import type { Progress } from "./open.js";
 import { chatBody, generationBody, withExtra } from "./requests.js";
 import type {
-  AppConfig, CallOptions, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestNonStreaming,
-  ChatCompletionRequestStreaming, ChatOptions, Completion, CompletionCreateParams, CompletionCreateParamsNonStreaming,
-  CompletionCreateParamsStreaming, CompletionUsage, CreateEmbeddingResponse, EmbeddingCreateParams, InitProgressCallback, LogLevel,
-  MLCEngineConfig,
+  ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestBase, ChatCompletionRequestNonStreaming,
+  ChatCompletionRequestStreaming, Completion, CompletionCreateParams, CompletionCreateParamsBase,
+  CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming, CompletionUsage, CreateEmbeddingResponse,
+  EmbeddingCreateParams,
+} from "./openai.js";
+import type {
+  AppConfig, CallOptions, ChatOptions, InitProgressCallback, LogitProcessor, LogLevel, MLCEngineConfig, MLCEngineInterface,
+  ResumableSessionInfo, ResumeChatCompletionOptions, ResumeResult,
 } from "./types.js";
 
 /** Makes the link of an engine. */
@@ -25,7 +30,7 @@ interface Running {
   id: number;
 }
 
-export abstract class Engine {
+export abstract class Engine implements MLCEngineInterface {
   private readonly config: MLCEngineConfig;
   private readonly answers = new Answers();
   private link: Link | undefined;
@@ -37,15 +42,15 @@ export abstract class Engine {
   private rates = new Map<string, string>();
   private ids = new Map<string, number[]>();
 
-  readonly chat: { completions: { create: Engine["chatCompletion"] } };
-  readonly completions: { create: Engine["completion"] };
-  readonly embeddings: { create: Engine["embedding"] };
+  readonly chat: Chat;
+  readonly completions: Completions;
+  readonly embeddings: Embeddings;
 
   protected constructor(private readonly connect: Connect, config: MLCEngineConfig = {}) {
     this.config = checked(config);
-    this.chat = { completions: { create: this.chatCompletion.bind(this) as Engine["chatCompletion"] } };
-    this.completions = { create: this.completion.bind(this) as Engine["completion"] };
-    this.embeddings = { create: this.embedding.bind(this) };
+    this.chat = new Chat(this);
+    this.completions = new Completions(this);
+    this.embeddings = new Embeddings(this);
   }
 
   setInitProgressCallback(callback?: InitProgressCallback): void {
@@ -62,6 +67,10 @@ export abstract class Engine {
 
   setLogLevel(logLevel: LogLevel): void {
     this.config.logLevel = logLevel;
+  }
+
+  setLogitProcessorRegistry(logitProcessorRegistry?: Map<string, LogitProcessor>): void {
+    checked({ logitProcessorRegistry });
   }
 
   /** Loads models under their ids; those that were loaded go first. */
@@ -176,17 +185,19 @@ export abstract class Engine {
   async chatCompletion(request: ChatCompletionRequestNonStreaming, options?: CallOptions): Promise<ChatCompletion>;
   async chatCompletion(request: ChatCompletionRequestStreaming, options?: CallOptions): Promise<AsyncIterable<ChatCompletionChunk>>;
   async chatCompletion(
-    request: ChatCompletionRequest, options?: CallOptions,
+    request: ChatCompletionRequest | ChatCompletionRequestBase, options?: CallOptions,
   ): Promise<ChatCompletion | AsyncIterable<ChatCompletionChunk>>;
-  async chatCompletion(request: ChatCompletionRequest, options: CallOptions = {}): Promise<any> {
+  async chatCompletion(request: ChatCompletionRequestBase, options: CallOptions = {}): Promise<any> {
     const model = this.chosen(request.model);
     return this.generate("chat", model, chatBody({ ...request }, model), options);
   }
 
   async completion(request: CompletionCreateParamsNonStreaming, options?: CallOptions): Promise<Completion>;
   async completion(request: CompletionCreateParamsStreaming, options?: CallOptions): Promise<AsyncIterable<Completion>>;
-  async completion(request: CompletionCreateParams, options?: CallOptions): Promise<Completion | AsyncIterable<Completion>>;
-  async completion(request: CompletionCreateParams, options: CallOptions = {}): Promise<any> {
+  async completion(
+    request: CompletionCreateParams | CompletionCreateParamsBase, options?: CallOptions,
+  ): Promise<Completion | AsyncIterable<Completion>>;
+  async completion(request: CompletionCreateParamsBase, options: CallOptions = {}): Promise<any> {
     const model = this.chosen(request.model);
     return this.generate("completions", model, generationBody({ ...request }, model), options);
   }
@@ -341,10 +352,44 @@ export abstract class Engine {
     return this.link!.call("detokenize", this.chosen(modelId), Uint32Array.from(ids));
   }
 
+  async getMaxStorageBufferBindingSize(): Promise<number> {
+    return (await adapter())?.limits.maxStorageBufferBindingSize ?? WASM_MEMORY;
+  }
+
+  async getGPUVendor(): Promise<string> {
+    return (await adapter())?.info?.vendor ?? "";
+  }
+
+  async listResumableSessions(): Promise<ResumableSessionInfo[]> {
+    return [];
+  }
+
+  async resumeChatCompletion(
+    sessionId: string, _options?: ResumeChatCompletionOptions,
+  ): Promise<ResumeResult | AsyncIterable<ChatCompletionChunk>> {
+    throw new TesseraError("not_found", `no session is called ${sessionId}: tessera-web keeps none yet`);
+  }
+
+  async deleteResumableSession(_sessionId: string): Promise<void> {}
+
   /** Bytes of the wasm module's memory. */
   async memory(): Promise<number> {
     return this.link ? this.link.call("memory") : 0;
   }
+}
+
+/** Bytes that a wasm memory can have. */
+const WASM_MEMORY = 2 ** 32;
+
+interface Adapter {
+  limits: { maxStorageBufferBindingSize: number };
+  info?: { vendor: string };
+}
+
+/** The browser's GPU, which pages ask about; models run on the CPU. */
+async function adapter(): Promise<Adapter | null> {
+  const { gpu } = (typeof navigator === "undefined" ? {} : navigator) as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
+  return (await gpu?.requestAdapter().catch(() => null)) ?? null;
 }
 
 /** Of a class of engines, the function that makes one and loads models. */

@@ -2,6 +2,7 @@
 
 import { core } from "./core.js";
 import { creator, Engine } from "./engine.js";
+import { ExtensionHandler, ServiceHandler, WorkerHandler, type Port } from "./handler.js";
 import { Host } from "./host.js";
 import { here, there } from "./link.js";
 import type { MLCEngineConfig } from "./types.js";
@@ -28,6 +29,25 @@ function worker(config: MLCEngineConfig): Worker {
   const url = new URL(workerUrl ?? new URL("./worker.js", import.meta.url), location.href);
   if (wasmUrl !== undefined) url.searchParams.set("wasm", new URL(wasmUrl, location.href).href);
   return new Worker(url, { type: "module" });
+}
+
+/** Answers a client on another thread, as WebLLM's does: the engine runs where the handler is made. */
+export class WebWorkerMLCEngineHandler extends WorkerHandler {
+  constructor(config: MLCEngineConfig = {}) {
+    super(new MLCEngine({ ...config, worker: false }));
+  }
+}
+
+export class ServiceWorkerMLCEngineHandler extends ServiceHandler {
+  constructor(config: MLCEngineConfig = {}) {
+    super(new MLCEngine({ ...config, worker: false }));
+  }
+}
+
+export class ExtensionServiceWorkerMLCEngineHandler extends ExtensionHandler {
+  constructor(port: Port, config: MLCEngineConfig = {}) {
+    super(new MLCEngine({ ...config, worker: false }), port);
+  }
 }
 
 /** Makes an engine and loads models. */

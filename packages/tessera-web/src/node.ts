@@ -7,6 +7,7 @@ import { Readable } from "node:stream";
 import { core } from "./core.js";
 import { creator, Engine } from "./engine.js";
 import { TesseraError } from "./errors.js";
+import { ExtensionHandler, ServiceHandler, WorkerHandler, type Port } from "./handler.js";
 import { Host } from "./host.js";
 import { here } from "./link.js";
 import type { FolderSource } from "./source.js";
@@ -24,6 +25,25 @@ export class MLCEngine extends Engine {
       const url = config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url);
       return here((tell) => new Host(() => core(() => readFile(new URL(url))), tell), told);
     }, config);
+  }
+}
+
+/** Answers a client on another thread, as WebLLM's does: the engine runs where the handler is made. */
+export class WebWorkerMLCEngineHandler extends WorkerHandler {
+  constructor(config: MLCEngineConfig = {}) {
+    super(new MLCEngine({ ...config, worker: false }));
+  }
+}
+
+export class ServiceWorkerMLCEngineHandler extends ServiceHandler {
+  constructor(config: MLCEngineConfig = {}) {
+    super(new MLCEngine({ ...config, worker: false }));
+  }
+}
+
+export class ExtensionServiceWorkerMLCEngineHandler extends ExtensionHandler {
+  constructor(port: Port, config: MLCEngineConfig = {}) {
+    super(new MLCEngine({ ...config, worker: false }), port);
   }
 }
 

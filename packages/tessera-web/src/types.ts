@@ -1,8 +1,14 @@
-// What is asked and answered, in WebLLM's shapes. Requests may have every field of the engine's tables (docs/api.md);
-// those that WebLLM has are named here.
+// What an engine is made with and what it can do, under WebLLM's names.
 
 import type { Progress } from "./open.js";
+import type { Chat, Completions, Embeddings } from "./endpoints.js";
 import type { ModelIntegrity } from "./integrity.js";
+import type {
+  ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestBase, ChatCompletionRequestNonStreaming,
+  ChatCompletionRequestStreaming, Completion, CompletionCreateParams, CompletionCreateParamsBase,
+  CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming, CreateEmbeddingResponse, EmbeddingCreateParams,
+  ResponseFormat,
+} from "./openai.js";
 import type { FolderSource } from "./source.js";
 import type { CacheBackend, OPFSAccessMode } from "./store.js";
 
@@ -72,6 +78,8 @@ export interface MLCEngineConfig {
   appConfig?: AppConfig;
   initProgressCallback?: InitProgressCallback;
   logLevel?: LogLevel;
+  /** Refused if it has any: nothing of JavaScript is called between two tokens yet. */
+  logitProcessorRegistry?: Map<string, LogitProcessor>;
   /** Whether the engine has a worker of its own; true where there are workers. */
   worker?: boolean;
   /** Where the wasm module is, if the bundler does not say. */
@@ -82,171 +90,98 @@ export interface MLCEngineConfig {
   sequences?: number;
 }
 
-export interface CompletionUsage {
-  prompt_tokens: number;
-  completion_tokens: number;
-  total_tokens: number;
-  prompt_tokens_details?: { cached_tokens: number };
-  completion_tokens_details?: { reasoning_tokens: number };
-  extra: {
-    e2e_latency_s: number;
-    prefill_tokens_per_s: number;
-    decode_tokens_per_s: number;
-    time_to_first_token_s: number;
-    time_per_output_token_s: number;
-  };
-}
-
-export type ChatCompletionFinishReason = "stop" | "length" | "tool_calls" | "abort";
-
-export interface ChatCompletionMessageToolCall {
-  id: string;
-  type: "function";
-  function: { name: string; arguments: string };
-}
-
-export interface ChatCompletionMessageParam {
-  role: "system" | "developer" | "user" | "assistant" | "tool";
-  content?: string | { type: "text"; text: string }[] | null;
-  name?: string;
-  tool_calls?: ChatCompletionMessageToolCall[];
-  tool_call_id?: string;
-}
-
-export interface ChatCompletionTool {
-  type: "function";
-  function: { name: string; description?: string; parameters?: Record<string, unknown>; strict?: boolean };
-}
-
-export interface ResponseFormat {
-  type: "text" | "json_object" | "json_schema" | "regex" | "grammar";
-  schema?: string;
-  json_schema?: { name: string; schema: unknown; strict?: boolean };
-  regex?: string;
-  grammar?: string;
-}
-
-interface Generation {
-  model?: string | null;
-  stream?: boolean | null;
-  stream_options?: { include_usage?: boolean } | null;
-  n?: number | null;
-  max_tokens?: number | null;
-  temperature?: number | null;
-  top_p?: number | null;
-  frequency_penalty?: number | null;
-  presence_penalty?: number | null;
-  repetition_penalty?: number | null;
-  logit_bias?: Record<string, number> | null;
-  seed?: number | null;
-  stop?: string | string[] | null;
-  ignore_eos?: boolean;
-  response_format?: ResponseFormat;
-  /** Another field of the engine's tables. */
-  [field: string]: unknown;
-}
-
-export interface ChatCompletionRequestBase extends Generation {
-  messages: ChatCompletionMessageParam[];
-  logprobs?: boolean | null;
-  top_logprobs?: number | null;
-  tools?: ChatCompletionTool[];
-  tool_choice?: "none" | "auto" | "required" | { type: "function"; function: { name: string } };
-  extra_body?: { enable_thinking?: boolean | null } | null;
-}
-export interface ChatCompletionRequestNonStreaming extends ChatCompletionRequestBase {
-  stream?: false | null;
-}
-export interface ChatCompletionRequestStreaming extends ChatCompletionRequestBase {
-  stream: true;
-}
-export type ChatCompletionRequest = ChatCompletionRequestNonStreaming | ChatCompletionRequestStreaming;
-
-export interface TokenLogprob {
-  token: string;
-  bytes: number[] | null;
-  logprob: number;
-}
-export interface ChatLogprobs {
-  content: (TokenLogprob & { top_logprobs: TokenLogprob[] })[] | null;
-}
-
-export interface ChatCompletion {
-  id: string;
-  object: "chat.completion";
-  /** Milliseconds since 1970, as WebLLM has it. */
-  created: number;
-  model: string;
-  choices: {
-    index: number;
-    finish_reason: ChatCompletionFinishReason;
-    logprobs: ChatLogprobs | null;
-    message: {
-      role: "assistant";
-      content: string | null;
-      reasoning_content?: string;
-      tool_calls?: ChatCompletionMessageToolCall[];
-    };
-  }[];
-  usage?: CompletionUsage;
-}
-
-export interface ChatCompletionChunk {
-  id: string;
-  object: "chat.completion.chunk";
-  created: number;
-  model: string;
-  choices: {
-    index: number;
-    delta: {
-      role?: "assistant";
-      content?: string | null;
-      reasoning_content?: string;
-      tool_calls?: { index: number; id?: string; type?: "function"; function?: { name?: string; arguments?: string } }[];
-    };
-    finish_reason: ChatCompletionFinishReason | null;
-    logprobs?: ChatLogprobs | null;
-  }[];
-  usage?: CompletionUsage;
-}
-
-export interface CompletionCreateParamsBase extends Generation {
-  prompt: string;
-  echo?: boolean | null;
-  logprobs?: number | null;
-}
-export interface CompletionCreateParamsNonStreaming extends CompletionCreateParamsBase {
-  stream?: false | null;
-}
-export interface CompletionCreateParamsStreaming extends CompletionCreateParamsBase {
-  stream: true;
-}
-export type CompletionCreateParams = CompletionCreateParamsNonStreaming | CompletionCreateParamsStreaming;
-
-/** A completion, or a part of one. */
-export interface Completion {
-  id: string;
-  object: "text_completion";
-  created: number;
-  model: string;
-  choices: { index: number; text: string; finish_reason: ChatCompletionFinishReason | null; logprobs?: unknown }[];
-  usage?: CompletionUsage;
-}
-
-export interface EmbeddingCreateParams {
-  input: string | string[] | number[] | number[][];
-  model?: string | null;
-  encoding_format?: "float" | null;
-}
-export interface CreateEmbeddingResponse {
-  object: "list";
-  data: { object: "embedding"; index: number; embedding: number[] }[];
-  model: string;
-  usage: { prompt_tokens: number; total_tokens: number; extra: { prefill_tokens_per_s: number } };
-}
-
 /** Of one call. */
 export interface CallOptions {
   /** Breaks the request off: what there is of the answer ends with `abort`. */
   signal?: AbortSignal;
+}
+
+export interface LogitProcessor {
+  processLogits: (logits: Float32Array) => Float32Array;
+  processSampledToken: (token: number) => void;
+  resetState: () => void;
+}
+
+/** The fields of a request that say how tokens are chosen. */
+export interface GenerationConfig {
+  repetition_penalty?: number | null;
+  ignore_eos?: boolean;
+  top_p?: number | null;
+  temperature?: number | null;
+  max_tokens?: number | null;
+  frequency_penalty?: number | null;
+  presence_penalty?: number | null;
+  stop?: string | string[] | null;
+  n?: number | null;
+  logit_bias?: Record<string, number> | null;
+  logprobs?: boolean | null;
+  top_logprobs?: number | null;
+  response_format?: ResponseFormat | null;
+  enable_thinking?: boolean | null;
+  enable_latency_breakdown?: boolean | null;
+}
+
+export interface ResumeProbeResult {
+  sessionId: string;
+  resumable: boolean;
+  reason?: string;
+  modelId: string;
+  emittedTokens: number;
+  processedSeqLen: number;
+  recoveryMode: "kv" | "token_replay" | "text_only" | "none";
+}
+export type ResumableSessionInfo = ResumeProbeResult;
+export interface ResumeResult {
+  sessionId: string;
+  recoveredText: string;
+  emittedTokens: number;
+  processedSeqLen: number;
+  replayedTokens: number;
+  recoveryMode: "kv" | "token_replay" | "text_only";
+}
+export interface ResumeChatCompletionOptions {
+  continueGeneration?: boolean;
+  stream?: boolean;
+}
+
+/** What every engine can do, wherever it runs. */
+export interface MLCEngineInterface {
+  chat: Chat;
+  completions: Completions;
+  embeddings: Embeddings;
+  setInitProgressCallback(callback?: InitProgressCallback): void;
+  getInitProgressCallback(): InitProgressCallback | undefined;
+  setAppConfig(appConfig: AppConfig): void;
+  setLogLevel(logLevel: LogLevel): void;
+  reload(modelId: string | string[], chatOpts?: ChatOptions | ChatOptions[]): Promise<void>;
+  unload(): Promise<void>;
+  chatCompletion(request: ChatCompletionRequestNonStreaming, options?: CallOptions): Promise<ChatCompletion>;
+  chatCompletion(request: ChatCompletionRequestStreaming, options?: CallOptions): Promise<AsyncIterable<ChatCompletionChunk>>;
+  chatCompletion(
+    request: ChatCompletionRequest | ChatCompletionRequestBase, options?: CallOptions,
+  ): Promise<AsyncIterable<ChatCompletionChunk> | ChatCompletion>;
+  completion(request: CompletionCreateParamsNonStreaming, options?: CallOptions): Promise<Completion>;
+  completion(request: CompletionCreateParamsStreaming, options?: CallOptions): Promise<AsyncIterable<Completion>>;
+  completion(
+    request: CompletionCreateParams | CompletionCreateParamsBase, options?: CallOptions,
+  ): Promise<AsyncIterable<Completion> | Completion>;
+  embedding(request: EmbeddingCreateParams, options?: CallOptions): Promise<CreateEmbeddingResponse>;
+  /** The text of the last answer so far. */
+  getMessage(modelId?: string): Promise<string>;
+  runtimeStatsText(modelId?: string): Promise<string>;
+  resetChat(keepStats?: boolean, modelId?: string): Promise<void>;
+  /** Ends everything that is being generated, with `finish_reason` `abort`. */
+  interruptGenerate(): Promise<void>;
+  /** Feeds ids, after those of earlier calls, and gives the likeliest next one. */
+  forwardTokensAndSample(inputIds: number[], isPrefill: boolean, modelId?: string): Promise<number>;
+  /** Of the browser's GPU; where there is none, the bytes that a wasm memory can have. */
+  getMaxStorageBufferBindingSize(): Promise<number>;
+  /** Of the browser's GPU, or nothing. */
+  getGPUVendor(): Promise<string>;
+  /** None: nothing is journalled yet. */
+  listResumableSessions(): Promise<ResumableSessionInfo[]>;
+  resumeChatCompletion(
+    sessionId: string, options?: ResumeChatCompletionOptions,
+  ): Promise<ResumeResult | AsyncIterable<ChatCompletionChunk>>;
+  deleteResumableSession(sessionId: string): Promise<void>;
 }

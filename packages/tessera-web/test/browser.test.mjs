@@ -20,7 +20,8 @@ let server, browser, context, expected;
 
 before(async () => {
   const pkg = dirname(fileURLToPath(import.meta.resolve("tessera-web/package.json")));
-  server = await serve({ pkg, golden });
+  const webllm = dirname(fileURLToPath(import.meta.resolve("@mlc-ai/web-llm")));
+  server = await serve({ pkg, golden, webllm });
   browser = await chromium.launch({
     executablePath,
     args: ["--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -253,6 +254,71 @@ test("a page whose policy allows wasm is enough; without, the error says what is
   assert.deepEqual(await answer(await visit()), { text: expected });
   server.headers = { "content-security-policy": "script-src 'self' 'unsafe-inline'" };
   assert.match((await answer(await visit())).failed, /wasm-unsafe-eval/);
+});
+
+for (const client of ["tessera-web", "/webllm/index.js"]) {
+  test(`WebLLM's messages: ${client} as the client of our handler`, async () => {
+    const page = await visit();
+    const seen = await page.evaluate(async ([client, request]) => {
+      const { CreateWebWorkerMLCEngine } = await import(client);
+      const said = [];
+      const overrides = { context_window_size: 512 };
+      const model_list = [{ model_id: "tiny", model: `${location.origin}/golden/`, model_lib: "none.wasm", overrides }];
+      const worker = new Worker("/handler.js", { type: "module" });
+      const engine = await CreateWebWorkerMLCEngine(worker, "tiny", {
+        appConfig: { model_list }, initProgressCallback: ({ progress, text }) => said.push([progress, text]), logLevel: "ERROR",
+      });
+      const whole = (await engine.chat.completions.create(request)).choices[0].message.content;
+      let streamed = "", usage;
+      for await (const part of await engine.chat.completions.create({ ...request, stream: true, stream_options: { include_usage: true } })) {
+        streamed += part.choices[0]?.delta.content ?? "";
+        usage = part.usage;
+      }
+      for await (const part of await engine.chat.completions.create({ ...request, stream: true })) {
+        if (part.choices[0].delta.content) break;
+      }
+      const completed = (await engine.completions.create({ prompt: "Hi", max_tokens: 2, temperature: 0 })).choices[0].text;
+      const message = await engine.getMessage();
+      const wrong = await engine.chat.completions.create({ ...request, temprature: 1 }).catch((error) => String(error));
+      await engine.resetChat();
+      const next = await engine.forwardTokensAndSample([1, 2, 3], true);
+      await engine.unload();
+      const after = await engine.chat.completions.create(request).then(() => "answered", (error) => String(error));
+      return { whole, streamed, tokens: usage.completion_tokens, completed, message, wrong, next, after, last: said.at(-1) };
+    }, [client, REQUEST]);
+    const { completed, next, wrong, after, last, ...rest } = seen;
+    assert.deepEqual(rest, { whole: expected, streamed: expected, tokens: 12, message: completed });
+    assert.match(wrong, /temprature/);
+    assert.match(after, /not loaded|no model is loaded|reload/i);
+    assert.ok(Number.isInteger(next));
+    assert.equal(last[0], 1);
+    assert.match(last[1], /^Finish loading on /);
+  });
+}
+
+test("in a service worker, which answers a page that was opened anew without loading again", async () => {
+  const use = (page) => page.evaluate(async (request) => {
+    const { CreateServiceWorkerMLCEngine } = await import("tessera-web");
+    await navigator.serviceWorker.register("/service.js", { type: "module" });
+    await navigator.serviceWorker.ready;
+    while (!navigator.serviceWorker.controller) await new Promise((resolve) => setTimeout(resolve, 20));
+    const overrides = { context_window_size: 512 };
+    const appConfig = { model_list: [{ model_id: "tiny", model: `${location.origin}/golden/`, overrides }] };
+    let loads = 0;
+    const initProgressCallback = ({ progress }) => (loads += Number(progress < 1));
+    const engine = await CreateServiceWorkerMLCEngine("tiny", { appConfig, initProgressCallback });
+    let text = "";
+    for await (const part of await engine.chat.completions.create({ ...request, stream: true })) {
+      text += part.choices[0]?.delta.content ?? "";
+    }
+    return { text, loads: loads > 0 };
+  }, REQUEST);
+  const page = await visit();
+  assert.deepEqual(await use(page), { text: expected, loads: true });
+  await page.close();
+  server.asked = [];
+  assert.deepEqual(await use(await visit()), { text: expected, loads: false });
+  assert.deepEqual(server.asked, []);
 });
 
 test("a worker whose script is not there is told", async () => {

@@ -8,8 +8,19 @@ const TYPES = { html: "text/html", js: "text/javascript", json: "application/jso
 const PAGE = `<!doctype html><title>tessera</title>
 <script type="importmap">{"imports": {"tessera-web": "/pkg/dist/index.js"}}</script>`;
 
+/** Scripts of workers that have WebLLM's handlers. */
+const SCRIPTS = {
+  "/handler.js": `import { WebWorkerMLCEngineHandler } from "/pkg/dist/index.js";
+const handler = new WebWorkerMLCEngineHandler();
+self.onmessage = (event) => handler.onmessage(event);`,
+  "/service.js": `import { ServiceWorkerMLCEngineHandler } from "/pkg/dist/index.js";
+new ServiceWorkerMLCEngineHandler();
+self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));`,
+};
+
 /**
- * `folders` are what is under an address' first part. `asked` has the requests for folders but `pkg`; `spoil` may answer one
+ * `folders` are what is under an address' first part. `asked` has the requests for `golden`; `spoil` may answer one
  * itself (`true`), or give other bytes. `headers` are of every answer.
  */
 export async function serve(folders) {
@@ -18,18 +29,19 @@ export async function serve(folders) {
     for (const [name, value] of Object.entries(served.headers)) response.setHeader(name, value);
     const { pathname } = new URL(request.url, "http://localhost");
     if (pathname === "/") return response.setHeader("content-type", "text/html").end(PAGE);
+    if (SCRIPTS[pathname]) return response.setHeader("content-type", TYPES.js).end(SCRIPTS[pathname]);
     const [, first, ...rest] = normalize(pathname).split("/");
     const path = rest.join("/");
     const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
     const offset = range ? Number(range[1]) : 0;
-    if (first !== "pkg") served.asked.push({ path, offset });
+    if (first === "golden") served.asked.push({ path, offset });
     let bytes;
     try {
       bytes = await readFile(join(folders[first] ?? "/nowhere", path));
     } catch {
       return response.writeHead(404).end();
     }
-    const spoiled = first === "pkg" ? undefined : await served.spoil?.({ path, offset, bytes, response });
+    const spoiled = first !== "golden" ? undefined : await served.spoil?.({ path, offset, bytes, response });
     if (spoiled === true) return;
     bytes = spoiled ?? bytes;
     response.setHeader("content-type", TYPES[path.split(".").pop()] ?? "application/octet-stream");
