@@ -45,3 +45,9 @@ async function load(source: Source): Promise<Core> {
   }
   return { Folder, files: files(), otherTokenizers: otherTokenizers(), memory: held };
 }
+
+/** Of a module that is inside a script: its bytes. */
+export async function inflated(base64: string): Promise<ArrayBuffer> {
+  const packed = new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))]);
+  return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}

@@ -1,12 +1,16 @@
 // The worker that the package makes. It imports nothing of what makes it.
 
-import { core } from "./core.js";
+import { core, inflated } from "./core.js";
 import { Host } from "./host.js";
 import { serve } from "./link.js";
 
-/** Where the module is, if not beside this file: `?wasm=ADDRESS` of the worker's own address. */
-const given = new URL(self.location.href).searchParams.get("wasm");
-const wasm = given ? () => fetched(given) : () => fetched(new URL("./tessera_bg.wasm", import.meta.url));
+/** Where the module is: inside this script, where `?wasm=ADDRESS` of its own address says, else beside it. */
+function wasm(): Promise<BufferSource> {
+  const { tesseraInlined } = self as { tesseraInlined?: string };
+  if (tesseraInlined !== undefined) return inflated(tesseraInlined);
+  const given = new URL(self.location.href).searchParams.get("wasm");
+  return given ? fetched(given) : fetched(new URL("./tessera_bg.wasm", import.meta.url));
+}
 
 async function fetched(url: URL | string): Promise<BufferSource> {
   const response = await fetch(url);

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { join, normalize } from "node:path";
 
-const TYPES = { html: "text/html", js: "text/javascript", json: "application/json", wasm: "application/wasm" };
+const TYPES = { html: "text/html", js: "text/javascript", mjs: "text/javascript", json: "application/json", wasm: "application/wasm" };
 const PAGE = `<!doctype html><title>tessera</title>
 <script type="importmap">{"imports": {"tessera-web": "/pkg/dist/index.js"}}</script>`;
 
@@ -20,7 +20,7 @@ self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim(
 };
 
 /**
- * `folders` are what is under an address' first part. `asked` has the requests for `golden`; `spoil` may answer one
+ * `folders` are what is under an address' first part; of `""`, what is under none of them. `asked` has the requests for `golden`; `spoil` may answer one
  * itself (`true`), or give other bytes. `headers` are of every answer.
  */
 export async function serve(folders) {
@@ -28,16 +28,18 @@ export async function serve(folders) {
   const server = createServer(async (request, response) => {
     for (const [name, value] of Object.entries(served.headers)) response.setHeader(name, value);
     const { pathname } = new URL(request.url, "http://localhost");
-    if (pathname === "/") return response.setHeader("content-type", "text/html").end(PAGE);
+    if (pathname === "/" && !folders[""]) return response.setHeader("content-type", "text/html").end(PAGE);
     if (SCRIPTS[pathname]) return response.setHeader("content-type", TYPES.js).end(SCRIPTS[pathname]);
     const [, first, ...rest] = normalize(pathname).split("/");
-    const path = rest.join("/");
+    const known = first === "" ? undefined : folders[first];
+    const root = known ?? folders[""] ?? "/nowhere";
+    const path = known ? rest.join("/") : pathname === "/" ? "index.html" : normalize(pathname).slice(1);
     const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
     const offset = range ? Number(range[1]) : 0;
     if (first === "golden") served.asked.push({ path, offset });
     let bytes;
     try {
-      bytes = await readFile(join(folders[first] ?? "/nowhere", path));
+      bytes = await readFile(join(root, path));
     } catch {
       return response.writeHead(404).end();
     }
