@@ -43,6 +43,10 @@ pub const OTHER_TOKENIZERS: &[&str] = &["tokenizer.model", "vocab.json", "merges
 /// a page that is ended.
 const BESIDE_WEIGHTS: u64 = 512 << 20;
 
+/// Tokens of a step, where a model does not need its text whole: a page waits for a step before it can break an answer
+/// off, and each row has room for its logits.
+const ROWS: usize = 128;
+
 /// Why a folder cannot be opened: a word for programs, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -222,14 +226,16 @@ impl Opening {
             ));
         }
         let share = stored.saturating_add(BESIDE_WEIGHTS).min(self.free);
-        let memory = Some(Budget { free: self.free, share, fewer: true, rows: CHUNK });
+        let rows = if files.embeddings.encoder { CHUNK } else { ROWS };
+        let memory = Some(Budget { free: self.free, share, fewer: true, rows });
         let room = Room { context: None, sequences, memory };
         let cpu = Cpu { threads: 1, ..Cpu::default() };
         let model = Model::load(&files, &cpu, room).map_err(|e| Fault::new("model", e.to_string()))?;
         let mut notes = files.notes;
         notes.extend(text.notes.iter().chain(model.notes()).cloned());
         let (tokenizer, subject) = (text.tokenizer.clone(), Subject::new(name.to_owned(), text, &model));
-        let options = EngineOptions { max_sequences: sequences, ..EngineOptions::default() };
+        let options =
+            EngineOptions { max_sequences: sequences, max_batch_tokens: rows, ..EngineOptions::default() };
         let machine =
             Machine::new(model, tokenizer, options).map_err(|e| Fault::new("options", e.to_string()))?;
         Ok((Desk::new(machine, subject), notes))
