@@ -11,8 +11,8 @@ import { chromium } from "playwright-core";
 import { CreateMLCEngine, folder } from "tessera-web";
 import { serve } from "./serve.mjs";
 
-const { TESSERA_GOLDEN: golden, TESSERA_CHROMIUM: executablePath } = process.env;
-assert.ok(golden && executablePath, "TESSERA_GOLDEN names the golden folder, TESSERA_CHROMIUM the browser");
+const { TESSERA_GOLDEN: golden, TESSERA_CHROMIUM: executablePath, TESSERA_CHAT: chat, TESSERA_SHOT: shot } = process.env;
+assert.ok(golden && executablePath && chat, "TESSERA_GOLDEN, TESSERA_CHROMIUM and TESSERA_CHAT name folder, browser and example");
 const SHARDS = JSON.parse(await readFile(`${golden}/tensor-cache.json`, "utf8")).records;
 const REQUEST = { messages: [{ role: "user", content: "Hi" }], max_tokens: 12, temperature: 0 };
 
@@ -21,7 +21,7 @@ let server, browser, context, expected;
 before(async () => {
   const pkg = dirname(fileURLToPath(import.meta.resolve("tessera-web/package.json")));
   const webllm = dirname(fileURLToPath(import.meta.resolve("@mlc-ai/web-llm")));
-  server = await serve({ pkg, golden, webllm });
+  server = await serve({ pkg, golden, webllm, chat });
   browser = await chromium.launch({
     executablePath,
     args: ["--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -325,4 +325,34 @@ test("a worker whose script is not there is told", async () => {
   const { failed, code } = await answer(await visit(), { config: { workerUrl: "/nowhere.js" } });
   assert.equal(code, "worker");
   assert.match(failed, /worker failed/);
+});
+
+test("the example's chat loads a folder by its address, answers, and goes on", async () => {
+  const page = await visit();
+  // Its own is too short for a conversation.
+  server.spoil = ({ path, bytes }) => {
+    if (path !== "mlc-chat-config.json") return undefined;
+    const config = JSON.parse(bytes);
+    config.context_window_size = config.model_config.context_window_size = 512;
+    return Buffer.from(JSON.stringify(config));
+  };
+  await page.goto(`${server.base}/chat/index.html`);
+  await page.fill("#model", "/golden/");
+  await page.click("#load button");
+  await page.waitForFunction(() => !document.getElementById("send").disabled);
+  for (const text of ["Hi", "And?"]) {
+    await page.fill("#text", text);
+    await page.press("#text", "Enter");
+    await page.waitForFunction(() => document.getElementById("send").textContent === "Stop");
+    await page.waitForTimeout(300);
+    await page.click("#send");
+    await page.waitForFunction(() => document.getElementById("send").textContent === "Send");
+  }
+  assert.equal(await page.locator("#log p").count(), 4);
+  assert.match(await page.textContent("#state"), /tokens, .* a second/);
+  await page.fill("#model", "/nowhere/");
+  await page.click("#load button");
+  await page.waitForSelector("#log p.error");
+  assert.match(await page.textContent("#log p.error"), /there is no tensor-cache\.json/);
+  if (shot) await page.screenshot({ path: shot });
 });

@@ -30,7 +30,12 @@ export async function serve(folders) {
     const { pathname } = new URL(request.url, "http://localhost");
     if (pathname === "/" && !folders[""]) return response.setHeader("content-type", "text/html").end(PAGE);
     if (SCRIPTS[pathname]) return response.setHeader("content-type", TYPES.js).end(SCRIPTS[pathname]);
-    const [, first, ...rest] = normalize(pathname).split("/");
+    let [, first, ...rest] = normalize(pathname).split("/");
+    // The example has the package beside it.
+    if (first === "chat" && rest[0] === "tessera-web") {
+      rest.shift();
+      first = "pkg";
+    }
     const known = first === "" ? undefined : folders[first];
     const root = known ?? folders[""] ?? "/nowhere";
     const path = known ? rest.join("/") : pathname === "/" ? "index.html" : normalize(pathname).slice(1);
