@@ -45,7 +45,7 @@ pub fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> io::Result<J
     Ok(begun)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "threads"))]
 mod tests {
     use super::*;
 

@@ -56,7 +56,7 @@ pub trait Format: Copy + 'static {
 
     /// A group's values in the order of the bytes of its steps, from the order of the inputs; the rest
     /// is zero.
-    fn arrange(values: &[i8; 48]) -> [i8; 48];
+    fn arrange<T: Copy + Default>(values: &[T; 48]) -> [T; 48];
 }
 
 /// Eight codes of 4 bits: code `i` at bits `4 i .. 4 i + 4`.
@@ -74,9 +74,9 @@ impl Format for Bits4 {
     const ORDER: &'static [usize] = &[0, 2, 4, 6, 1, 3, 5, 7];
 
     #[inline(always)]
-    fn arrange(values: &[i8; 48]) -> [i8; 48] {
+    fn arrange<T: Copy + Default>(values: &[T; 48]) -> [T; 48] {
         // Even inputs, then odd ones.
-        let mut out = [0; 48];
+        let mut out = [T::default(); 48];
         for j in 0..16 {
             (out[j], out[16 + j]) = (values[2 * j], values[2 * j + 1]);
         }
@@ -134,8 +134,8 @@ impl Format for Bits3 {
     const ORDER: &'static [usize] = &[0, 3, 6, 8, 1, 4, 7, 9, 2, 5];
 
     #[inline(always)]
-    fn arrange(values: &[i8; 48]) -> [i8; 48] {
-        let mut out = [0; 48];
+    fn arrange<T: Copy + Default>(values: &[T; 48]) -> [T; 48] {
+        let mut out = [T::default(); 48];
         for word in 0..4 {
             for (i, code) in Self::ORDER.iter().enumerate() {
                 let at = if i < 8 { (i / 4) * 16 + word * 4 + i % 4 } else { 32 + word * 2 + i % 2 };

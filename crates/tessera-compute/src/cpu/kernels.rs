@@ -29,6 +29,8 @@ struct Coder {
 #[derive(Clone, Copy)]
 pub struct Kernels {
     name: &'static str,
+    /// Whether two planes of inputs are one of 16 bits; see [`q8`]. Kernels of KN rows always take planes.
+    words: bool,
     int4: Coder,
     int3: Coder,
     dense: unsafe fn(&Dense<'_>, Range<usize>, &[f32], usize, &mut [f32]),
@@ -56,8 +58,8 @@ struct KvKernels {
 type NormFn = unsafe fn(&[f32], (&[f32], &[f32]), f32, &mut [f32]);
 type GateFn = unsafe fn(&[f32], &[f32], &mut [f32]);
 type RecurrentFn = unsafe fn(&mut [f32], (&[f32], &[f32], &[f32]), (&[f32], &[f32]), &mut [f32]);
-type InputFn = unsafe fn(&[f32], usize, &mut [i8], &mut [f32], &mut [i32]);
-type InputTileFn = unsafe fn(&[f32], usize, &[u32], usize, &mut [i8], &mut [f32], &mut [i32]);
+type InputFn = unsafe fn(&[f32], usize, bool, &mut [i8], &mut [f32], &mut [i32]);
+type InputTileFn = unsafe fn(&[f32], usize, bool, &[u32], usize, &mut [i8], &mut [f32], &mut [i32]);
 type RowsFn = unsafe fn(&Codes<'_>, Range<usize>, &q8::Rows, usize, &mut [f32]);
 type PanelFn = unsafe fn(&Codes<'_>, usize, &[u32], &mut Panel);
 type TileFn = unsafe fn(&Panel, &TileView<'_>, &[usize; LANES], &mut [f32; TILE * PANEL]);
@@ -80,16 +82,19 @@ macro_rules! lanes_for {
         // SAFETY of each: the caller runs on a machine with the instruction set (the table is only
         // handed out after asking), and keeps the called function's own contract.
         $(#[$attribute])?
-        pub unsafe fn row<F: Format>(x: &[f32], p: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32]) {
-            // SAFETY: see above.
-            unsafe { q8::row::<$lanes, F>(x, p, v, s, o) }
-        }
-        $(#[$attribute])?
-        pub unsafe fn tile_row<F: Format>(
-            x: &[f32], p: usize, order: &[u32], t: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32],
+        pub unsafe fn row<F: Format>(
+            x: &[f32], p: usize, words: bool, v: &mut [i8], s: &mut [f32], o: &mut [i32],
         ) {
             // SAFETY: see above.
-            unsafe { q8::tile_row::<$lanes, F>(x, p, order, t, v, s, o) }
+            unsafe { q8::row::<$lanes, F>(x, p, words, v, s, o) }
+        }
+        $(#[$attribute])?
+        #[allow(clippy::too_many_arguments)]
+        pub unsafe fn tile_row<F: Format>(
+            x: &[f32], p: usize, words: bool, order: &[u32], t: usize, v: &mut [i8], s: &mut [f32], o: &mut [i32],
+        ) {
+            // SAFETY: see above.
+            unsafe { q8::tile_row::<$lanes, F>(x, p, words, order, t, v, s, o) }
         }
         $(#[$attribute])?
         pub unsafe fn dense(w: &Dense<'_>, rows: Range<usize>, x: &[f32], n: usize, y: &mut [f32]) {
@@ -167,13 +172,26 @@ lanes_for!(avx512, super::super::simd::Avx512, "avx512f,avx512bw,avx512vl,avx512
 // NEON belongs to every 64-bit Arm, and a wasm module has vectors in all of its code or in none.
 #[cfg(target_arch = "aarch64")]
 lanes_for!(neon, super::super::simd::Neon);
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(feature = "relaxed-simd")))]
 lanes_for!(simd128, super::super::simd::Simd128);
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", feature = "relaxed-simd"))]
+lanes_for!(simd128, super::super::simd::Simd128, "relaxed-simd");
+
+/// The name of a wasm module's kernels: there are none where the relaxed multiply-add, which is what a module is built
+/// for, rounds twice.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+fn wasm_name() -> Option<&'static str> {
+    #[cfg(not(feature = "relaxed-simd"))]
+    return Some("simd128");
+    #[cfg(feature = "relaxed-simd")]
+    return super::simd::fused().then_some("relaxed-simd");
+}
 
 macro_rules! table {
     ($name:literal, $module:ident, $rows:ident, $kn:ident, $tile:ident $(<$vectors:ty>)?, $panel:ident, $int4_panel:expr) => {
         Kernels {
             name: $name,
+            words: false,
             int4: Coder {
                 row: $module::row::<Bits4>,
                 tile_row: $module::tile_row::<Bits4>,
@@ -309,19 +327,17 @@ impl Kernels {
             all.push(table!("neon", neon, rows_neon, kn_neon, tile_neon<NeonBase>, scalar, int4_panel));
         }
         #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        {
+        if let Some(name) = wasm_name() {
             use super::simd::SimdQuad;
             let int4_panel = panel::scalar::<Bits4, false>;
-            all.push(table!(
-                "simd128",
-                simd128,
-                rows_simd128,
-                kn_simd128,
-                tile_simd128<SimdQuad>,
-                scalar,
-                int4_panel
-            ));
+            let of = table!("", simd128, rows_words, kn_scalar, tile_words, scalar, int4_panel);
+            // Of these kernels only those of KN rows are written over a kind of vector.
+            let int4 = Coder { kn: kn::kn_simd128::<SimdQuad, Bits4>, ..of.int4 };
+            let int3 = Coder { kn: kn::kn_simd128::<SimdQuad, Bits3>, ..of.int3 };
+            all.push(Kernels { name, words: true, int4, int3, ..of });
         }
+        // In a page nobody asks for the slow ones, and every visit would fetch them.
+        #[cfg(not(all(target_arch = "wasm32", target_os = "unknown", target_feature = "simd128")))]
         all.push(Kernels::SCALAR);
         all
     }
@@ -355,7 +371,7 @@ impl Kernels {
         offsets: &mut [i32],
     ) {
         // SAFETY: the table exists, so the machine has the instruction set. So for all below.
-        unsafe { (self.coder(w).row)(x, planes, values, scales, offsets) }
+        unsafe { (self.coder(w).row)(x, planes, self.words && w.is_nk(), values, scales, offsets) }
     }
 
     /// Quantises a row of inputs for [`Kernels::tile`]; see [`q8::tile_row`].
@@ -372,7 +388,7 @@ impl Kernels {
         offsets: &mut [i32],
     ) {
         // SAFETY: see `input_row`.
-        unsafe { (self.coder(w).tile_row)(x, planes, order, t, values, scales, offsets) }
+        unsafe { (self.coder(w).tile_row)(x, planes, self.words, order, t, values, scales, offsets) }
     }
 
     /// Up to how many tokens [`Kernels::rows`] is quicker than unpacking panels.

@@ -14,6 +14,10 @@
 //!
 //! [`Tiles`]: for the tile kernels. `[tile of TILE tokens][group][token][plane]` of a group's steps, a
 //! scale and an offset, the groups in the order of [`visit`].
+//!
+//! With `words` two planes are one of 16 bits, in as many bytes: for instruction sets whose widest product is of 16
+//! bits anyway. Codes are widened to it as the even bytes of a vector and the odd ones, and values stand likewise
+//! ([`Rows`]: of each part 8 of the even bytes, 64 bytes further 8 of the odd ones; [`Tiles`]: two and two of a step).
 
 use super::format::Format;
 use super::lined::Lined;
@@ -203,14 +207,42 @@ fn split<const N: usize>(q: &[i32; N], planes: usize) -> [[i8; N]; 2] {
 /// Inputs of the largest group, up to a whole number of vectors.
 const PADDED: usize = 3 * LANES;
 
+/// Values of 16 bits for the row kernels: of each part those of the even bytes, then those of the odd ones.
+#[inline(always)]
+fn halves<F: Format>(q: &[i32; PADDED]) -> [[i16; 8]; 6] {
+    let values = F::arrange(q);
+    let mut out = [[0; 8]; 6];
+    for (half, out) in out[..2 * F::PARTS].iter_mut().enumerate() {
+        let (part, odd) = (half / 2, half % 2);
+        for (i, out) in out.iter_mut().enumerate() {
+            // A third part has two values a word, and zeros.
+            *out = match part {
+                0 | 1 => values[part * 16 + 2 * i + odd] as i16,
+                _ if i % 2 == 0 => values[32 + i + odd] as i16,
+                _ => 0,
+            };
+        }
+    }
+    out
+}
+
+/// As [`F::arrange`](Format::arrange), with 16 bits, and of each step the values of the even bytes first.
+#[inline(always)]
+fn paired<F: Format>(q: &[i32; PADDED]) -> [i16; PADDED] {
+    let values = F::arrange(q);
+    std::array::from_fn(|i| values[i / 4 * 4 + [0, 2, 1, 3][i % 4]] as i16)
+}
+
 /// Quantises a row for the row kernels.
 ///
 /// # Safety
 /// As for [`Lanes`].
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub unsafe fn row<V: Lanes, F: Format>(
     x: &[f32],
     planes: usize,
+    words: bool,
     values: &mut [i8],
     scales: &mut [f32],
     offsets: &mut [i32],
@@ -220,7 +252,18 @@ pub unsafe fn row<V: Lanes, F: Format>(
         let (b, j) = (g / LANES, g % LANES);
         // SAFETY: the caller's promise.
         let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, F::GROUP, planes) };
+        let lane = b * LANES + lane_of(j);
+        (scales[lane], offsets[lane]) = (scale, -F::ZERO * sum);
         let out = &mut values[b * block::<F>(planes) + group_at::<F>(j, planes)..][..last];
+        if words && planes == 2 {
+            for (half, values) in halves::<F>(&q)[..2 * F::PARTS].iter().enumerate() {
+                let out = &mut out[half * 64..][..16];
+                for (out, value) in out.chunks_exact_mut(2).zip(values) {
+                    out.copy_from_slice(&value.to_le_bytes().map(|b| b as i8));
+                }
+            }
+            continue;
+        }
         for (plane, values) in split(&q, planes)[..planes].iter().enumerate() {
             let values = F::arrange(values);
             for part in 0..F::PARTS {
@@ -235,8 +278,6 @@ pub unsafe fn row<V: Lanes, F: Format>(
                 }
             }
         }
-        let lane = b * LANES + lane_of(j);
-        (scales[lane], offsets[lane]) = (scale, -F::ZERO * sum);
     }
 }
 
@@ -249,6 +290,7 @@ pub unsafe fn row<V: Lanes, F: Format>(
 pub unsafe fn tile_row<V: Lanes, F: Format>(
     x: &[f32],
     planes: usize,
+    words: bool,
     order: &[u32],
     t: usize,
     values: &mut [i8],
@@ -261,8 +303,14 @@ pub unsafe fn tile_row<V: Lanes, F: Format>(
         // SAFETY: the caller's promise.
         let (q, scale, sum) = unsafe { quantise::<V, PADDED>(part, F::GROUP, planes) };
         let out = &mut values[slot * F::GROUP * planes..(slot + 1) * F::GROUP * planes];
-        for (out, values) in out.chunks_exact_mut(F::GROUP).zip(split(&q, planes)) {
-            out.copy_from_slice(&F::arrange(&values)[..F::GROUP]);
+        if words && planes == 2 {
+            for (out, value) in out.chunks_exact_mut(2).zip(paired::<F>(&q)) {
+                out.copy_from_slice(&value.to_le_bytes().map(|b| b as i8));
+            }
+        } else {
+            for (out, values) in out.chunks_exact_mut(F::GROUP).zip(split(&q, planes)) {
+                out.copy_from_slice(&F::arrange(&values)[..F::GROUP]);
+            }
         }
         (scales[slot], offsets[slot]) = (scale, -F::ZERO * sum);
     }

@@ -41,12 +41,14 @@ pub fn rows_scalar<F: Format>(w: &Codes<'_>, rows: Range<usize>, x: &q8::Rows, n
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+#[cfg(target_arch = "aarch64")]
 mod quad;
-
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub use quad::rows_simd128;
+mod words;
+
 #[cfg(target_arch = "aarch64")]
 pub use quad::{rows_dotprod, rows_neon};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use words::rows_words;
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::rows_avx2, avx512::rows_avx512};

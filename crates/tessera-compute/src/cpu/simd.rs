@@ -441,8 +441,10 @@ pub use fma::fma;
 pub use neon::{Neon, NeonBase, NeonDot};
 #[cfg(any(target_arch = "aarch64", target_arch = "wasm32"))]
 pub use quad::Quad;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128", feature = "relaxed-simd"))]
+pub use wasm::fused;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub use wasm::{Simd128, SimdQuad};
+pub use wasm::{Doubt, Simd128, SimdQuad, columns, first, fma_int};
 #[cfg(target_arch = "x86_64")]
 pub use {
     dots::{Dots, Pairs, Vbmi, Vl, Vnni, Wide, fields},

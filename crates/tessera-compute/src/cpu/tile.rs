@@ -130,13 +130,15 @@ fn check<F: Format>(panel: &Panel, x: &TileView<'_>, ends: &[usize; LANES]) {
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(any(target_arch = "aarch64", all(target_arch = "wasm32", target_feature = "simd128")))]
+#[cfg(target_arch = "aarch64")]
 mod quad;
-
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub use quad::tile_simd128;
+mod words;
+
 #[cfg(target_arch = "aarch64")]
 pub use quad::{tile_dotprod, tile_neon};
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use words::tile_words;
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::tile_avx2, avx512::tile_avx512};
 #[cfg(target_arch = "aarch64")]

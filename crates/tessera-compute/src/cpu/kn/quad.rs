@@ -93,11 +93,19 @@ kernel!(
     /// The machine has `dotprod`; as for [`Quad`].
     kn_dotprod<Quad>, block, 4, "neon,dotprod", 2, [1]
 );
-#[cfg(target_arch = "wasm32")]
+#[cfg(all(target_arch = "wasm32", not(feature = "relaxed-simd")))]
 kernel!(
     /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
     ///
     /// # Safety
     /// As for [`Quad`].
     kn_simd128<Quad>, block, 4, "simd128", 2, [1]
+);
+#[cfg(all(target_arch = "wasm32", feature = "relaxed-simd"))]
+kernel!(
+    /// See [`kn_scalar`]; up to 2 tokens share one unpacking.
+    ///
+    /// # Safety
+    /// As for [`Quad`].
+    kn_simd128<Quad>, block, 4, "simd128,relaxed-simd", 2, [1]
 );

@@ -151,5 +151,3 @@ macro_rules! quad {
 quad!(rows_neon, "neon");
 #[cfg(target_arch = "aarch64")]
 quad!(rows_dotprod, "neon,dotprod");
-#[cfg(target_arch = "wasm32")]
-quad!(rows_simd128, "simd128");

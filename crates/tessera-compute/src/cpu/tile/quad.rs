@@ -111,5 +111,3 @@ macro_rules! quad {
 quad!(tile_neon, "neon");
 #[cfg(target_arch = "aarch64")]
 quad!(tile_dotprod, "neon,dotprod");
-#[cfg(target_arch = "wasm32")]
-quad!(tile_simd128, "simd128");
