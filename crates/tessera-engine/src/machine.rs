@@ -14,12 +14,13 @@ mod running;
 use crate::constraint::{Constraint, ConstraintError};
 use crate::failure::{Failure, FailureKind};
 use crate::limits::Limits;
-use crate::model::Model;
+use crate::model::{Loader, Model};
 use crate::request::{EngineEvent, EngineOptions, EngineRequest, EngineStats, FinishReason, StartError};
 use crate::scheduler::{FairQueue, admits};
 use crate::slot::{Rows, Slot, SlotError, SlotEvent};
 use crate::tokenizer::Tokenizer;
 use crate::units::{ALL, UnitPool, WINDOW};
+use logits::Probe;
 use pass::Pass;
 use running::{Outcome, Running, Waiting};
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ pub struct Machine {
     events: Vec<(u64, EngineEvent)>,
     stats: EngineStats,
     broken: Option<Failure>,
+    probe: Option<Probe>,
 }
 
 impl Machine {
@@ -92,7 +94,13 @@ impl Machine {
             events: Vec::new(),
             stats: EngineStats::default(),
             broken: None,
+            probe: None,
         })
+    }
+
+    /// What loads the model again where its device is lost; see [`Model::set_loader`].
+    pub fn set_loader(&mut self, loader: Loader) {
+        self.model.set_loader(loader);
     }
 
     /// The model.
@@ -183,7 +191,7 @@ impl Machine {
     /// Lets cancelled requests go, those go on whose masks have come, and others begin while there are places and
     /// pages. Not while a pass is being made.
     pub fn admit(&mut self, now: Duration) {
-        if self.pass.is_some() {
+        if self.pass.is_some() || self.probe.is_some() {
             return;
         }
         self.drop_cancelled(now);

@@ -4,8 +4,10 @@ use crate::error::GpuError;
 use crate::memory::{Memory, memory};
 use crate::profile::Profile;
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 
 /// Bytes written before they are waited for: what the driver keeps beside the buffers while it copies.
 const PIECE: usize = 8 << 20;
@@ -63,6 +65,14 @@ impl Adapter {
         };
         all.sort_by_key(rank);
         all
+    }
+
+    /// The one that a page is given, where it is given any.
+    pub async fn given() -> Option<Adapter> {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+        let power_preference = wgpu::PowerPreference::HighPerformance;
+        let options = wgpu::RequestAdapterOptions { power_preference, ..Default::default() };
+        instance.request_adapter(&options).await.ok().map(|inner| Adapter { inner })
     }
 
     /// What it is.
@@ -187,6 +197,12 @@ impl Gpu {
         Gpu { limits, ..self.clone() }
     }
 
+    /// The same device with another name: a browser tells none to wgpu.
+    pub fn named(mut self, name: String) -> Gpu {
+        self.description.name = name;
+        self
+    }
+
     /// The adapter.
     pub fn describe(&self) -> &Description {
         &self.description
@@ -276,6 +292,30 @@ impl Gpu {
         #[cfg(not(target_arch = "wasm32"))]
         // A device that is gone is found by `lost`.
         drop(self.device.poll(wgpu::PollType::wait_indefinitely()));
+    }
+
+    /// When all is done that was submitted: what went wrong, if anything did.
+    pub async fn done(&self) -> Option<String> {
+        let state = Arc::new(Mutex::new((false, None::<Waker>)));
+        let told = state.clone();
+        self.queue.on_submitted_work_done(move || {
+            if let Ok(mut state) = told.lock() {
+                state.0 = true;
+                if let Some(waker) = state.1.take() {
+                    waker.wake();
+                }
+            }
+        });
+        self.wait();
+        poll_fn(|cx| match state.lock() {
+            Ok(mut state) if !state.0 && self.lost().is_none() => {
+                state.1 = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+        .await;
+        self.lost().or_else(|| self.fault())
     }
 
     /// The same device, and its pipelines, with a list of its own of the texts that are asked for.

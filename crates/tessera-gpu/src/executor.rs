@@ -555,7 +555,8 @@ impl Executor for Device {
                 self.pending = Some(pending);
                 return Poll::Pending;
             }
-            (Some(Err(e)), None) => Err(StepError::Device(e.to_string())),
+            // In a browser this is heard before the loss.
+            (Some(Err(e)), None) => Err(StepError::Lost(e.to_string())),
             (Some(Ok(())), None) => {
                 let answer = self.answer(&pending, out);
                 pending.staging.unmap();

@@ -6,6 +6,7 @@ mod own;
 pub use own::of;
 
 use std::fmt::{self, Write as _};
+use std::future::poll_fn;
 use tessera_compute::backend::{Backend, Executor};
 use tessera_compute::batch::{Batch, Output, PAGE, Pools, Save, Span, StateUse, Want};
 use tessera_compute::program::{Attend, Heads, Ids, Mask, NormKind, Op, Program, Rows};
@@ -292,7 +293,7 @@ impl Case {
     }
 
     /// What a backend makes of it: the hidden states of all rows.
-    fn hidden(&self, backend: &dyn Backend) -> Result<Vec<f32>, String> {
+    async fn hidden(&self, backend: &dyn Backend) -> Result<Vec<f32>, String> {
         let (mut weights, rows, pages) = (self.weights.clone(), self.rows, self.rows.div_ceil(PAGE));
         let stateful = !self.program.states.is_empty();
         let pools = Pools { pages: [2 * pages; 2], states: if stateful { 3 } else { 0 } };
@@ -303,13 +304,12 @@ impl Case {
         let copies: Vec<u32> = list.iter().map(|page| page + pages as u32).collect();
         let tokens: Vec<u32> = (0..rows as u32).collect();
         let others: Vec<u32> = tokens.iter().rev().copied().collect();
-        let mut out = Output::default();
         let picked = &tokens;
-        let mut feed = |executor: &mut dyn Executor,
-                        tokens: &[u32],
-                        (from, len): (usize, usize),
-                        list: &[u32],
-                        state: StateUse| {
+        let feed = async |executor: &mut dyn Executor,
+                          tokens: &[u32],
+                          (from, len): (usize, usize),
+                          list: &[u32],
+                          state: StateUse| {
             let span = Span {
                 start: 0,
                 len,
@@ -322,14 +322,16 @@ impl Case {
             let picked = &picked[..len];
             let batch =
                 Batch { tokens: &tokens[from..from + len], spans: &[span], picked, want: Want::Hidden };
-            executor.step(Step::of(&batch), &mut out).map_err(|e| e.to_string())?;
-            Ok::<_, String>(out.hidden.clone())
+            let mut out = Output::default();
+            executor.begin(Step::of(&batch)).map_err(|e| e.to_string())?;
+            poll_fn(|cx| executor.poll(cx, &mut out)).await.map_err(|e| e.to_string())?;
+            Ok::<_, String>(out.hidden)
         };
         // The state before the last row is put to slot 2.
         let save = (rows > 1).then_some(Save { rows: rows - 1, slot: 2 });
         let all = StateUse { from: None, to: 0, save };
-        let first = feed(&mut *executor, &tokens, (0, rows), &list, all)?;
-        if !same(&first, &feed(&mut *executor, &tokens, (0, rows), &list, all)?) {
+        let first = feed(&mut *executor, &tokens, (0, rows), &list, all).await?;
+        if !same(&first, &feed(&mut *executor, &tokens, (0, rows), &list, all).await?) {
             return Err("the same input gave other bits the second time".to_owned());
         }
         let kinds = self.program.page_kinds();
@@ -338,17 +340,17 @@ impl Case {
         }
         if !kinds.is_empty() {
             // The first pages are written over, so that they cannot be taken for their copies.
-            feed(&mut *executor, &others, (0, rows), &list, all)?;
+            feed(&mut *executor, &others, (0, rows), &list, all).await?;
         }
         let state = StateUse { from: save.map(|save| save.slot), to: 1, save: None };
-        let last = feed(&mut *executor, &tokens, (rows - 1, 1), &copies, state)?;
+        let last = feed(&mut *executor, &tokens, (rows - 1, 1), &copies, state).await?;
         if !same(&first[first.len() - last.len()..], &last) {
             return Err("the last row alone, over copied pages, has other bits than among all".to_owned());
         }
         let width = first.len() / rows;
         for (from, len) in pieces(rows) {
             let state = StateUse { from: (from > 0).then_some(0), to: 0, save: None };
-            let piece = feed(&mut *executor, &tokens, (from, len), &list, state)?;
+            let piece = feed(&mut *executor, &tokens, (from, len), &list, state).await?;
             if !same(&first[from * width..(from + len) * width], &piece) {
                 return Err(format!(
                     "rows {from} to {} by themselves have other bits than among all",
@@ -361,10 +363,10 @@ impl Case {
 
     /// Whether a backend makes of it what the reference does; what is wrong otherwise. `halves`: whether it keeps keys and
     /// values as halves. On a device that is [poisoned](crate::Gpu::poisoned) it is also seen that every output is written.
-    pub fn check(&self, backend: &dyn Backend, halves: bool) -> Result<(), String> {
+    pub async fn check(&self, backend: &dyn Backend, halves: bool) -> Result<(), String> {
         let tolerance = if halves && !self.program.kv.is_empty() { TOLERANCE_OF_HALVES } else { TOLERANCE };
-        let expected = self.hidden(&Reference)?;
-        let found = self.hidden(backend)?;
+        let expected = self.hidden(&Reference).await?;
+        let found = self.hidden(backend).await?;
         if found.len() != expected.len() {
             return Err(format!("{} values, {} were expected", found.len(), expected.len()));
         }

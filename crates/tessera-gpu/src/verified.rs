@@ -1,5 +1,6 @@
 //! A backend that is tested before it is trusted: at the first use of an adapter by a program each kind of operation of the
-//! program is held to the reference, and what was found is kept.
+//! program is held to the reference, and what was found is kept. As a [`Backend`] it waits for the device; a page asks
+//! [`Verified::configured`] first.
 
 use crate::config::{Config, Tuned};
 use crate::device::Gpu;
@@ -106,14 +107,23 @@ impl Verified {
         &self.gpu
     }
 
+    /// The first configuration that computes all of a program rightly; for [`GpuBackend`], where nobody may wait.
+    ///
+    /// # Errors
+    /// Where none does, and where the device is lost.
+    pub async fn configured(&self, program: &Program) -> Result<Config, LoadError> {
+        program.check()?;
+        self.settle(&selftest::of(program), self.config).await
+    }
+
     /// The first configuration that computes all of a program rightly, of this one and plainer ones.
-    fn settle(&self, cases: &[Case], first: Config) -> Result<Config, LoadError> {
+    async fn settle(&self, cases: &[Case], first: Config) -> Result<Config, LoadError> {
         let plain = Config { halves: self.config.halves, ..Config::PLAIN };
         let mut all = vec![first, self.config, plain];
         all.dedup();
         let mut wrong = String::new();
         for (i, config) in all.iter().enumerate() {
-            match self.wrong(cases, *config) {
+            match self.wrong(cases, *config).await {
                 None => return Ok(*config),
                 Some(what) => {
                     // A device that is gone says nothing of its kernels.
@@ -138,11 +148,11 @@ impl Verified {
         let cases = selftest::of(&program);
         let key = key(&cases, &program);
         let known = self.tune.and_then(|_| self.record().tuned.get(&key).copied());
-        let config = self.settle(&cases, known.map_or(self.config, |tuned| self.config.with(tuned)))?;
+        let first = known.map_or(self.config, |tuned| self.config.with(tuned));
+        let config = pollster::block_on(self.settle(&cases, first))?;
         let mut device = Device::new(self.gpu.clone(), config, program, weights, pools)?;
-        // In a page there is no clock.
         let search = self.tune.filter(|_| known.is_none() && config == self.config);
-        let Some(search) = search.filter(|_| !cfg!(target_arch = "wasm32")) else { return Ok(device) };
+        let Some(search) = search else { return Ok(device) };
         let name = &self.gpu.describe().name;
         let begun = Instant::now();
         let tuned = tune::choose(config, |config, rows| {
@@ -163,7 +173,7 @@ impl Verified {
             least
         });
         let took = begun.elapsed();
-        let best = self.settle(&cases, config.with(tuned))?;
+        let best = pollster::block_on(self.settle(&cases, config.with(tuned)))?;
         device.set(best);
         let end = if took > search { ", which is the limit: not all were tried" } else { "" };
         (self.say)(&format!(
@@ -180,13 +190,14 @@ impl Verified {
     }
 
     /// The first case that comes out wrong, and how.
-    fn wrong(&self, cases: &[Case], config: Config) -> Option<String> {
+    async fn wrong(&self, cases: &[Case], config: Config) -> Option<String> {
         let backend = GpuBackend::new(self.gpu.poisoned(), config);
-        let record = &mut self.record().cases;
         let key = |case: &Case| format!("{:016x} {config:?}", case.key());
-        let known = |case: &Case| record.get(&key(case));
-        if let Some(what) = cases.iter().find_map(|case| known(case)?.clone()) {
-            return Some(format!("{what} (found before; `tessera selftest` tests again)"));
+        let known = |case: &Case| self.record().cases.get(&key(case)).cloned();
+        if let Some(what) = cases.iter().find_map(|case| known(case)?) {
+            return Some(format!(
+                "{what} (found before; `tessera selftest` tests again, and a page whose data is deleted)"
+            ));
         }
         let new: Vec<&Case> = cases.iter().filter(|case| known(case).is_none()).collect();
         if !new.is_empty() {
@@ -198,11 +209,11 @@ impl Verified {
         }
         for case in new {
             let wrong =
-                case.check(&backend, config.halves).err().map(|what| format!("{}: {what}", case.name));
+                case.check(&backend, config.halves).await.err().map(|what| format!("{}: {what}", case.name));
             if self.gpu.lost().is_some() {
                 return wrong;
             }
-            record.insert(key(case), wrong.clone());
+            self.record().cases.insert(key(case), wrong.clone());
             if wrong.is_some() {
                 return wrong;
             }

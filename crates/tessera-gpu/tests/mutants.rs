@@ -3,6 +3,7 @@
 
 mod support;
 
+use pollster::block_on;
 use std::sync::{Arc, Mutex};
 use tessera_gpu::selftest::{Case, cases};
 use tessera_gpu::{Config, GpuBackend};
@@ -386,7 +387,7 @@ fn run(gpu: &tessera_gpu::Gpu, all: &[Case], (name, begins, edits): Mutant) -> R
     if cases.peek().is_none() {
         return Err(format!("{name}: no case begins with {begins:?}"));
     }
-    let found = cases.find_map(|case| case.check(&backend, false).err());
+    let found = cases.find_map(|case| block_on(case.check(&backend, false)).err());
     let seen = seen.lock().unwrap();
     if let Some(invalid) = seen.invalid.first() {
         return Err(format!("{name}: {invalid}"));

@@ -2,6 +2,7 @@
 
 mod support;
 
+use pollster::block_on;
 use tessera_compute::backend::{Backend, Executor, LoadError};
 use tessera_compute::batch::{PageKind, Pools};
 use tessera_compute::program::{Mask, Op, Program};
@@ -29,7 +30,7 @@ fn an_adapter_that_is_right_passes() {
     {
         let backend = GpuBackend::new(gpu.clone(), config);
         for case in cases().iter().filter(|case| which(case)) {
-            assert_eq!(case.check(&backend, false), Ok(()), "{}, {config:?}", case.name);
+            assert_eq!(block_on(case.check(&backend, false)), Ok(()), "{}, {config:?}", case.name);
         }
     }
 }
@@ -42,7 +43,7 @@ fn bindings_that_are_small_are_enough() {
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.name.starts_with("linear [1001")).collect();
     assert_eq!(cases.len(), 9);
     for case in cases {
-        assert_eq!(case.check(&backend, false), Ok(()), "{}", case.name);
+        assert_eq!(block_on(case.check(&backend, false)), Ok(()), "{}", case.name);
     }
 }
 
@@ -105,7 +106,7 @@ fn what_is_wrong_is_found() {
     ] {
         let found: Vec<String> = cases()
             .iter()
-            .filter(|case| case.check(&Wrong(wrong), false).is_err())
+            .filter(|case| block_on(case.check(&Wrong(wrong), false)).is_err())
             .map(|case| case.name.clone())
             .collect();
         assert!(

@@ -14,6 +14,7 @@ use crate::reply::Reply;
 use crate::subject::Subject;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tessera_engine::machine::Machine;
 use tessera_engine::request::{EngineEvent, EngineOptions, FinishReason, SubmitError, Timing, Usage};
@@ -60,6 +61,10 @@ pub struct Desk {
     last_request: u64,
     last_job: u64,
     news: Vec<(u64, News)>,
+    /// Whether a step was begun and is not taken.
+    steps: bool,
+    /// Whether it was told that the device is lost.
+    lost: bool,
 }
 
 struct Asked {
@@ -80,6 +85,8 @@ impl Desk {
             last_request: 0,
             last_job: 0,
             news: Vec::new(),
+            steps: false,
+            lost: false,
         }
     }
 
@@ -161,13 +168,24 @@ impl Desk {
         self.asked.is_empty() && self.machine.is_idle()
     }
 
-    /// Lets requests begin and makes one step of the model, if there is something to feed. `now` is asked before and
-    /// after.
-    pub fn turn(&mut self, now: &dyn Fn() -> Duration) {
-        self.machine.admit(now());
-        if self.machine.plan() {
-            self.machine.step();
+    /// Lets requests begin and makes one step of the model, if there is something to feed; while the step is not made it
+    /// is pending, and to be called again. `now` is asked before and after. It is pending, too, where the device was lost
+    /// and [`Machine::is_lost`]: whoever has another one sets the model's loader first.
+    pub fn turn(&mut self, cx: &mut Context<'_>, now: &dyn Fn() -> Duration) -> Poll<()> {
+        if !self.steps {
+            self.machine.admit(now());
+            self.steps = self.machine.plan();
+            if self.steps {
+                self.machine.begin();
+            }
+        }
+        if self.steps {
+            ready!(self.machine.poll(cx));
+            if self.machine.is_lost() && !std::mem::replace(&mut self.lost, true) {
+                return Poll::Pending;
+            }
             self.machine.take(now());
+            (self.steps, self.lost) = (false, false);
         }
         if let Some(failure) = self.machine.broken().cloned() {
             self.machine.fail_all(&failure);
@@ -185,6 +203,7 @@ impl Desk {
             }
             self.happened(id, index, event);
         }
+        Poll::Ready(())
     }
 
     /// What happened since it was last asked, with the requests' numbers.

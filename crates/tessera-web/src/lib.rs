@@ -1,14 +1,25 @@
 //! The engine for JavaScript. What goes in and out is bytes and JSON; an error is thrown as a JSON text with at least
 //! `code` and `message`.
 
+mod adapter;
 pub mod opening;
+mod woken;
 
-use opening::{FILES, Fault, OTHER_TOKENIZERS, Opening};
+use adapter::Adapter;
+use js_sys::Promise;
+use opening::{FILES, Fault, OTHER_TOKENIZERS, Opening, cpu};
 use serde_json::{Value, json};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tessera_compute::backend::Backend;
+use tessera_gpu::{Config, GpuBackend};
 use tessera_openai::desk::{Desk, Endpoint, News};
 use tessera_openai::error::ApiError;
 use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::future_to_promise;
+use woken::Woken;
 
 /// Memory that a module of 32 bits can have.
 const MOST_MEMORY: u64 = 4 << 30;
@@ -133,13 +144,36 @@ impl Folder {
         self.0.end(shard).map_err(thrown)
     }
 
-    /// See [`Opening::open`].
+    /// Loads the model on an adapter that computes it rightly, else on the calling thread; not there if it `must` be the
+    /// adapter.
     ///
     /// # Errors
-    /// As there.
-    pub fn open(self, name: &str, sequences: usize) -> Result<Engine, JsValue> {
-        let (desk, notes) = self.0.open(name, sequences).map_err(thrown)?;
-        Ok(Engine { desk, notes })
+    /// See [`Opening::read`] and [`Read::model`](opening::Read::model); with the code `gpu` what is wrong with the adapter.
+    pub async fn open(
+        self,
+        name: String,
+        sequences: usize,
+        adapter: Option<Adapter>,
+        must: bool,
+    ) -> Result<Engine, JsValue> {
+        let read = self.0.read().map_err(thrown)?;
+        let (mut loaded, mut found) = (None, Vec::new());
+        if let Some(adapter) = adapter {
+            let tried = adapter.load(&read, sequences).await;
+            found.append(&mut adapter.notes());
+            match tried {
+                Ok((model, config)) => loaded = Some((model, Some(config))),
+                Err(fault) if must => return Err(thrown(fault)),
+                Err(fault) => found.push(format!("it runs on the CPU: {}", fault.message)),
+            }
+        }
+        let (model, config) = match loaded {
+            Some(loaded) => loaded,
+            None => (read.model(None, sequences).map_err(thrown)?, None),
+        };
+        let (desk, mut notes) = read.desk(model, &name, sequences).map_err(thrown)?;
+        notes.append(&mut found);
+        Ok(Engine { desk, notes, config, woken: Arc::default() })
     }
 }
 
@@ -148,6 +182,9 @@ impl Folder {
 pub struct Engine {
     desk: Desk,
     notes: Vec<String>,
+    /// Which kernels run, on an adapter.
+    config: Option<Config>,
+    woken: Arc<Woken>,
 }
 
 #[wasm_bindgen]
@@ -179,9 +216,13 @@ impl Engine {
     }
 
     /// One step for all that runs; what happened, as a JSON array of `[id, kind, value]`. Kinds: `prefill`, `part`,
-    /// `whole`, `end`, `failed`.
-    pub fn turn(&mut self) -> String {
-        self.desk.turn(&now);
+    /// `whole`, `end`, `failed`. Nothing where the step is not made yet, see [`Engine::made`], or the adapter is lost, see
+    /// [`Engine::regain`]: it is to be called again then.
+    pub fn turn(&mut self) -> Option<String> {
+        let waker = Waker::from(self.woken.clone());
+        if self.desk.turn(&mut Context::from_waker(&waker), &now).is_pending() {
+            return None;
+        }
         let news = self.desk.news().into_iter().map(|(id, news)| match news {
             News::Prefill { done, total } => json!([id, "prefill", {"done": done, "total": total}]),
             News::Part(part) => json!([id, "part", part]),
@@ -193,7 +234,36 @@ impl Engine {
             }]),
             News::Failed(error) => json!([id, "failed", refused(&error)]),
         });
-        Value::Array(news.collect()).to_string()
+        Some(Value::Array(news.collect()).to_string())
+    }
+
+    /// A promise that is kept when a step that was not made is worth asking for again.
+    pub fn made(&self) -> Promise {
+        let woken = self.woken.clone();
+        future_to_promise(async move {
+            poll_fn(|cx| woken.poll(cx)).await;
+            Ok(JsValue::UNDEFINED)
+        })
+    }
+
+    /// Whether the adapter is lost.
+    #[wasm_bindgen(js_name = isLost)]
+    pub fn is_lost(&mut self) -> bool {
+        self.desk.machine().is_lost()
+    }
+
+    /// After the adapter was lost: the next turn loads the model again, on this one or on the calling thread, and what was
+    /// asked goes on.
+    pub fn regain(&mut self, adapter: Option<Adapter>) {
+        let mut backend =
+            adapter.zip(self.config).map(|(adapter, config)| GpuBackend::new(adapter.gpu, config));
+        self.desk.machine().set_loader(Box::new(move |program, weights, pools| {
+            let on = backend.take().map(|backend| backend.load(program.clone(), &mut *weights, pools));
+            match on {
+                Some(Ok(executor)) => Ok(executor),
+                _ => cpu().load(program, weights, pools),
+            }
+        }));
     }
 
     /// Whether nothing is left to do.
@@ -212,6 +282,7 @@ impl Engine {
             "context": subject.context,
             "vocab_size": subject.vocab_size,
             "encoder": subject.encoder,
+            "backend": if device.starts_with("gpu") { "webgpu" } else { "cpu" },
             "device": device,
             "memory": memory,
             "notes": self.notes,
@@ -233,12 +304,26 @@ impl Engine {
         self.desk.subject().text.tokenizer.decode(ids)
     }
 
-    /// The logits after the last of these tokens, `[vocab_size]`.
+    /// Asks for the logits after the last of these tokens. No turn is made before they are there.
     ///
     /// # Errors
     /// No ids, one that does not exist, or too many.
-    pub fn logits(&mut self, ids: &[u32]) -> Result<Vec<f32>, JsValue> {
-        let logits = self.desk.machine().logits(ids);
-        logits.map_err(|e| thrown(Fault::new("model", e.to_string())))
+    #[wasm_bindgen(js_name = askLogits)]
+    pub fn ask_logits(&mut self, ids: &[u32]) -> Result<(), JsValue> {
+        let asked = self.desk.machine().ask_logits(ids);
+        asked.map_err(|e| thrown(Fault::new("model", e.to_string())))
+    }
+
+    /// Those that were asked for, `[vocab_size]`; nothing where they are not made yet, see [`Engine::made`].
+    ///
+    /// # Errors
+    /// What fails.
+    pub fn logits(&mut self) -> Result<Option<Vec<f32>>, JsValue> {
+        let waker = Waker::from(self.woken.clone());
+        match self.desk.machine().poll_logits(&mut Context::from_waker(&waker)) {
+            Poll::Pending => Ok(None),
+            Poll::Ready(Ok(logits)) => Ok(Some(logits)),
+            Poll::Ready(Err(e)) => Err(thrown(Fault::new("model", e.to_string()))),
+        }
     }
 }

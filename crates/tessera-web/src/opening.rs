@@ -5,7 +5,10 @@ use md5::{Digest, Md5};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use tessera_compute::backend::Backend;
 use tessera_compute::cpu::Cpu;
+use tessera_compute::program::Program;
+use tessera_engine::decoder::program;
 use tessera_engine::generate::CHUNK;
 use tessera_engine::machine::Machine;
 use tessera_engine::model::Model;
@@ -46,6 +49,11 @@ const BESIDE_WEIGHTS: u64 = 512 << 20;
 /// Tokens of a step, where a model does not need its text whole: a page waits for a step before it can break an answer
 /// off, and each row has room for its logits.
 const ROWS: usize = 128;
+
+/// The calling thread.
+pub fn cpu() -> Cpu {
+    Cpu { threads: 1, ..Cpu::default() }
+}
 
 /// Why a folder cannot be opened: a word for programs, and what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,12 +198,11 @@ impl Opening {
         Ok(())
     }
 
-    /// Loads the model, for so many requests at once. `name` is what requests call it. With it comes what a user should
-    /// be told.
+    /// What the files say, when all of them have come.
     ///
     /// # Errors
     /// What is missing or wrong.
-    pub fn open(self, name: &str, sequences: usize) -> Result<(Desk, Vec<String>), Fault> {
+    pub fn read(self) -> Result<Read, Fault> {
         let Some(manifest) = self.manifest else {
             return Err(Fault::new("order", "the manifest has not come"));
         };
@@ -225,12 +232,56 @@ impl Opening {
                 format!("{name} is read, and is not among the files that are fetched"),
             ));
         }
-        let share = stored.saturating_add(BESIDE_WEIGHTS).min(self.free);
-        let rows = if files.embeddings.encoder { CHUNK } else { ROWS };
-        let memory = Some(Budget { free: self.free, share, fewer: true, rows });
+        Ok(Read { files, text, share: stored.saturating_add(BESIDE_WEIGHTS), free: self.free })
+    }
+}
+
+/// A folder that was read.
+pub struct Read {
+    files: ModelFiles,
+    text: Text,
+    /// Bytes that the model may take where there are more, and those that there are in the page's own memory.
+    share: u64,
+    free: u64,
+}
+
+impl Read {
+    /// What the model computes.
+    ///
+    /// # Errors
+    /// Tensors that do not make one.
+    pub fn program(&self) -> Result<Program, Fault> {
+        let ModelFiles { folder, config, scheme, semantics, .. } = &self.files;
+        let program = program(folder.manifest(), config, scheme, *semantics);
+        program.map_err(|e| Fault::new("model", e.to_string()))
+    }
+
+    /// Tokens of a step.
+    fn rows(&self) -> usize {
+        if self.files.embeddings.encoder { CHUNK } else { ROWS }
+    }
+
+    /// Loads the model on the calling thread, or on an adapter, with room for so many sequences.
+    ///
+    /// # Errors
+    /// What the device refuses, and what does not fit.
+    pub fn model(&self, adapter: Option<&dyn Backend>, sequences: usize) -> Result<Model, Fault> {
+        // An adapter's memory is not told in a page.
+        let free = if adapter.is_some() { self.share } else { self.free };
+        let memory = Some(Budget { free, share: self.share.min(free), fewer: true, rows: self.rows() });
         let room = Room { context: None, sequences, memory };
-        let cpu = Cpu { threads: 1, ..Cpu::default() };
-        let model = Model::load(&files, &cpu, room).map_err(|e| Fault::new("model", e.to_string()))?;
+        let model = Model::load(&self.files, adapter.unwrap_or(&cpu()), room);
+        model.map_err(|e| Fault::new("model", e.to_string()))
+    }
+
+    /// What answers with a model of [`Read::model`], for as many requests at once as it has sequences. They call it `name`.
+    /// With it comes what a user should be told.
+    ///
+    /// # Errors
+    /// More or fewer requests than can be.
+    pub fn desk(self, model: Model, name: &str, sequences: usize) -> Result<(Desk, Vec<String>), Fault> {
+        let rows = self.rows();
+        let Read { files, text, .. } = self;
         let mut notes = files.notes;
         notes.extend(text.notes.iter().chain(model.notes()).cloned());
         let (tokenizer, subject) = (text.tokenizer.clone(), Subject::new(name.to_owned(), text, &model));

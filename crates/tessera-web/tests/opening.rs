@@ -3,7 +3,9 @@
 use md5::{Digest, Md5};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use tessera_engine::generate::GenerateError;
 use tessera_openai::desk::{Desk, Endpoint, News};
 use tessera_openai::error::ApiError;
 use tessera_web::opening::{FILES, Fault, Opening};
@@ -43,18 +45,32 @@ fn desk(sequences: usize) -> Desk {
     for (index, path) in shards.iter().enumerate() {
         fill(&mut opening, index, &std::fs::read(golden().join(path)).unwrap()).unwrap();
     }
-    opening.open("tiny", sequences).unwrap().0
+    let read = opening.read().unwrap();
+    let model = read.model(None, sequences).unwrap();
+    read.desk(model, "tiny", sequences).unwrap().0
 }
 
 fn now() -> Duration {
     Duration::ZERO
 }
 
+fn turn(desk: &mut Desk) {
+    assert!(desk.turn(&mut Context::from_waker(Waker::noop()), &now).is_ready());
+}
+
+fn logits(desk: &mut Desk, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
+    desk.machine().ask_logits(ids)?;
+    match desk.machine().poll_logits(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(logits) => logits,
+        Poll::Pending => panic!("the CPU needs nobody to wait"),
+    }
+}
+
 /// Everything that happens until all is done.
 fn run(desk: &mut Desk) -> Vec<(u64, News)> {
     let mut all = Vec::new();
     while !desk.is_idle() {
-        desk.turn(&now);
+        turn(desk);
         all.extend(desk.news());
     }
     all
@@ -91,7 +107,7 @@ fn the_logits_are_those_that_the_module_has_to_give() {
     let mut wrong = Vec::new();
     for case in expected.as_array().unwrap() {
         let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
-        let logits = desk.machine().logits(&ids).unwrap();
+        let logits = logits(&mut desk, &ids).unwrap();
         let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
         let md5: String = Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         wrong.extend((md5 != case["md5"]).then(|| format!("{ids:?}: {md5}")));
@@ -142,7 +158,7 @@ fn parts_make_the_whole_and_the_end_comes_last() {
 fn what_is_broken_off_ends_with_abort_and_the_desk_goes_on() {
     let mut desk = desk(1);
     let first = chat(&mut desk, json!({"n": 3})).unwrap();
-    desk.turn(&now);
+    turn(&mut desk);
     desk.cancel(first);
     let waits = chat(&mut desk, json!({"max_tokens": 2})).unwrap();
     let news = run(&mut desk);
@@ -168,8 +184,8 @@ fn a_refused_request_names_its_field_and_leaves_nothing() {
         .ask(Endpoint::Completions, br#"{"model": "tiny", "prompt": "Hi", "max_tokens": 0}"#, now())
         .unwrap_err();
     assert_eq!(error.param.as_deref(), Some("max_tokens"));
-    assert!(desk.machine().logits(&[]).is_err());
-    assert!(desk.machine().logits(&[9999]).is_err());
+    assert!(logits(&mut desk, &[]).is_err());
+    assert!(logits(&mut desk, &[9999]).is_err());
     assert!(desk.is_idle());
     // One runs, and so many wait.
     let queue = desk.machine().options().queue;
@@ -196,7 +212,7 @@ fn shards_are_held_to_the_manifest() {
     assert_eq!(opening.begin(99).unwrap_err().code, "order");
     // It may come again.
     fill(&mut opening, 0, &good).unwrap();
-    let Err(fault) = opening.open("tiny", 4) else { panic!("shards are missing") };
+    let Err(fault) = opening.read() else { panic!("shards are missing") };
     assert_eq!(fault.code, "folder");
 }
 

@@ -1,7 +1,7 @@
 // The requests of an engine that have not ended, and what has come of them.
 
 import { TesseraError } from "./errors.js";
-import type { News, Timing, Told } from "./host.js";
+import type { Description, News, Timing, Told } from "./host.js";
 import type { Progress } from "./open.js";
 
 /** One request's news, in order; whoever reads it waits for more. */
@@ -29,9 +29,13 @@ export class Answers {
   private gone = new Set<string>();
   private loads = new Map<number, (progress: Progress) => void>();
 
+  /** Told of what a model runs on now, and why. */
+  onNotice?: (model: string, notice: string, description: Description) => void;
+
   readonly told = (told: Told[]): void => {
     for (const one of told) {
       if ("load" in one) this.loads.get(one.load)?.(one.progress);
+      else if ("notice" in one) this.onNotice?.(one.model, one.notice, one.description);
       else if ("broken" in one) this.fail(one.model, one.broken);
       else this.push(`${one.model}\n${one.id}`, one.news);
     }

@@ -2,6 +2,7 @@
 // that would change answers or trust are refused.
 
 import { TesseraError } from "./errors.js";
+import { BACKENDS } from "./gpu.js";
 import { prebuiltAppConfig } from "./prebuilt.js";
 import type { FolderSource } from "./source.js";
 import type { AppConfig, MLCEngineConfig, ModelRecord } from "./types.js";
@@ -10,7 +11,7 @@ type Known<T> = Record<keyof T, true>;
 
 const ENGINE: Known<MLCEngineConfig> = {
   appConfig: true, initProgressCallback: true, logLevel: true, worker: true, wasmUrl: true, workerUrl: true, sequences: true,
-  logitProcessorRegistry: true,
+  logitProcessorRegistry: true, backend: true,
 };
 const APP: Known<AppConfig> = { model_list: true, cacheBackend: true, opfsAccessMode: true, useIndexedDBCache: true };
 const RECORD: Known<ModelRecord> = {
@@ -18,7 +19,7 @@ const RECORD: Known<ModelRecord> = {
   buffer_size_required_bytes: true, required_features: true, model_type: true, integrity: true, model_url: true,
   model_lib_url: true,
 };
-const BACKENDS = ["cache", "indexeddb", "cross-origin", "opfs"];
+const CACHES = ["cache", "indexeddb", "cross-origin", "opfs"];
 const ACCESS = ["async", "sync", "auto"];
 
 /** A copy of a config that has no field that is not honoured, in today's spelling. */
@@ -32,6 +33,7 @@ export function checked(config: MLCEngineConfig): MLCEngineConfig {
     }
   };
   look(config, ENGINE, "");
+  one(config.backend, BACKENDS, "backend");
   if (config.logitProcessorRegistry?.size) {
     const message = "logitProcessorRegistry is not supported by tessera-web: logit_bias and response_format are";
     throw new TesseraError("unsupported_value", message, { param: "logitProcessorRegistry" });
@@ -40,7 +42,7 @@ export function checked(config: MLCEngineConfig): MLCEngineConfig {
   look(config.appConfig, APP, "appConfig.");
   const { useIndexedDBCache, ...appConfig } = config.appConfig;
   if (useIndexedDBCache) appConfig.cacheBackend ??= "indexeddb";
-  one(appConfig.cacheBackend, BACKENDS, "appConfig.cacheBackend");
+  one(appConfig.cacheBackend, CACHES, "appConfig.cacheBackend");
   one(appConfig.opfsAccessMode, ACCESS, "appConfig.opfsAccessMode");
   if (appConfig.cacheBackend === "cross-origin" && !quiet) {
     console.warn("appConfig.cacheBackend `cross-origin`: files are kept in the Cache API, for this site alone");

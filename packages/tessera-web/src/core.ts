@@ -1,15 +1,16 @@
 // The wasm module. Its glue is made by wasm-bindgen at build time.
 
-import init, { Engine, Folder, files, held, otherTokenizers, version } from "./tessera.js";
+import init, { Adapter, Engine, Folder, files, held, otherTokenizers, version } from "./tessera.js";
 import { TesseraError } from "./errors.js";
 
-export { Engine, Folder };
+export { Adapter, Engine, Folder };
 
 /** Version of this JavaScript: a test holds it to the package's. */
 export const VERSION = "0.1.0";
 
 export interface Core {
   Folder: typeof Folder;
+  Adapter: typeof Adapter;
   /** Names of a folder's small files. */
   files: string[];
   /** Those that are read where there is no `tokenizer.json`. */
@@ -43,7 +44,7 @@ async function load(source: Source): Promise<Core> {
     const message = `the wasm module is of version ${version()}, its JavaScript of ${VERSION}: a cache has mixed them`;
     throw new TesseraError("version", message);
   }
-  return { Folder, files: files(), otherTokenizers: otherTokenizers(), memory: held };
+  return { Folder, Adapter, files: files(), otherTokenizers: otherTokenizers(), memory: held };
 }
 
 /** Of a module that is inside a script: its bytes. */

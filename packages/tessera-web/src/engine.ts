@@ -4,6 +4,7 @@ import { Answers, whole } from "./answers.js";
 import { checked, recordOf, sources } from "./config.js";
 import { Chat, Completions, Embeddings } from "./endpoints.js";
 import { TesseraError } from "./errors.js";
+import { adapter } from "./gpu.js";
 import type { Description, Endpoint, Loading, News, Told } from "./host.js";
 import type { Link } from "./link.js";
 import type { Progress } from "./open.js";
@@ -51,6 +52,10 @@ export abstract class Engine implements MLCEngineInterface {
     this.chat = new Chat(this);
     this.completions = new Completions(this);
     this.embeddings = new Embeddings(this);
+    this.answers.onNotice = (model, notice, description) => {
+      if (this.loaded.has(model)) this.loaded.set(model, description);
+      this.warn(model, notice);
+    };
   }
 
   setInitProgressCallback(callback?: InitProgressCallback): void {
@@ -114,7 +119,7 @@ export abstract class Engine implements MLCEngineInterface {
       const { cacheBackend: cache, opfsAccessMode: access } = this.config.appConfig ?? {};
       const { integrity } = record;
       const sequences = this.config.sequences ?? SEQUENCES;
-      const loading: Loading = { sources: sources(record), sequences, overrides, integrity, cache, access };
+      const loading: Loading = { sources: sources(record), sequences, overrides, integrity, cache, access, backend: this.config.backend ?? "auto" };
       const description = await link.call("load", number, id, loading);
       if (stopped) {
         await link.call("unload", id);
@@ -126,9 +131,7 @@ export abstract class Engine implements MLCEngineInterface {
         timeElapsed: (performance.now() - begun) / 1e3,
         text: `Finish loading on ${description.device}`,
       });
-      if (this.config.logLevel !== "SILENT" && this.config.logLevel !== "ERROR") {
-        for (const note of description.notes) console.warn(`${id}: ${note}`);
-      }
+      for (const note of description.notes) this.warn(id, note);
       return true;
     } catch (error) {
       if (stopped) return false;
@@ -137,6 +140,10 @@ export abstract class Engine implements MLCEngineInterface {
       this.answers.onProgress(number, undefined);
       if (this.loading?.number === number) this.loading = undefined;
     }
+  }
+
+  private warn(model: string, what: string): void {
+    if (this.config.logLevel !== "SILENT" && this.config.logLevel !== "ERROR") console.warn(`${model}: ${what}`);
   }
 
   private report(progress: Progress, begun: number): void {
@@ -380,17 +387,6 @@ export abstract class Engine implements MLCEngineInterface {
 
 /** Bytes that a wasm memory can have. */
 const WASM_MEMORY = 2 ** 32;
-
-interface Adapter {
-  limits: { maxStorageBufferBindingSize: number };
-  info?: { vendor: string };
-}
-
-/** The browser's GPU, which pages ask about; models run on the CPU. */
-async function adapter(): Promise<Adapter | null> {
-  const { gpu } = (typeof navigator === "undefined" ? {} : navigator) as { gpu?: { requestAdapter(): Promise<Adapter | null> } };
-  return (await gpu?.requestAdapter().catch(() => null)) ?? null;
-}
 
 /** Of a class of engines, the function that makes one and loads models. */
 export function creator<E extends Engine>(Make: new (config?: MLCEngineConfig) => E) {

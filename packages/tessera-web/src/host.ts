@@ -3,6 +3,7 @@
 
 import type { Core, Engine } from "./core.js";
 import { TesseraError, fieldsOf } from "./errors.js";
+import { given, type Backend } from "./gpu.js";
 import { open, type Model as Opened, type Progress } from "./open.js";
 import { place, type FolderSource } from "./source.js";
 import { store, type CacheBackend, type OPFSAccessMode } from "./store.js";
@@ -17,6 +18,9 @@ export interface Description {
   vocab_size: number;
   /** Whether vectors are all that it makes. */
   encoder: boolean;
+  /** What it runs on. */
+  backend: "webgpu" | "cpu";
+  /** The same in words: kernels, adapter. */
   device: string;
   /** What it takes of memory. */
   memory: string;
@@ -42,6 +46,7 @@ export type News =
 export type Told =
   | { model: string; id: number; news: News }
   | { load: number; progress: Progress }
+  | { model: string; notice: string; description: Description }
   | { broken: ReturnType<typeof fieldsOf>; model?: string };
 
 /** What is loaded, and where its files are kept. */
@@ -53,8 +58,16 @@ export type Loading = Omit<Opened, "name" | "places"> & {
 
 interface Model {
   engine: Engine;
+  backend: Backend;
   runs: boolean;
+  /** What takes steps of it now, to wait for. */
+  last: Promise<void>;
+  /** When its adapter was lost. */
+  lost?: number;
 }
+
+/** Milliseconds after which an adapter that is lost once more is taken once more. */
+const SOON = 60_000;
 
 export class Host {
   private models = new Map<string, Model>();
@@ -76,7 +89,7 @@ export class Host {
       const kept = places.some((place) => place.url) ? await store(cache, access) : null;
       const [engine, notes] = await open(core, { name, places, ...model }, kept, tell, stop.signal);
       this.unload(name);
-      this.models.set(name, { engine, runs: false });
+      this.models.set(name, { engine, backend: model.backend, runs: false, last: Promise.resolve() });
       const description: Description = JSON.parse(engine.describe());
       return { ...description, notes: [...notes, ...description.notes] };
     } finally {
@@ -122,8 +135,16 @@ export class Host {
     return this.model(name).engine.detokenize(ids);
   }
 
-  logits(name: string, ids: Uint32Array): Float32Array {
-    return this.model(name).engine.logits(ids);
+  logits(name: string, ids: Uint32Array): Promise<Float32Array> {
+    const model = this.model(name);
+    return this.alone(model, async () => {
+      this.model(name).engine.askLogits(ids);
+      for (;;) {
+        const logits = this.model(name).engine.logits();
+        if (logits) return logits;
+        await model.engine.made();
+      }
+    });
   }
 
   /** Bytes of the module's memory. It does not shrink; what an unloaded model had is used again. */
@@ -142,8 +163,7 @@ export class Host {
     while (this.models.get(name) === model && !model.engine.isIdle()) {
       let told: Told[];
       try {
-        const news = JSON.parse(model.engine.turn()) as [number, News["kind"], any][];
-        told = news.map(([id, kind, value]) => ({ model: name, id, news: { kind, value } as News }));
+        told = await this.alone(model, () => this.turn(name, model));
       } catch (error) {
         // The module has ended in the middle of a step: nothing of it can be used any more.
         this.models.delete(name);
@@ -153,6 +173,49 @@ export class Host {
       await yielded();
     }
     model.runs = false;
+  }
+
+  /** One step; what came of it. */
+  private async turn(name: string, model: Model): Promise<Told[]> {
+    let lost = false;
+    while (this.models.get(name) === model) {
+      const made = model.engine.turn();
+      if (made !== undefined) {
+        const news = JSON.parse(made) as [number, News["kind"], any][];
+        const told: Told[] = news.map(([id, kind, value]) => ({ model: name, id, news: { kind, value } as News }));
+        if (lost) told.unshift(this.regained(name, model));
+        return told;
+      }
+      if (model.engine.isLost()) {
+        lost = true;
+        await this.regain(model);
+      } else {
+        await model.engine.made();
+      }
+    }
+    return [];
+  }
+
+  /** Gives a model whose adapter is lost another one, or lets it do without. */
+  private async regain(model: Model): Promise<void> {
+    const now = performance.now();
+    const soon = model.lost !== undefined && now - model.lost < SOON;
+    model.lost = now;
+    const gpu = soon ? undefined : await given(await this.core(), "auto").catch(() => undefined);
+    model.engine.regain(gpu?.adapter);
+  }
+
+  private regained(name: string, model: Model): Told {
+    const description = this.describe(name);
+    const notice = `the GPU was lost and the model is loaded again: answers go on, on ${description.device}`;
+    return { model: name, notice, description };
+  }
+
+  /** Does what takes steps of a model after all that was asked before. */
+  private alone<T>(model: Model, work: () => Promise<T>): Promise<T> {
+    const mine = model.last.then(work);
+    model.last = mine.then(() => {}, () => {});
+    return mine;
   }
 }
 

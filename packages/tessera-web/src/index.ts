@@ -2,6 +2,7 @@
 
 import { core } from "./core.js";
 import { creator, Engine } from "./engine.js";
+import { relaxed } from "./features.js";
 import { ExtensionHandler, ServiceHandler, WorkerHandler, type Port } from "./handler.js";
 import { Host } from "./host.js";
 import { here, there } from "./link.js";
@@ -14,7 +15,10 @@ export class MLCEngine extends Engine {
   constructor(config: MLCEngineConfig = {}) {
     super((config, told) => {
       if (config.worker ?? typeof Worker !== "undefined") return there(worker(config), told);
-      const module = () => config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url);
+      // Each in one expression, for bundlers.
+      const beside = () =>
+        relaxed() ? new URL("./tessera_relaxed_bg.wasm", import.meta.url) : new URL("./tessera_bg.wasm", import.meta.url);
+      const module = () => config.wasmUrl ?? beside();
       return here((tell) => new Host(() => core(module), tell), told);
     }, config);
   }

@@ -7,6 +7,7 @@ import { Readable } from "node:stream";
 import { core } from "./core.js";
 import { creator, Engine } from "./engine.js";
 import { TesseraError } from "./errors.js";
+import { relaxed } from "./features.js";
 import { ExtensionHandler, ServiceHandler, WorkerHandler, type Port } from "./handler.js";
 import { Host } from "./host.js";
 import { here } from "./link.js";
@@ -21,10 +22,14 @@ export class MLCEngine extends Engine {
     if (config.worker || config.workerUrl !== undefined) {
       throw new TesseraError("unsupported_value", "worker: outside of a browser the engine runs on the calling thread");
     }
+    if (config.backend === "webgpu") {
+      throw new TesseraError("unsupported_value", "backend: outside of a browser models run on the CPU");
+    }
     super((config, told) => {
-      const url = config.wasmUrl ?? new URL("./tessera_bg.wasm", import.meta.url);
+      const name = relaxed() ? "./tessera_relaxed_bg.wasm" : "./tessera_bg.wasm";
+      const url = config.wasmUrl ?? new URL(name, import.meta.url);
       return here((tell) => new Host(() => core(() => readFile(new URL(url))), tell), told);
-    }, config);
+    }, { ...config, backend: "cpu" });
   }
 }
 

@@ -3,6 +3,7 @@
 import type { Core, Engine, Folder } from "./core.js";
 import { TesseraError } from "./errors.js";
 import { Files, parts, type Shard } from "./files.js";
+import { given, type Backend } from "./gpu.js";
 import type { ModelIntegrity } from "./integrity.js";
 import { pause, type Place } from "./source.js";
 import type { Store } from "./store.js";
@@ -40,12 +41,13 @@ export interface Model {
   overrides: Record<string, unknown>;
   /** Requests that run at once. */
   sequences: number;
+  backend: Backend;
 }
 
 /** Opens a model from the first of its places that has a manifest; the strings are what there is to note. */
 export async function open(
   core: Core,
-  { name, places, integrity, overrides, sequences }: Model,
+  { name, places, integrity, overrides, sequences, backend }: Model,
   store: Store | null,
   tell: (progress: Progress) => void,
   signal: AbortSignal,
@@ -73,7 +75,10 @@ export async function open(
       await fill(folder, shards, files, tell, signal);
       const total = bytesOf(shards);
       tell({ stage: "model", loaded: total, total, kept: 0, shards: [shards.length, shards.length] });
-      return [folder.open(name, sequences), files.notes];
+      const gpu = await given(core, backend);
+      const engine = await folder.open(name, sequences, gpu.adapter, backend === "webgpu");
+      await gpu.keep();
+      return [engine, gpu.why ? [`it runs on the CPU: ${gpu.why}`, ...files.notes] : files.notes];
     } catch (thrown) {
       // `open` takes the folder; before it, its memory is given back here.
       try {

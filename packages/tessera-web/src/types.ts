@@ -2,6 +2,7 @@
 
 import type { Progress } from "./open.js";
 import type { Chat, Completions, Embeddings } from "./endpoints.js";
+import type { Backend } from "./gpu.js";
 import type { ModelIntegrity } from "./integrity.js";
 import type {
   ChatCompletion, ChatCompletionChunk, ChatCompletionRequest, ChatCompletionRequestBase, ChatCompletionRequestNonStreaming,
@@ -86,6 +87,8 @@ export interface MLCEngineConfig {
   wasmUrl?: string | URL;
   /** Where the worker's script is, likewise. */
   workerUrl?: string | URL;
+  /** Where models run; `auto`. */
+  backend?: Backend;
   /** Requests that run at once in a model; 4. */
   sequences?: number;
 }

@@ -1,6 +1,7 @@
 // The worker that the package makes. It imports nothing of what makes it.
 
 import { core, inflated } from "./core.js";
+import { relaxed } from "./features.js";
 import { Host } from "./host.js";
 import { serve } from "./link.js";
 
@@ -9,7 +10,9 @@ function wasm(): Promise<BufferSource> {
   const { tesseraInlined } = self as { tesseraInlined?: string };
   if (tesseraInlined !== undefined) return inflated(tesseraInlined);
   const given = new URL(self.location.href).searchParams.get("wasm");
-  return given ? fetched(given) : fetched(new URL("./tessera_bg.wasm", import.meta.url));
+  if (given) return fetched(given);
+  // Each in one expression, for bundlers.
+  return fetched(relaxed() ? new URL("./tessera_relaxed_bg.wasm", import.meta.url) : new URL("./tessera_bg.wasm", import.meta.url));
 }
 
 async function fetched(url: URL | string): Promise<BufferSource> {

@@ -64,7 +64,7 @@ function answer(page, { appConfig = {}, record = {}, config = {} } = {}) {
     const overrides = { context_window_size: 512 };
     globalThis.app = { model_list: [{ model_id: "tiny", model: `${location.origin}/golden/`, overrides, ...record }], ...appConfig };
     try {
-      globalThis.engine = await tessera.CreateMLCEngine("tiny", { appConfig: app, ...config });
+      globalThis.engine = await tessera.CreateMLCEngine("tiny", { appConfig: app, backend: "cpu", ...config });
     } catch (error) {
       return { failed: error.message, code: error.code, integrity: error instanceof tessera.IntegrityError };
     }

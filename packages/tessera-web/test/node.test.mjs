@@ -88,7 +88,7 @@ test("a field that is not honoured is refused by name", async () => {
 
 test("a setting that would have no effect is refused", () => {
   const refused = (config, words) => assert.throws(() => new MLCEngine(config), words);
-  refused({ logitProcessorRegistry: new Map() }, /logitProcessorRegistry is not supported/);
+  refused({ logitProcessorRegistry: new Map([["tiny", {}]]) }, /logitProcessorRegistry is not supported/);
   const { appConfig } = config();
   const record = appConfig.model_list[0];
   refused({ appConfig: { model_list: [{ ...record, model_manifest: "a.json" }] } }, /model_list\[0\]\.model_manifest/);

@@ -41,6 +41,9 @@ impl Machine {
         if self.pass.is_some() {
             return true;
         }
+        if self.probe.is_some() {
+            return false;
+        }
         let Some(mut shares) = self.shares() else { return false };
         let embeds = |one: &Running| one.slot.want() == Want::Hidden;
         let fed = || self.running.iter().zip(&shares).filter(|(_, share)| **share > 0);
@@ -159,6 +162,12 @@ impl Machine {
         if let Err(failure) = made(catch_unwind(step)) {
             pass.made = Some(Err(failure));
         }
+    }
+
+    /// Whether a pass is made whose device was lost: [`Machine::take`] loads the model again, if it has a loader.
+    pub fn is_lost(&self) -> bool {
+        let made = self.pass.as_ref().and_then(|pass| pass.made.as_ref());
+        matches!(made, Some(Err(Failure::Step(StepError::Device(backend::StepError::Lost(_))))))
     }
 
     /// Whether the pass that was begun is made.

@@ -46,7 +46,7 @@ fn all(args: &SelftestArgs, out: &Output) -> anyhow::Result<ExitCode> {
         for case in selftest::cases() {
             out.detail(format_args!("{kernels}: {}", case.name));
             count += 1;
-            if let Err(what) = case.check(&backend, config.halves) {
+            if let Err(what) = pollster::block_on(case.check(&backend, config.halves)) {
                 wrong.push(Wrong { case: case.name, kernels, what });
             }
         }

@@ -1,0 +1,85 @@
+//! The adapter that a page is given, and what is known of it.
+
+use crate::opening::{Fault, Read};
+use crate::thrown;
+use serde_json::json;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tessera_engine::model::Model;
+use tessera_gpu::verified::{Record, Verified, build};
+use tessera_gpu::{Config, Gpu, GpuBackend};
+use wasm_bindgen::prelude::*;
+
+/// An open adapter.
+#[wasm_bindgen]
+pub struct Adapter {
+    pub(crate) gpu: Gpu,
+    record: Arc<Mutex<Record>>,
+    notes: Arc<Mutex<Vec<String>>>,
+}
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[wasm_bindgen]
+impl Adapter {
+    /// Opens the one that this page is given; nothing where it is given none. `name`: what the browser calls it.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn open(name: String) -> Result<Option<Adapter>, JsValue> {
+        let Some(given) = tessera_gpu::Adapter::given().await else { return Ok(None) };
+        let gpu = given.open(false).await.map_err(|e| thrown(Fault::new("gpu", e.to_string())))?;
+        Ok(Some(Adapter { gpu: gpu.named(name), record: Arc::default(), notes: Arc::default() }))
+    }
+
+    /// `{name, software, binding, buffer, build}`: bytes that a binding and a buffer may have, and a number of the kernels.
+    pub fn describe(&self) -> String {
+        let about = self.gpu.describe();
+        json!({
+            "name": about.name,
+            "software": about.software,
+            "binding": about.binding,
+            "buffer": about.buffer,
+            "build": format!("{:016x}", build()),
+        })
+        .to_string()
+    }
+
+    /// Takes what was known of an adapter of this description; what cannot be read is not known.
+    pub fn know(&self, record: &str) {
+        *locked(&self.record) = serde_json::from_str(record).unwrap_or_default();
+    }
+
+    /// What is known of it, to be kept.
+    pub fn known(&self) -> String {
+        serde_json::to_string(&*locked(&self.record)).unwrap_or_default()
+    }
+
+    /// Another handle of the same.
+    pub fn share(&self) -> Adapter {
+        Adapter { gpu: self.gpu.clone(), record: self.record.clone(), notes: self.notes.clone() }
+    }
+}
+
+impl Adapter {
+    /// A model on it, and which of its kernels compute that rightly.
+    pub(crate) async fn load(&self, read: &Read, sequences: usize) -> Result<(Model, Config), Fault> {
+        let program = read.program()?;
+        let notes = self.notes.clone();
+        let say = move |what: &str| locked(&notes).push(what.to_owned());
+        let verified = Verified::new(self.gpu.clone(), Config::default(), self.record.clone(), say);
+        let config = verified.configured(&program).await.map_err(|e| Fault::new("gpu", e.to_string()))?;
+        let backend = GpuBackend::new(self.gpu.clone(), config);
+        let model = read.model(Some(&backend), sequences)?;
+        match self.gpu.done().await {
+            None => Ok((model, config)),
+            Some(what) => Err(Fault::new("gpu", what)),
+        }
+    }
+
+    /// What was noticed since this was asked.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        std::mem::take(&mut *locked(&self.notes))
+    }
+}
