@@ -11,8 +11,8 @@ import { chromium } from "playwright-core";
 import { CreateMLCEngine, folder } from "tessera-web";
 import { serve } from "./serve.mjs";
 
-const { TESSERA_GOLDEN: golden, TESSERA_CHROMIUM: executablePath, TESSERA_CHAT: chat, TESSERA_SHOT: shot } = process.env;
-assert.ok(golden && executablePath && chat, "TESSERA_GOLDEN, TESSERA_CHROMIUM and TESSERA_CHAT name folder, browser and example");
+const { TESSERA_GOLDEN: golden, TESSERA_CHROMIUM: executablePath } = process.env;
+assert.ok(golden && executablePath, "TESSERA_GOLDEN and TESSERA_CHROMIUM name folder and browser");
 const SHARDS = JSON.parse(await readFile(`${golden}/tensor-cache.json`, "utf8")).records;
 const REQUEST = { messages: [{ role: "user", content: "Hi" }], max_tokens: 12, temperature: 0 };
 
@@ -21,7 +21,7 @@ let server, browser, context, expected;
 before(async () => {
   const pkg = dirname(fileURLToPath(import.meta.resolve("tessera-web/package.json")));
   const webllm = dirname(fileURLToPath(import.meta.resolve("@mlc-ai/web-llm")));
-  server = await serve({ pkg, golden, webllm, chat });
+  server = await serve({ pkg, golden, webllm });
   browser = await chromium.launch({
     executablePath,
     args: ["--headless", "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -327,32 +327,25 @@ test("a worker whose script is not there is told", async () => {
   assert.match(failed, /worker failed/);
 });
 
-test("the example's chat loads a folder by its address, answers, and goes on", async () => {
+test("twenty rounds of a chat keep their prefix and take no more memory; unloaded, the worker is gone", async () => {
   const page = await visit();
-  // Its own is too short for a conversation.
-  server.spoil = ({ path, bytes }) => {
-    if (path !== "mlc-chat-config.json") return undefined;
-    const config = JSON.parse(bytes);
-    config.context_window_size = config.model_config.context_window_size = 512;
-    return Buffer.from(JSON.stringify(config));
-  };
-  await page.goto(`${server.base}/chat/index.html`);
-  await page.fill("#model", "/golden/");
-  await page.click("#load button");
-  await page.waitForFunction(() => !document.getElementById("send").disabled);
-  for (const text of ["Hi", "And?"]) {
-    await page.fill("#text", text);
-    await page.press("#text", "Enter");
-    await page.waitForFunction(() => document.getElementById("send").textContent === "Stop");
-    await page.waitForTimeout(300);
-    await page.click("#send");
-    await page.waitForFunction(() => document.getElementById("send").textContent === "Send");
+  await answer(page, { record: { overrides: { context_window_size: 2048 } } });
+  const rounds = await page.evaluate(async () => {
+    const messages = [], rounds = [];
+    for (let i = 0; i < 20; i++) {
+      messages.push({ role: "user", content: `Round ${i}: and then?` });
+      const { choices, usage } = await engine.chat.completions.create({ messages, max_tokens: 16, temperature: 0, ignore_eos: true });
+      messages.push(choices[0].message);
+      const { prompt_tokens, prompt_tokens_details } = usage;
+      rounds.push({ prompt: prompt_tokens, cached: prompt_tokens_details.cached_tokens, memory: await engine.memory() });
+    }
+    return rounds;
+  });
+  for (const [i, { prompt, cached }] of rounds.entries()) {
+    if (i > 0) assert.ok(cached >= rounds[i - 1].prompt, `round ${i}: ${cached} of ${prompt} tokens were kept, ${rounds[i - 1].prompt} were there`);
   }
-  assert.equal(await page.locator("#log p").count(), 4);
-  assert.match(await page.textContent("#state"), /tokens, .* a second/);
-  await page.fill("#model", "/nowhere/");
-  await page.click("#load button");
-  await page.waitForSelector("#log p.error");
-  assert.match(await page.textContent("#log p.error"), /there is no tensor-cache\.json/);
-  if (shot) await page.screenshot({ path: shot });
+  assert.equal(rounds.at(-1).memory, rounds[1].memory);
+  assert.equal(page.workers().length, 1);
+  await page.evaluate(() => engine.unload());
+  assert.equal(page.workers().length, 0);
 });

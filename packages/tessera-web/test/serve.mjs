@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { join, normalize } from "node:path";
 
-const TYPES = { html: "text/html", js: "text/javascript", mjs: "text/javascript", json: "application/json", wasm: "application/wasm" };
+const TYPES = { html: "text/html", js: "text/javascript", mjs: "text/javascript", css: "text/css", json: "application/json", wasm: "application/wasm" };
 const PAGE = `<!doctype html><title>tessera</title>
 <script type="importmap">{"imports": {"tessera-web": "/pkg/dist/index.js"}}</script>`;
 
@@ -31,14 +31,14 @@ export async function serve(folders) {
     if (pathname === "/" && !folders[""]) return response.setHeader("content-type", "text/html").end(PAGE);
     if (SCRIPTS[pathname]) return response.setHeader("content-type", TYPES.js).end(SCRIPTS[pathname]);
     let [, first, ...rest] = normalize(pathname).split("/");
-    // The example has the package beside it.
-    if (first === "chat" && rest[0] === "tessera-web") {
+    // The examples have the package beside them.
+    if (first === "examples" && rest[0] === "tessera-web") {
       rest.shift();
       first = "pkg";
     }
     const known = first === "" ? undefined : folders[first];
     const root = known ?? folders[""] ?? "/nowhere";
-    const path = known ? rest.join("/") : pathname === "/" ? "index.html" : normalize(pathname).slice(1);
+    const path = (known ? rest.join("/") : normalize(pathname).slice(1)).replace(/(^|\/)$/, "$1index.html");
     const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? "");
     const offset = range ? Number(range[1]) : 0;
     if (first === "golden") served.asked.push({ path, offset });
