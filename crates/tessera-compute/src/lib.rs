@@ -8,6 +8,8 @@ pub mod backend;
 pub mod batch;
 pub mod cpu;
 pub mod functions;
+#[cfg(any(test, feature = "lent-threads"))]
+pub mod lent;
 mod memory;
 pub mod pages;
 pub mod program;

@@ -2,7 +2,7 @@
 
 use crate::constraint::Constraint;
 use crate::failure::Failure;
-use crate::sampler::{SampleError, SamplingParams};
+use crate::sampler::{LogitProcessor, SampleError, SamplingParams};
 use std::time::Duration;
 
 /// Most alternatives to a token that can be asked for.
@@ -74,6 +74,8 @@ pub struct EngineRequest {
     /// Log-probabilities of the prompt's tokens too; the whole prompt is computed then. The number of
     /// alternatives is that of `logprobs`, or none.
     pub prompt_logprobs: bool,
+    /// What changes logits before a token is chosen.
+    pub processor: Option<Box<dyn LogitProcessor>>,
     /// A grammar that the answer follows.
     pub constraint: Option<Box<dyn Constraint>>,
     /// No answer but one vector of the prompt's final hidden states (after the last norm), by the model's pooling; its

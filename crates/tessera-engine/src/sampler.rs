@@ -2,6 +2,7 @@
 //!
 //! The steps, in this order:
 //!
+//! 0. a [`LogitProcessor`], where there is one, changes the logits as it likes;
 //! 1. `logit_bias` is added;
 //! 2. penalties: `repetition_penalty` as Hugging Face defines it (a positive logit is divided by it,
 //!    a negative one multiplied) for every token of the prompt or the answer; then `frequency_penalty`
@@ -66,6 +67,18 @@ impl Default for SamplingParams {
     }
 }
 
+/// What changes logits before anything else does, and hears of the tokens that are chosen.
+pub trait LogitProcessor: Send {
+    /// Changes the logits, `[vocab]`.
+    ///
+    /// # Errors
+    /// What is wrong, for people: the request ends with it.
+    fn process(&mut self, logits: &mut [f32]) -> Result<(), String>;
+
+    /// A token of the answer was chosen, or forced by a grammar.
+    fn chosen(&mut self, token: u32);
+}
+
 /// A parameter outside its range, or logits that no token can be taken from.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SampleError {
@@ -87,6 +100,9 @@ pub enum SampleError {
         /// Number of logits.
         vocab_size: usize,
     },
+    /// What a [`LogitProcessor`] says.
+    #[error("the logit processor: {0}")]
+    Processor(String),
     /// A logit is not a number.
     #[error("the logit of token {token} is {value}: the model's output is broken")]
     NotANumber {
@@ -146,7 +162,6 @@ pub struct LogProb {
 }
 
 /// What the choice of one sequence depends on: parameters, random numbers, and the tokens so far.
-#[derive(Clone, Debug)]
 pub struct Sampler {
     params: SamplingParams,
     rng: Pcg64,
@@ -156,6 +171,7 @@ pub struct Sampler {
     work: Vec<f32>,
     weights: Vec<f32>,
     keys: Vec<u64>,
+    processor: Option<Box<dyn LogitProcessor>>,
 }
 
 impl Sampler {
@@ -169,7 +185,20 @@ impl Sampler {
             _ => prompt.iter().map(|token| (*token, 0)).collect(),
         };
         let rng = Pcg64::seed_from_u64(params.seed);
-        Ok(Sampler { params, rng, seen, work: Vec::new(), weights: Vec::new(), keys: Vec::new() })
+        Ok(Sampler {
+            params,
+            rng,
+            seen,
+            work: Vec::new(),
+            weights: Vec::new(),
+            keys: Vec::new(),
+            processor: None,
+        })
+    }
+
+    /// The same with a processor.
+    pub fn with_processor(self, processor: Option<Box<dyn LogitProcessor>>) -> Sampler {
+        Sampler { processor, ..self }
     }
 
     /// The parameters.
@@ -190,6 +219,9 @@ impl Sampler {
     pub fn accept(&mut self, token: u32) {
         let count = self.seen.entry(token).or_insert(0);
         *count = count.saturating_add(1);
+        if let Some(processor) = &mut self.processor {
+            processor.chosen(token);
+        }
     }
 
     /// Whether the choice is simply the largest of the raw logits, so that a device may make it.
@@ -200,6 +232,7 @@ impl Sampler {
             && p.repetition_penalty == 1.0
             && p.frequency_penalty == 0.0
             && p.presence_penalty == 0.0
+            && self.processor.is_none()
     }
 
     fn choose(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Result<u32, SampleError> {
@@ -212,7 +245,13 @@ impl Sampler {
         let mut work = std::mem::take(&mut self.work);
         work.clear();
         work.extend_from_slice(logits);
-        let chosen = self.adjust(&mut work, mask).and_then(|()| {
+        let processed = match &mut self.processor {
+            Some(processor) => {
+                processor.process(&mut work).map_err(SampleError::Processor).and_then(|()| check(&work))
+            }
+            None => Ok(()),
+        };
+        let chosen = processed.and_then(|()| self.adjust(&mut work, mask)).and_then(|()| {
             let none =
                 || SampleError::NoToken { allowed: allowed(mask, logits.len()), vocab_size: logits.len() };
             if self.params.is_greedy() {

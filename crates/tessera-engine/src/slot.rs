@@ -167,7 +167,8 @@ impl Slot {
         pooling: Pooling,
     ) -> Result<Slot, SampleError> {
         let prompt_len = request.prompt.len();
-        let sampler = Sampler::new(request.sampling, &request.prompt)?;
+        let alone = request.processor.is_none();
+        let sampler = Sampler::new(request.sampling, &request.prompt)?.with_processor(request.processor);
         let greedy = sampler.is_plain_greedy();
         let options = DetokenizeOptions {
             skip_special: !request.keep_special,
@@ -175,7 +176,8 @@ impl Slot {
             stop: request.stop,
             include_stop: request.include_stop,
         };
-        let lookup = speculate && request.constraint.is_none() && !request.embed;
+        // A draft that is taken back would have been told to a processor.
+        let lookup = speculate && alone && request.constraint.is_none() && !request.embed;
         Ok(Slot {
             sampler,
             greedy,

@@ -145,6 +145,7 @@ impl Reply for Chat {
                 flow,
                 include_stop: plan.ending.include_stop,
                 keep_special: plan.ending.keep_special,
+                processor: None,
             };
             Job { make: Box::new(make), after: (i > 0).then_some(0) }
         };

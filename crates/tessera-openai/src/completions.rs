@@ -192,6 +192,7 @@ impl Reply for Completion {
                 flow,
                 include_stop: plan.ending.include_stop,
                 keep_special: plan.ending.keep_special,
+                processor: None,
             };
             // The first answer ends too, if it has no tokens to wait for.
             Job { make: Box::new(make), after: (i > 0).then(|| index - i) }

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tessera_engine::machine::Machine;
 use tessera_engine::request::{EngineEvent, EngineOptions, FinishReason, SubmitError, Timing, Usage};
+use tessera_engine::sampler::LogitProcessor;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,11 @@ struct Asked {
     /// By the machine's numbers.
     jobs: Jobs<u64>,
     timing: Timing,
+    processor: Option<MakeProcessor>,
 }
+
+/// Makes what changes the logits of a request's answers, one for each.
+pub type MakeProcessor = Box<dyn Fn() -> Box<dyn LogitProcessor>>;
 
 impl Desk {
     /// Nothing is asked yet.
@@ -105,6 +110,20 @@ impl Desk {
     /// # Errors
     /// What is wrong with it. It has no news then.
     pub fn ask(&mut self, endpoint: Endpoint, body: &[u8], now: Duration) -> ApiResult<u64> {
+        self.ask_with(endpoint, body, None, now)
+    }
+
+    /// The same, with what changes the logits.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ask_with(
+        &mut self,
+        endpoint: Endpoint,
+        body: &[u8],
+        processor: Option<MakeProcessor>,
+        now: Duration,
+    ) -> ApiResult<u64> {
         let table = match endpoint {
             Endpoint::Chat => &fields::chat::REQUEST,
             Endpoint::Completions => &fields::completions::REQUEST,
@@ -128,7 +147,7 @@ impl Desk {
         let jobs = Jobs::new(reply.jobs(id), max_sequences);
         let parts = reply.begin(&self.subject);
         let streamed = reply.is_streamed();
-        self.asked.insert(id, Asked { reply, jobs, timing: Timing::default() });
+        self.asked.insert(id, Asked { reply, jobs, timing: Timing::default(), processor });
         if let Err(error) = self.submit(id, now) {
             self.forget(id);
             return Err(refusal(&error));
@@ -143,7 +162,9 @@ impl Desk {
     fn submit(&mut self, id: u64, now: Duration) -> Result<(), SubmitError> {
         let Desk { machine, asked, jobs, last_job, .. } = self;
         let Some(asked) = asked.get_mut(&id) else { return Ok(()) };
-        asked.jobs.submit(|index, request| {
+        let processor = asked.processor.as_ref();
+        asked.jobs.submit(|index, mut request| {
+            request.processor = processor.map(|make| make());
             machine.limits().check(&request)?;
             *last_job += 1;
             jobs.insert(*last_job, (id, index));

@@ -1,9 +1,10 @@
 //! The adapter that a page is given, and what is known of it.
 
-use crate::opening::{Fault, Read};
-use crate::thrown;
+use crate::opening::{Fault, Read, cpu};
+use crate::{Engine, Folder, thrown};
 use serde_json::json;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tessera_compute::backend::Backend;
 use tessera_engine::model::Model;
 use tessera_gpu::verified::{Record, Verified, build};
 use tessera_gpu::{Config, Gpu, GpuBackend};
@@ -12,7 +13,7 @@ use wasm_bindgen::prelude::*;
 /// An open adapter.
 #[wasm_bindgen]
 pub struct Adapter {
-    pub(crate) gpu: Gpu,
+    gpu: Gpu,
     record: Arc<Mutex<Record>>,
     notes: Arc<Mutex<Vec<String>>>,
 }
@@ -62,16 +63,65 @@ impl Adapter {
     }
 }
 
+#[wasm_bindgen]
+impl Folder {
+    /// Loads the model on an adapter that computes it rightly, else on the calling thread; not there if it `must` be the
+    /// adapter.
+    ///
+    /// # Errors
+    /// See [`Folder::open`]; with the code `gpu` what is wrong with the adapter.
+    #[wasm_bindgen(js_name = openOn)]
+    pub async fn open_on(
+        self,
+        adapter: Adapter,
+        must: bool,
+        name: String,
+        sequences: usize,
+    ) -> Result<Engine, JsValue> {
+        let read = self.0.read().map_err(thrown)?;
+        let tried = adapter.load(&read, sequences).await;
+        let mut found = adapter.notes();
+        let (model, config) = match tried {
+            Ok((model, config)) => (model, Some(config)),
+            Err(fault) if must => return Err(thrown(fault)),
+            Err(fault) => {
+                found.push(format!("it runs on the CPU: {}", fault.message));
+                (read.model(&cpu(1), sequences).map_err(thrown)?, None)
+            }
+        };
+        let (desk, notes) = read.desk(model, &name, sequences).map_err(thrown)?;
+        found.extend(notes);
+        Ok(Engine { config, ..Engine::new(desk, found) })
+    }
+}
+
+#[wasm_bindgen]
+impl Engine {
+    /// After the adapter was lost: the next turn loads the model again, on this one or on the calling thread, and what was
+    /// asked goes on.
+    pub fn regain(&mut self, adapter: Option<Adapter>) {
+        let mut backend =
+            adapter.zip(self.config).map(|(adapter, config)| GpuBackend::new(adapter.gpu, config));
+        self.desk.machine().set_loader(Box::new(move |program, weights, pools| {
+            let on = backend.take().map(|backend| backend.load(program.clone(), &mut *weights, pools));
+            match on {
+                Some(Ok(executor)) => Ok(executor),
+                _ => cpu(1).load(program, weights, pools),
+            }
+        }));
+    }
+}
+
 impl Adapter {
     /// A model on it, and which of its kernels compute that rightly.
-    pub(crate) async fn load(&self, read: &Read, sequences: usize) -> Result<(Model, Config), Fault> {
+    async fn load(&self, read: &Read, sequences: usize) -> Result<(Model, Config), Fault> {
         let program = read.program()?;
         let notes = self.notes.clone();
         let say = move |what: &str| locked(&notes).push(what.to_owned());
         let verified = Verified::new(self.gpu.clone(), Config::default(), self.record.clone(), say);
         let config = verified.configured(&program).await.map_err(|e| Fault::new("gpu", e.to_string()))?;
         let backend = GpuBackend::new(self.gpu.clone(), config);
-        let model = read.model(Some(&backend), sequences)?;
+        let model = read.model(&backend, sequences)?;
         match self.gpu.done().await {
             None => Ok((model, config)),
             Some(what) => Err(Fault::new("gpu", what)),
@@ -79,7 +129,7 @@ impl Adapter {
     }
 
     /// What was noticed since this was asked.
-    pub(crate) fn notes(&self) -> Vec<String> {
+    fn notes(&self) -> Vec<String> {
         std::mem::take(&mut *locked(&self.notes))
     }
 }

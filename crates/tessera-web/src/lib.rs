@@ -1,20 +1,21 @@
 //! The engine for JavaScript. What goes in and out is bytes and JSON; an error is thrown as a JSON text with at least
 //! `code` and `message`.
 
+#[cfg(feature = "gpu")]
 mod adapter;
 pub mod opening;
+mod processor;
+#[cfg(feature = "threads")]
+mod threads;
 mod woken;
 
-use adapter::Adapter;
-use js_sys::Promise;
+use js_sys::{Function, Promise};
 use opening::{FILES, Fault, OTHER_TOKENIZERS, Opening, cpu};
 use serde_json::{Value, json};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tessera_compute::backend::Backend;
-use tessera_gpu::{Config, GpuBackend};
 use tessera_openai::desk::{Desk, Endpoint, News};
 use tessera_openai::error::ApiError;
 use wasm_bindgen::prelude::*;
@@ -58,7 +59,11 @@ pub fn version() -> String {
 /// Called when the module is loaded: a panic ends it, and is told first.
 #[wasm_bindgen(start)]
 pub fn start() {
-    std::panic::set_hook(Box::new(|info| report(&info.to_string())));
+    std::panic::set_hook(Box::new(|info| {
+        #[cfg(feature = "threads")]
+        tessera_compute::lent::panicked();
+        report(&info.to_string());
+    }));
 }
 
 /// See [`FILES`].
@@ -144,36 +149,15 @@ impl Folder {
         self.0.end(shard).map_err(thrown)
     }
 
-    /// Loads the model on an adapter that computes it rightly, else on the calling thread; not there if it `must` be the
-    /// adapter.
+    /// Loads the model on the CPU, where up to so many threads compute, for so many requests at once.
     ///
     /// # Errors
-    /// See [`Opening::read`] and [`Read::model`](opening::Read::model); with the code `gpu` what is wrong with the adapter.
-    pub async fn open(
-        self,
-        name: String,
-        sequences: usize,
-        adapter: Option<Adapter>,
-        must: bool,
-    ) -> Result<Engine, JsValue> {
+    /// See [`Opening::read`] and [`Read::model`](opening::Read::model).
+    pub fn open(self, name: &str, sequences: usize, threads: usize) -> Result<Engine, JsValue> {
         let read = self.0.read().map_err(thrown)?;
-        let (mut loaded, mut found) = (None, Vec::new());
-        if let Some(adapter) = adapter {
-            let tried = adapter.load(&read, sequences).await;
-            found.append(&mut adapter.notes());
-            match tried {
-                Ok((model, config)) => loaded = Some((model, Some(config))),
-                Err(fault) if must => return Err(thrown(fault)),
-                Err(fault) => found.push(format!("it runs on the CPU: {}", fault.message)),
-            }
-        }
-        let (model, config) = match loaded {
-            Some(loaded) => loaded,
-            None => (read.model(None, sequences).map_err(thrown)?, None),
-        };
-        let (desk, mut notes) = read.desk(model, &name, sequences).map_err(thrown)?;
-        notes.append(&mut found);
-        Ok(Engine { desk, notes, config, woken: Arc::default() })
+        let model = read.model(&cpu(threads), sequences).map_err(thrown)?;
+        let (desk, notes) = read.desk(model, name, sequences).map_err(thrown)?;
+        Ok(Engine::new(desk, notes))
     }
 }
 
@@ -183,17 +167,37 @@ pub struct Engine {
     desk: Desk,
     notes: Vec<String>,
     /// Which kernels run, on an adapter.
-    config: Option<Config>,
+    #[cfg(feature = "gpu")]
+    config: Option<tessera_gpu::Config>,
     woken: Arc<Woken>,
+}
+
+impl Engine {
+    fn new(desk: Desk, notes: Vec<String>) -> Engine {
+        Engine {
+            desk,
+            notes,
+            #[cfg(feature = "gpu")]
+            config: None,
+            woken: Arc::default(),
+        }
+    }
 }
 
 #[wasm_bindgen]
 impl Engine {
     /// Takes a request, whose number it returns: the body of `endpoint`, one of `chat`, `completions`, `embeddings`.
+    /// `process` takes logits and returns others, as many; `chosen` hears of the tokens.
     ///
     /// # Errors
     /// The API's error object, with the `status` that a server would give it.
-    pub fn ask(&mut self, endpoint: &str, body: &str) -> Result<u32, JsValue> {
+    pub fn ask(
+        &mut self,
+        endpoint: &str,
+        body: &str,
+        process: Option<Function>,
+        chosen: Option<Function>,
+    ) -> Result<u32, JsValue> {
         let endpoint = match endpoint {
             "chat" => Endpoint::Chat,
             "completions" => Endpoint::Completions,
@@ -205,7 +209,8 @@ impl Engine {
                 }));
             }
         };
-        let id = self.desk.ask(endpoint, body.as_bytes(), now());
+        let processor = process.zip(chosen).map(|(process, chosen)| processor::maker(process, chosen));
+        let id = self.desk.ask_with(endpoint, body.as_bytes(), processor, now());
         // Numbers beyond 32 bits would take a thousand requests a second for fifty days.
         id.map(|id| id as u32).map_err(|error| JsValue::from_str(&refused(&error).to_string()))
     }
@@ -217,7 +222,7 @@ impl Engine {
 
     /// One step for all that runs; what happened, as a JSON array of `[id, kind, value]`. Kinds: `prefill`, `part`,
     /// `whole`, `end`, `failed`. Nothing where the step is not made yet, see [`Engine::made`], or the adapter is lost, see
-    /// [`Engine::regain`]: it is to be called again then.
+    /// `Engine::regain`: it is to be called again then.
     pub fn turn(&mut self) -> Option<String> {
         let waker = Waker::from(self.woken.clone());
         if self.desk.turn(&mut Context::from_waker(&waker), &now).is_pending() {
@@ -250,20 +255,6 @@ impl Engine {
     #[wasm_bindgen(js_name = isLost)]
     pub fn is_lost(&mut self) -> bool {
         self.desk.machine().is_lost()
-    }
-
-    /// After the adapter was lost: the next turn loads the model again, on this one or on the calling thread, and what was
-    /// asked goes on.
-    pub fn regain(&mut self, adapter: Option<Adapter>) {
-        let mut backend =
-            adapter.zip(self.config).map(|(adapter, config)| GpuBackend::new(adapter.gpu, config));
-        self.desk.machine().set_loader(Box::new(move |program, weights, pools| {
-            let on = backend.take().map(|backend| backend.load(program.clone(), &mut *weights, pools));
-            match on {
-                Some(Ok(executor)) => Ok(executor),
-                _ => cpu().load(program, weights, pools),
-            }
-        }));
     }
 
     /// Whether nothing is left to do.

@@ -50,9 +50,9 @@ const BESIDE_WEIGHTS: u64 = 512 << 20;
 /// off, and each row has room for its logits.
 const ROWS: usize = 128;
 
-/// The calling thread.
-pub fn cpu() -> Cpu {
-    Cpu { threads: 1, ..Cpu::default() }
+/// The CPU, with so many threads.
+pub fn cpu(threads: usize) -> Cpu {
+    Cpu { threads, ..Cpu::default() }
 }
 
 /// Why a folder cannot be opened: a word for programs, and what is wrong.
@@ -261,16 +261,16 @@ impl Read {
         if self.files.embeddings.encoder { CHUNK } else { ROWS }
     }
 
-    /// Loads the model on the calling thread, or on an adapter, with room for so many sequences.
+    /// Loads the model with room for so many sequences.
     ///
     /// # Errors
     /// What the device refuses, and what does not fit.
-    pub fn model(&self, adapter: Option<&dyn Backend>, sequences: usize) -> Result<Model, Fault> {
+    pub fn model(&self, backend: &dyn Backend, sequences: usize) -> Result<Model, Fault> {
         // An adapter's memory is not told in a page.
-        let free = if adapter.is_some() { self.share } else { self.free };
+        let free = if backend.name() == "gpu" { self.share } else { self.free };
         let memory = Some(Budget { free, share: self.share.min(free), fewer: true, rows: self.rows() });
         let room = Room { context: None, sequences, memory };
-        let model = Model::load(&self.files, adapter.unwrap_or(&cpu()), room);
+        let model = Model::load(&self.files, backend, room);
         model.map_err(|e| Fault::new("model", e.to_string()))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tessera_engine::generate::GenerateError;
 use tessera_openai::desk::{Desk, Endpoint, News};
 use tessera_openai::error::ApiError;
-use tessera_web::opening::{FILES, Fault, Opening};
+use tessera_web::opening::{FILES, Fault, Opening, cpu};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tessera-weights/tests/data/golden/llama-tied-bf16/q4f32_1")
@@ -46,7 +46,7 @@ fn desk(sequences: usize) -> Desk {
         fill(&mut opening, index, &std::fs::read(golden().join(path)).unwrap()).unwrap();
     }
     let read = opening.read().unwrap();
-    let model = read.model(None, sequences).unwrap();
+    let model = read.model(&cpu(1), sequences).unwrap();
     read.desk(model, "tiny", sequences).unwrap().0
 }
 

@@ -11,7 +11,7 @@ type Known<T> = Record<keyof T, true>;
 
 const ENGINE: Known<MLCEngineConfig> = {
   appConfig: true, initProgressCallback: true, logLevel: true, worker: true, wasmUrl: true, workerUrl: true, sequences: true,
-  logitProcessorRegistry: true, backend: true,
+  logitProcessorRegistry: true, backend: true, threads: true,
 };
 const APP: Known<AppConfig> = { model_list: true, cacheBackend: true, opfsAccessMode: true, useIndexedDBCache: true };
 const RECORD: Known<ModelRecord> = {
@@ -34,8 +34,11 @@ export function checked(config: MLCEngineConfig): MLCEngineConfig {
   };
   look(config, ENGINE, "");
   one(config.backend, BACKENDS, "backend");
-  if (config.logitProcessorRegistry?.size) {
-    const message = "logitProcessorRegistry is not supported by tessera-web: logit_bias and response_format are";
+  if (config.threads !== undefined && !(Number.isInteger(config.threads) && config.threads >= 1 && config.threads <= 64)) {
+    throw new TesseraError("invalid_value", `threads is ${config.threads}, not a number from 1 to 64`, { param: "threads" });
+  }
+  if (config.logitProcessorRegistry?.size && config.worker) {
+    const message = "logitProcessorRegistry: functions cannot be sent to a worker; `worker: false`, or WebLLM's handlers in a worker of your own";
     throw new TesseraError("unsupported_value", message, { param: "logitProcessorRegistry" });
   }
   if (!config.appConfig) return { ...config };

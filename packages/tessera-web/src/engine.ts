@@ -75,7 +75,7 @@ export abstract class Engine implements MLCEngineInterface {
   }
 
   setLogitProcessorRegistry(logitProcessorRegistry?: Map<string, LogitProcessor>): void {
-    checked({ logitProcessorRegistry });
+    this.config.logitProcessorRegistry = checked({ ...this.config, logitProcessorRegistry }).logitProcessorRegistry;
   }
 
   /** Loads models under their ids; those that were loaded go first. */
@@ -119,7 +119,8 @@ export abstract class Engine implements MLCEngineInterface {
       const { cacheBackend: cache, opfsAccessMode: access } = this.config.appConfig ?? {};
       const { integrity } = record;
       const sequences = this.config.sequences ?? SEQUENCES;
-      const loading: Loading = { sources: sources(record), sequences, overrides, integrity, cache, access, backend: this.config.backend ?? "auto" };
+      const { backend = "auto", threads } = this.config;
+      const loading: Loading = { sources: sources(record), sequences, overrides, integrity, cache, access, backend, threads };
       const description = await link.call("load", number, id, loading);
       if (stopped) {
         await link.call("unload", id);
@@ -271,7 +272,8 @@ export abstract class Engine implements MLCEngineInterface {
   private async begin(endpoint: Endpoint, model: string, body: unknown, { signal }: CallOptions) {
     signal?.throwIfAborted();
     const link = this.link!;
-    const id = await link.call("ask", model, endpoint, JSON.stringify(body));
+    const processor = this.config.logitProcessorRegistry?.get(model);
+    const id = await link.call("ask", model, endpoint, JSON.stringify(body), ...(processor ? [processor] : []));
     const running = { model, id };
     const answer = this.answers.of(model, id);
     this.running.add(running);
@@ -329,6 +331,7 @@ export abstract class Engine implements MLCEngineInterface {
     const model = this.chosen(modelId);
     this.messages.delete(model);
     this.ids.delete(model);
+    this.config.logitProcessorRegistry?.get(model)?.resetState();
     if (!keepStats) this.rates.delete(model);
   }
 
@@ -336,13 +339,17 @@ export abstract class Engine implements MLCEngineInterface {
   async forwardTokensAndSample(inputIds: number[], isPrefill: boolean, modelId?: string): Promise<number> {
     const model = this.chosen(modelId);
     const ids = [...(isPrefill ? [] : (this.ids.get(model) ?? [])), ...inputIds];
-    const logits = await this.link!.call("logits", model, Uint32Array.from(ids));
+    const processor = this.config.logitProcessorRegistry?.get(model);
+    if (isPrefill) processor?.resetState();
+    const given = await this.link!.call("logits", model, Uint32Array.from(ids));
+    const logits = processor?.processLogits(given) ?? given;
     this.ids.set(model, ids);
     let best = -1;
     for (const [id, logit] of logits.entries()) {
       if (Number.isNaN(logit)) throw new TesseraError("model", `${model}: the logit of token ${id} is not a number`);
       if (best < 0 || logit > logits[best]!) best = id;
     }
+    processor?.processSampledToken(best);
     return best;
   }
 

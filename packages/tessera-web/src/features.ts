@@ -36,3 +36,9 @@ function probe(): boolean {
     return false;
   }
 }
+
+/** As many as there are likely to be cores: beyond that, threads that wait for each other are in each other's way. */
+export function usual(): number {
+  const logical = (typeof navigator === "undefined" ? undefined : navigator.hardwareConcurrency) ?? 1;
+  return logical <= 2 ? logical : Math.min(Math.ceil(logical / 2), 8);
+}

@@ -7,16 +7,6 @@ import { TesseraError } from "./errors.js";
 export type Backend = "auto" | "webgpu" | "cpu";
 export const BACKENDS: Backend[] = ["auto", "webgpu", "cpu"];
 
-/** What is had of the browser's GPU. */
-export interface Given {
-  /** Open, if it is to be used. */
-  adapter?: Adapter;
-  /** Why it is not, where that was not asked for. */
-  why?: string;
-  /** Keeps what was found of it. */
-  keep(): Promise<void>;
-}
-
 /** What browsers say of an adapter; parts are missing in some. */
 export interface BrowserAdapter {
   limits: { maxStorageBufferBindingSize: number };
@@ -32,35 +22,56 @@ export async function adapter(): Promise<BrowserAdapter | null> {
   return (await gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => null)) ?? null;
 }
 
-/** Opens it as a backend wants it. `auto` does without, and says why; `webgpu` does not. */
-export async function given(core: Core, backend: Backend): Promise<Given> {
-  const without = (why?: string): Given => {
-    if (backend === "webgpu") throw new TesseraError("gpu", `backend \`webgpu\`: ${why}`);
-    return { why, keep: async () => {} };
-  };
-  if (backend === "cpu") return without();
-  if (typeof navigator === "undefined" || !("gpu" in navigator)) return without("there is no WebGPU here");
+/** Whether the GPU is to be used, by its name, or why it is not, where that was not asked for. */
+export interface Choice {
+  name?: string;
+  why?: string;
+}
+
+/** What a backend makes of the browser's GPU. `auto` does without one, and says why; `webgpu` does not. */
+export async function chosen(backend: Backend): Promise<Choice> {
+  if (backend === "cpu") return {};
+  if (typeof navigator === "undefined" || !("gpu" in navigator)) return without(backend, "there is no WebGPU here");
   const about = await adapter();
-  if (!about) return without("the browser gives no adapter");
+  if (!about) return without(backend, NONE);
   const { vendor = "", architecture = "", description = "" } = about.info ?? {};
   const name = description || `${vendor} ${architecture}`.trim() || "an adapter without a name";
   const software = about.info?.isFallbackAdapter ?? about.isFallbackAdapter ?? false;
-  if (software && backend === "auto") return without(`${name}, the only adapter, is a program on the CPU`);
-  let opened: Adapter | undefined;
+  if (software && backend === "auto") return without(backend, `${name}, the only adapter, is a program on the CPU`);
+  return { name };
+}
+
+const NONE = "the browser gives no adapter";
+
+function without(backend: Backend, why: string): { why: string } {
+  if (backend === "webgpu") throw new TesseraError("gpu", `backend \`webgpu\`: ${why}`);
+  return { why };
+}
+
+/** An adapter that is open, and what keeps what will be found of it. */
+export interface Opened {
+  adapter: Adapter;
+  keep(): Promise<void>;
+}
+
+/** Opens the GPU that was chosen. */
+export async function opened(core: Core, name: string, backend: Backend): Promise<Opened | { why: string }> {
+  let adapter: Adapter | undefined;
   try {
-    opened = await core.Adapter.open(name);
+    adapter = await core.Adapter!.open(name);
   } catch (error) {
-    return without(TesseraError.from(error).message);
+    return without(backend, TesseraError.from(error).message);
   }
-  if (!opened) return without("the browser gives no adapter");
+  if (!adapter) return without(backend, NONE);
   const records = await known();
   // Browsers tell no driver; a browser of another version may bring another compiler.
-  const key = `https://tessera.invalid/${encodeURIComponent(`${opened.describe()} ${navigator.userAgent}`)}`;
+  const key = `https://tessera.invalid/${encodeURIComponent(`${adapter.describe()} ${navigator.userAgent}`)}`;
   const before = await (await records?.match(key))?.text();
-  if (before) opened.know(before);
-  const share = opened.share();
+  if (before) adapter.know(before);
+  // The other handle is the model's.
+  const share = adapter.share();
   return {
-    adapter: opened,
+    adapter,
     async keep() {
       const after = share.known();
       share.free();

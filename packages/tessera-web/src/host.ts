@@ -1,11 +1,13 @@
 // The models of one thread: loads them, makes their steps, and tells what comes of it. It runs in a worker, or where it
 // is called.
 
-import type { Core, Engine } from "./core.js";
+import { memory, type Core, type Engine } from "./core.js";
 import { TesseraError, fieldsOf } from "./errors.js";
-import { given, type Backend } from "./gpu.js";
+import { usual } from "./features.js";
+import { chosen, opened, type Backend } from "./gpu.js";
 import { open, type Model as Opened, type Progress } from "./open.js";
 import { place, type FolderSource } from "./source.js";
+import type { LogitProcessor } from "./types.js";
 import { store, type CacheBackend, type OPFSAccessMode } from "./store.js";
 
 export type Endpoint = "chat" | "completions" | "embeddings";
@@ -50,8 +52,9 @@ export type Told =
   | { broken: ReturnType<typeof fieldsOf>; model?: string };
 
 /** What is loaded, and where its files are kept. */
-export type Loading = Omit<Opened, "name" | "places"> & {
+export type Loading = Omit<Opened, "name" | "places" | "gpu" | "threads"> & {
   sources: FolderSource[];
+  threads?: number;
   cache?: CacheBackend;
   access?: OPFSAccessMode;
 };
@@ -69,25 +72,37 @@ interface Model {
 /** Milliseconds after which an adapter that is lost once more is taken once more. */
 const SOON = 60_000;
 
+/** Where the modules are. */
+export interface Cores {
+  one(): Promise<Core>;
+  threaded?(): Promise<Core>;
+  /** Why there are no threads, if there are none. */
+  unthreaded?(): string | undefined;
+}
+
 export class Host {
   private models = new Map<string, Model>();
   private loads = new Map<number, AbortController>();
 
   constructor(
-    private readonly core: () => Promise<Core>,
+    private readonly cores: Cores,
     private readonly tell: (told: Told[]) => void,
   ) {}
 
   /** Loads a model under a name; `load` is a number by which it can be stopped. */
-  async load(load: number, name: string, { sources, cache, access, ...model }: Loading): Promise<Description> {
+  async load(load: number, name: string, { sources, cache, access, threads, ...model }: Loading): Promise<Description> {
     const stop = new AbortController();
     this.loads.set(load, stop);
     try {
-      const core = await this.core();
+      const gpu = await chosen(model.backend);
+      const single = gpu.name !== undefined || threads === 1 ? "" : this.cores.unthreaded?.();
+      const core = await (single === undefined && this.cores.threaded ? this.cores.threaded() : this.cores.one());
       const tell = (progress: Progress) => this.tell([{ load, progress }]);
       const places = sources.map(place);
       const kept = places.some((place) => place.url) ? await store(cache, access) : null;
-      const [engine, notes] = await open(core, { name, places, ...model }, kept, tell, stop.signal);
+      const opening = { name, places, gpu, threads: threads ?? usual(), ...model };
+      const [engine, notes] = await open(core, opening, kept, tell, stop.signal);
+      if (single) notes.unshift(`it runs on one thread: ${single}`);
       this.unload(name);
       this.models.set(name, { engine, backend: model.backend, runs: false, last: Promise.resolve() });
       const description: Description = JSON.parse(engine.describe());
@@ -103,9 +118,12 @@ export class Host {
   }
 
   /** Takes a request; its news bear the number that is returned. */
-  ask(name: string, endpoint: Endpoint, body: string): number {
+  ask(name: string, endpoint: Endpoint, body: string, processor?: LogitProcessor): number {
     const model = this.model(name);
-    const id = model.engine.ask(endpoint, body);
+    processor?.resetState();
+    const process = processor && ((logits: Float32Array) => processor.processLogits(logits));
+    const chosen = processor && ((token: number) => processor.processSampledToken(token));
+    const id = model.engine.ask(endpoint, body, process, chosen);
     if (!model.runs) {
       model.runs = true;
       void this.run(name, model);
@@ -149,7 +167,7 @@ export class Host {
 
   /** Bytes of the module's memory. It does not shrink; what an unloaded model had is used again. */
   async memory(): Promise<number> {
-    return (await this.core()).memory();
+    return memory();
   }
 
   private model(name: string): Model {
@@ -201,8 +219,9 @@ export class Host {
     const now = performance.now();
     const soon = model.lost !== undefined && now - model.lost < SOON;
     model.lost = now;
-    const gpu = soon ? undefined : await given(await this.core(), "auto").catch(() => undefined);
-    model.engine.regain(gpu?.adapter);
+    const { name } = soon ? {} : await chosen("auto");
+    const gpu = name === undefined ? undefined : await opened(await this.cores.one(), name, "auto");
+    model.engine.regain(gpu && "adapter" in gpu ? gpu.adapter : undefined);
   }
 
   private regained(name: string, model: Model): Told {

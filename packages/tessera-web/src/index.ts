@@ -6,6 +6,7 @@ import { relaxed } from "./features.js";
 import { ExtensionHandler, ServiceHandler, WorkerHandler, type Port } from "./handler.js";
 import { Host } from "./host.js";
 import { here, there } from "./link.js";
+import { threaded, unthreaded } from "./threads.js";
 import type { MLCEngineConfig } from "./types.js";
 
 export * from "./api.js";
@@ -14,12 +15,13 @@ export * from "./api.js";
 export class MLCEngine extends Engine {
   constructor(config: MLCEngineConfig = {}) {
     super((config, told) => {
-      if (config.worker ?? typeof Worker !== "undefined") return there(worker(config), told);
+      const apart = typeof Worker !== "undefined" && !config.logitProcessorRegistry?.size;
+      if (config.worker ?? apart) return there(worker(config), told);
       // Each in one expression, for bundlers.
       const beside = () =>
         relaxed() ? new URL("./tessera_relaxed_bg.wasm", import.meta.url) : new URL("./tessera_bg.wasm", import.meta.url);
       const module = () => config.wasmUrl ?? beside();
-      return here((tell) => new Host(() => core(module), tell), told);
+      return here((tell) => new Host({ one: () => core(module), threaded, unthreaded: () => (config.wasmUrl ? "`wasmUrl` names the module" : unthreaded()) }, tell), told);
     }, config);
   }
 }

@@ -1,7 +1,7 @@
 // The entry for pages of one file, user scripts and bundlers that leave addresses of assets as they are: the module and the
 // worker are inside. It takes 4/3 of the module's compressed size, and has the plain module alone.
 
-import { core, inflated } from "./core.js";
+import { core, INSIDE, inflated } from "./core.js";
 import { creator, Engine } from "./engine.js";
 import { ExtensionHandler, ServiceHandler, WorkerHandler, type Port } from "./handler.js";
 import { Host } from "./host.js";
@@ -15,8 +15,9 @@ export * from "./api.js";
 export class MLCEngine extends Engine {
   constructor(config: MLCEngineConfig = {}) {
     super((config, told) => {
-      if (config.worker ?? typeof Worker !== "undefined") return there(worker(), told);
-      return here((tell) => new Host(() => core(() => inflated(WASM)), tell), told);
+      const apart = typeof Worker !== "undefined" && !config.logitProcessorRegistry?.size;
+      if (config.worker ?? apart) return there(worker(), told);
+      return here((tell) => new Host({ one: () => core(() => inflated(WASM)), unthreaded: () => INSIDE }, tell), told);
     }, config);
   }
 }

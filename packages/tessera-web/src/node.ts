@@ -25,10 +25,14 @@ export class MLCEngine extends Engine {
     if (config.backend === "webgpu") {
       throw new TesseraError("unsupported_value", "backend: outside of a browser models run on the CPU");
     }
+    if (config.threads !== undefined && config.threads !== 1) {
+      throw new TesseraError("unsupported_value", "threads: outside of a browser models run on one thread");
+    }
     super((config, told) => {
       const name = relaxed() ? "./tessera_relaxed_bg.wasm" : "./tessera_bg.wasm";
       const url = config.wasmUrl ?? new URL(name, import.meta.url);
-      return here((tell) => new Host(() => core(() => readFile(new URL(url))), tell), told);
+      const one = () => core(() => readFile(new URL(url)));
+      return here((tell) => new Host({ one }, tell), told);
     }, { ...config, backend: "cpu" });
   }
 }

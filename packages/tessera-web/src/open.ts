@@ -3,7 +3,7 @@
 import type { Core, Engine, Folder } from "./core.js";
 import { TesseraError } from "./errors.js";
 import { Files, parts, type Shard } from "./files.js";
-import { given, type Backend } from "./gpu.js";
+import { opened, type Backend, type Choice } from "./gpu.js";
 import type { ModelIntegrity } from "./integrity.js";
 import { pause, type Place } from "./source.js";
 import type { Store } from "./store.js";
@@ -42,12 +42,16 @@ export interface Model {
   /** Requests that run at once. */
   sequences: number;
   backend: Backend;
+  /** Whether it is to run on the GPU. */
+  gpu: Choice;
+  /** Threads on the CPU. */
+  threads: number;
 }
 
 /** Opens a model from the first of its places that has a manifest; the strings are what there is to note. */
 export async function open(
   core: Core,
-  { name, places, integrity, overrides, sequences, backend }: Model,
+  { name, places, integrity, overrides, sequences, backend, gpu, threads }: Model,
   store: Store | null,
   tell: (progress: Progress) => void,
   signal: AbortSignal,
@@ -75,10 +79,14 @@ export async function open(
       await fill(folder, shards, files, tell, signal);
       const total = bytesOf(shards);
       tell({ stage: "model", loaded: total, total, kept: 0, shards: [shards.length, shards.length] });
-      const gpu = await given(core, backend);
-      const engine = await folder.open(name, sequences, gpu.adapter, backend === "webgpu");
-      await gpu.keep();
-      return [engine, gpu.why ? [`it runs on the CPU: ${gpu.why}`, ...files.notes] : files.notes];
+      const on = gpu.name === undefined ? gpu : await opened(core, gpu.name, backend);
+      if ("adapter" in on) {
+        const engine = await folder.openOn(on.adapter, backend === "webgpu", name, sequences);
+        await on.keep();
+        return [engine, files.notes];
+      }
+      const engine = folder.open(name, sequences, await core.threads(threads));
+      return [engine, on.why ? [`it runs on the CPU: ${on.why}`, ...files.notes] : files.notes];
     } catch (thrown) {
       // `open` takes the folder; before it, its memory is given back here.
       try {

@@ -79,7 +79,7 @@ export interface MLCEngineConfig {
   appConfig?: AppConfig;
   initProgressCallback?: InitProgressCallback;
   logLevel?: LogLevel;
-  /** Refused if it has any: nothing of JavaScript is called between two tokens yet. */
+  /** By the models' ids. With any in it the engine runs on the calling thread: functions cannot be sent to a worker. */
   logitProcessorRegistry?: Map<string, LogitProcessor>;
   /** Whether the engine has a worker of its own; true where there are workers. */
   worker?: boolean;
@@ -89,6 +89,11 @@ export interface MLCEngineConfig {
   workerUrl?: string | URL;
   /** Where models run; `auto`. */
   backend?: Backend;
+  /**
+   * Threads that compute where a model runs on the CPU: half of the logical cores, at most 8. More than one are had in
+   * pages that are cross-origin isolated.
+   */
+  threads?: number;
   /** Requests that run at once in a model; 4. */
   sequences?: number;
 }
@@ -99,6 +104,7 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+/** Changes logits before a token is chosen, ahead of biases, penalties and grammars. Each request begins with `resetState`. */
 export interface LogitProcessor {
   processLogits: (logits: Float32Array) => Float32Array;
   processSampledToken: (token: number) => void;

@@ -1,9 +1,10 @@
 // The worker that the package makes. It imports nothing of what makes it.
 
-import { core, inflated } from "./core.js";
+import { core, fetched, INSIDE, inflated } from "./core.js";
 import { relaxed } from "./features.js";
 import { Host } from "./host.js";
 import { serve } from "./link.js";
+import { threaded, unthreaded } from "./threads.js";
 
 /** Where the module is: inside this script, where `?wasm=ADDRESS` of its own address says, else beside it. */
 function wasm(): Promise<BufferSource> {
@@ -15,10 +16,11 @@ function wasm(): Promise<BufferSource> {
   return fetched(relaxed() ? new URL("./tessera_relaxed_bg.wasm", import.meta.url) : new URL("./tessera_bg.wasm", import.meta.url));
 }
 
-async function fetched(url: URL | string): Promise<BufferSource> {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url}: the server answers ${response.status}`);
-  return response.arrayBuffer();
+/** Why there are no threads here, in which order. */
+function unshared(): string | undefined {
+  if ((self as { tesseraInlined?: string }).tesseraInlined !== undefined) return INSIDE;
+  if (new URL(self.location.href).searchParams.has("wasm")) return "`wasmUrl` names the module";
+  return unthreaded();
 }
 
-serve(self as any, (tell) => new Host(() => core(wasm), tell));
+serve(self as any, (tell) => new Host({ one: () => core(wasm), threaded, unthreaded: unshared }, tell));

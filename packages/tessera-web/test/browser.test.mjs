@@ -64,7 +64,7 @@ function answer(page, { appConfig = {}, record = {}, config = {} } = {}) {
     const overrides = { context_window_size: 512 };
     globalThis.app = { model_list: [{ model_id: "tiny", model: `${location.origin}/golden/`, overrides, ...record }], ...appConfig };
     try {
-      globalThis.engine = await tessera.CreateMLCEngine("tiny", { appConfig: app, backend: "cpu", ...config });
+      globalThis.engine = await tessera.CreateMLCEngine("tiny", { appConfig: app, backend: "cpu", threads: 1, ...config });
     } catch (error) {
       return { failed: error.message, code: error.code, integrity: error instanceof tessera.IntegrityError };
     }
@@ -87,6 +87,42 @@ for (const worker of [true, false]) {
     assert.deepEqual(page.said, []);
   });
 }
+
+/** What lets a page share memory among threads. */
+const ISOLATED = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
+
+test("threads give the same bits, for two models at once too, and again after they were given back", async () => {
+  server.headers = ISOLATED;
+  const page = await visit();
+  const cases = JSON.parse(await readFile(new URL("bits.json", import.meta.url), "utf8"));
+  for (const threads of [3, 2]) {
+    assert.deepEqual(await answer(page, { config: { threads } }), { text: expected });
+    assert.match(await page.evaluate(() => engine.describe().device), new RegExp(`relaxed-simd kernels, ${threads} threads`));
+    for (const { ids, md5 } of cases) {
+      const bytes = await page.evaluate(async (ids) => [...new Uint8Array((await engine.logits(ids)).buffer)], ids);
+      assert.equal(createHash("md5").update(Uint8Array.from(bytes)).digest("hex"), md5, `${ids}`);
+    }
+    await page.evaluate(() => engine.reload("tiny"));
+  }
+  const texts = await page.evaluate(async (request) => {
+    const { CreateMLCEngine } = await import("tessera-web");
+    const model_list = ["a", "b"].map((model_id) => ({ ...app.model_list[0], model_id }));
+    const both = await CreateMLCEngine(["a", "b"], { appConfig: { model_list }, backend: "cpu", threads: 2 });
+    const whole = async (model) => (await both.chat.completions.create({ ...request, model })).choices[0].message.content;
+    const texts = await Promise.all([whole("a"), whole("b"), whole("a")]);
+    return [...texts, both.describe("a").device === both.describe("b").device];
+  }, REQUEST);
+  assert.deepEqual(texts, [expected, expected, expected, true]);
+  assert.deepEqual(page.said, []);
+});
+
+test("a page that is not isolated runs on one thread, and says so", async () => {
+  const page = await visit();
+  assert.deepEqual(await answer(page, { config: { threads: undefined } }), { text: expected });
+  assert.match(page.said.pop(), /^tiny: it runs on one thread: the page is not cross-origin isolated/);
+  assert.deepEqual(await answer(page, { config: { threads: 2, worker: false } }), { text: expected });
+  assert.match(page.said.pop(), /^tiny: it runs on one thread: a page's own thread may not wait/);
+});
 
 test("streams, interruption and several requests at once, through the worker", async () => {
   const page = await visit();

@@ -88,7 +88,8 @@ test("a field that is not honoured is refused by name", async () => {
 
 test("a setting that would have no effect is refused", () => {
   const refused = (config, words) => assert.throws(() => new MLCEngine(config), words);
-  refused({ logitProcessorRegistry: new Map([["tiny", {}]]) }, /logitProcessorRegistry is not supported/);
+  refused({ threads: 2 }, /threads: outside of a browser/);
+  refused({ backend: "webgpu" }, /backend: outside of a browser/);
   const { appConfig } = config();
   const record = appConfig.model_list[0];
   refused({ appConfig: { model_list: [{ ...record, model_manifest: "a.json" }] } }, /model_list\[0\]\.model_manifest/);
@@ -161,5 +162,30 @@ test("progress goes from 0 to 1, and an unknown model is named", async () => {
   assert.equal(reports.at(-1).progress, 1);
   assert.ok(reports.every((report, i) => i === 0 || report.progress >= reports[i - 1].progress));
   await assert.rejects(engine.reload("other"), /no model is called other; appConfig.model_list has: tiny/);
+  await engine.unload();
+});
+
+test("a logit processor changes what is chosen, and hears of it", async () => {
+  const heard = [];
+  let wrong;
+  const processor = {
+    resetState: () => heard.push("reset"),
+    processLogits: (logits) => wrong?.(logits) ?? logits.map((_, id) => (id === 70 + heard.length ? 0 : -Infinity)),
+    processSampledToken: (token) => heard.push(token),
+  };
+  const engine = await CreateMLCEngine("tiny", { ...config(), logitProcessorRegistry: new Map([["tiny", processor]]) });
+  const request = { messages, max_tokens: 3, temperature: 1, ignore_eos: true };
+  await engine.chat.completions.create(request);
+  assert.deepEqual(heard, ["reset", 71, 72, 73]);
+  assert.equal(await engine.forwardTokensAndSample([5, 6], true), 75);
+  assert.deepEqual(heard.slice(4), ["reset", 75]);
+  wrong = () => new Float32Array(3);
+  await assert.rejects(engine.chat.completions.create(request), /the logit processor: it returns 3 logits of/);
+  wrong = () => {
+    throw new Error("not today");
+  };
+  await assert.rejects(engine.chat.completions.create(request), /the logit processor: not today/);
+  wrong = undefined;
+  assert.ok(await engine.chat.completions.create(request));
   await engine.unload();
 });

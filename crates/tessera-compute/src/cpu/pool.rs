@@ -3,11 +3,12 @@
 //! A step of a model is one [`Pool::run`]; its stages are separated by [`Worker::barrier`]. Work
 //! inside a stage is claimed from a counter, so that a thread which is not scheduled holds nobody up.
 
-use crate::threads;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle, Thread};
+#[cfg(any(test, not(feature = "lent-threads")))]
+use std::thread::JoinHandle;
+use std::thread::{self, Thread};
 
 /// Spins before a waiting thread gives its time slice away, about 20 microseconds.
 const SPINS: u32 = 1 << 10;
@@ -45,7 +46,7 @@ unsafe impl Send for SendJob {}
 /// The threads. Dropping it ends them.
 pub struct Pool {
     shared: Arc<Shared>,
-    workers: Vec<(Thread, Option<JoinHandle<()>>)>,
+    workers: Vec<Started>,
 }
 
 /// The system gave fewer threads than were asked for.
@@ -57,8 +58,24 @@ pub struct Refused {
     pub cause: io::Error,
 }
 
+/// A thread that was started, and what waits for its end.
+type Started = (Thread, Option<Box<dyn FnOnce() + Send>>);
+
 /// Starts a thread of this name.
-type Spawn = dyn FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>>;
+type Spawn = dyn FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<Started>;
+
+/// A thread of the system's.
+#[cfg(any(test, not(feature = "lent-threads")))]
+fn own(handle: JoinHandle<()>) -> Started {
+    // A worker catches its panics; there is nothing left to report at its end.
+    (handle.thread().clone(), Some(Box::new(|| drop(handle.join()))))
+}
+
+/// A thread that was lent.
+#[cfg(any(test, feature = "lent-threads"))]
+fn borrowed(work: Box<dyn FnOnce() + Send>) -> io::Result<Started> {
+    Ok((crate::lent::begin(work)?, Some(Box::new(crate::lent::end))))
+}
 
 /// One thread's view of a run.
 pub struct Worker<'a> {
@@ -71,11 +88,16 @@ impl Pool {
     /// `threads - 1` workers beside the calling thread; `counters` stages can claim work. Where the system refuses a
     /// thread, those that did start end again.
     pub fn new(threads: usize, counters: usize) -> Result<Pool, Refused> {
-        Pool::spawned(threads, counters, &mut |name, work| threads::spawn(name, work))
+        #[cfg(not(feature = "lent-threads"))]
+        let mut spawn = |name, work| crate::threads::spawn(name, work).map(own);
+        #[cfg(feature = "lent-threads")]
+        let mut spawn = |_, work| borrowed(work);
+        Pool::spawned(threads, counters, &mut spawn)
     }
 
     fn spawned(threads: usize, counters: usize, spawn: &mut Spawn) -> Result<Pool, Refused> {
-        let threads = if cfg!(feature = "threads") { threads.max(1) } else { 1 };
+        let many = cfg!(any(feature = "threads", feature = "lent-threads"));
+        let threads = if many { threads.max(1) } else { 1 };
         let shared = Arc::new(Shared {
             threads,
             epoch: Padded::default(),
@@ -92,8 +114,7 @@ impl Pool {
         for index in 1..threads {
             let shared = pool.shared.clone();
             let started = spawn(format!("tessera-{index}"), Box::new(move || work(&shared, index)));
-            let handle = started.map_err(|cause| Refused { started: index, cause })?;
-            pool.workers.push((handle.thread().clone(), Some(handle)));
+            pool.workers.push(started.map_err(|cause| Refused { started: index, cause })?);
         }
         Ok(pool)
     }
@@ -142,11 +163,10 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.epoch.0.fetch_add(1, Ordering::Release);
-        for (thread, handle) in &mut self.workers {
+        for (thread, end) in &mut self.workers {
             thread.unpark();
-            if let Some(handle) = handle.take() {
-                // A worker catches its panics; there is nothing left to report here.
-                let _ = handle.join();
+            if let Some(end) = end.take() {
+                end();
             }
         }
     }
@@ -195,6 +215,9 @@ impl Wait {
         if self.0 < SPINS {
             std::hint::spin_loop();
         } else {
+            // A page's threads end in a panic, and cannot tell.
+            #[cfg(feature = "lent-threads")]
+            assert!(!crate::lent::is_broken(), "a worker thread panicked");
             thread::yield_now();
         }
         self.0 = self.0.saturating_add(1);
@@ -290,13 +313,38 @@ mod tests {
             }
             let living = seen.clone();
             living.fetch_add(1, Ordering::SeqCst);
-            thread::Builder::new().spawn(move || {
+            let begun = thread::Builder::new().spawn(move || {
                 work();
                 living.fetch_sub(1, Ordering::SeqCst);
-            })
+            });
+            begun.map(own)
         };
         let Err(refused) = Pool::spawned(8, 1, &mut spawn) else { panic!("a thread was refused") };
         assert_eq!((refused.started, refused.cause.kind()), (3, io::ErrorKind::WouldBlock));
         assert_eq!(living.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn threads_that_are_lent_work_and_go_back() {
+        let borrow = |threads| Pool::spawned(threads, 1, &mut |_, work| borrowed(work));
+        let Err(refused) = borrow(2) else { panic!("none is lent yet") };
+        assert_eq!((refused.started, refused.cause.kind()), (1, io::ErrorKind::WouldBlock));
+        for _ in 0..2 {
+            thread::spawn(|| crate::lent::lend());
+        }
+        crate::lent::add(2);
+        for _ in 0..20 {
+            let mut pool = borrow(3).unwrap();
+            assert_eq!(crate::lent::idle(), 0);
+            assert!(borrow(2).is_err());
+            let sum = AtomicUsize::new(0);
+            pool.run(&|w| {
+                sum.fetch_add(w.index + 1, Ordering::Relaxed);
+                w.barrier();
+                assert_eq!(sum.load(Ordering::Relaxed), 6);
+            });
+            drop(pool);
+            assert_eq!(crate::lent::idle(), 2);
+        }
     }
 }

@@ -214,3 +214,31 @@ fn logprobs_are_of_the_raw_distribution() {
     assert!((f64::from(own.logprob) - (1.0 - norm)).abs() < 1e-6);
     assert_eq!(logprobs(&logits, 9, 3).unwrap().0.len(), 4);
 }
+
+#[test]
+fn a_processor_goes_first_and_hears_of_every_token() {
+    use std::sync::{Arc, Mutex};
+
+    struct Turned(Arc<Mutex<Vec<u32>>>);
+    impl LogitProcessor for Turned {
+        fn process(&mut self, logits: &mut [f32]) -> Result<(), String> {
+            logits.reverse();
+            if self.0.lock().unwrap().len() < 3 { Ok(()) } else { Err("it has enough".to_owned()) }
+        }
+        fn chosen(&mut self, token: u32) {
+            self.0.lock().unwrap().push(token);
+        }
+    }
+
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let p = SamplingParams { temperature: 0.0, logit_bias: vec![(1, 5.0)], ..SamplingParams::default() };
+    let mut sampler = Sampler::new(p, &[]).unwrap().with_processor(Some(Box::new(Turned(heard.clone()))));
+    assert!(!sampler.is_plain_greedy());
+    // The largest is the first after it, and the bias and the mask come behind.
+    assert_eq!(sampler.sample(&[1.0, 2.0, 9.0], None).unwrap(), 0);
+    assert_eq!(sampler.sample(&[1.0, 5.0, 9.0], None).unwrap(), 1);
+    assert_eq!(sampler.sample(&[1.0, 5.0, 9.0], Some(&[0b100])).unwrap(), 2);
+    let error = sampler.sample(&[1.0, 5.0, 9.0], None).unwrap_err();
+    assert_eq!(error.to_string(), "the logit processor: it has enough");
+    assert_eq!(*heard.lock().unwrap(), [0, 1, 2]);
+}

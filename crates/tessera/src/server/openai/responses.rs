@@ -220,6 +220,7 @@ fn job(plan: Plan, flow: u64) -> Job {
         begins_text: true,
         constraint: plan.rule.as_ref().map(Rule::start),
         keep_special: plan.keep_special,
+        processor: None,
         logprobs: plan.logprobs,
         flow,
         ..EngineRequest::default()
