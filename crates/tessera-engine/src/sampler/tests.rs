@@ -188,7 +188,7 @@ fn parameters_out_of_range_are_named() {
         (SamplingParams { repetition_penalty: 0.0, ..params() }, "repetition_penalty"),
         (SamplingParams { logit_bias: vec![(0, f32::INFINITY)], ..params() }, "logit_bias"),
     ] {
-        let message = Sampler::new(p, &[]).unwrap_err().to_string();
+        let message = Sampler::new(p, &[]).err().unwrap().to_string();
         assert!(message.contains(field), "{message}");
     }
     let p = SamplingParams { logit_bias: vec![(9, 1.0)], ..params() };
