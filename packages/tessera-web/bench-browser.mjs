@@ -1,5 +1,6 @@
 // tessera-web and wllama in headless Chromium on the same model, in turn, on the CPU: seconds to the first token of a prompt
-// of about 500 tokens, and tokens a second after it. `scripts/bench-web` installs what it needs and calls it.
+// of about 500 tokens, and tokens a second after it. It needs the packed tessera-web, @wllama/wllama and playwright-core
+// installed where it lies.
 //
 //   node bench-browser.mjs FOLDER GGUF [ROUNDS]
 
