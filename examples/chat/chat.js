@@ -10,14 +10,15 @@ let engine, messages = [], answering = false;
 at("models").append(...known.map(({ model_id }) => new Option(model_id)));
 
 function say(className, children) {
-  // Who reads further up is left there.
-  const follows = innerHeight + scrollY >= document.body.scrollHeight - 40;
+  const follows = atEnd();
   const node = el("div", { className }, children);
   at("log").append(node);
   if (follows) toEnd();
   return node;
 }
 
+/** Who reads further up is left there. */
+const atEnd = () => innerHeight + scrollY >= document.body.scrollHeight - 40;
 const toEnd = () => scrollTo(0, document.body.scrollHeight);
 
 function forget() {
@@ -78,7 +79,7 @@ async function ask(content) {
   let parts = 0, begun, reason, usage, drawn = false;
   const draw = () => {
     drawn = false;
-    const follows = innerHeight + scrollY >= document.body.scrollHeight - 40;
+    const follows = atEnd();
     markdown.show(reply.content);
     const rate = (parts - 1) / ((performance.now() - begun) / 1e3);
     if (parts > 1 && !usage) figures.textContent = `≈ ${rate.toFixed(1)} tokens a second`;

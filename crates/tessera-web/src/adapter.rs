@@ -1,9 +1,9 @@
 //! The adapter that a page is given, and what is known of it.
 
 use crate::opening::{Fault, Read, cpu};
-use crate::{Engine, Folder, thrown};
+use crate::{Engine, Folder, Notes, locked, thrown};
 use serde_json::json;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use tessera_compute::backend::Backend;
 use tessera_engine::model::Model;
 use tessera_gpu::verified::{Record, Verified, build};
@@ -15,11 +15,7 @@ use wasm_bindgen::prelude::*;
 pub struct Adapter {
     gpu: Gpu,
     record: Arc<Mutex<Record>>,
-    notes: Arc<Mutex<Vec<String>>>,
-}
-
-fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(|e| e.into_inner())
+    notes: Notes,
 }
 
 #[wasm_bindgen]
@@ -81,33 +77,44 @@ impl Folder {
         let read = self.0.read().map_err(thrown)?;
         let tried = adapter.load(&read, sequences).await;
         let mut found = adapter.notes();
-        let (model, config) = match tried {
-            Ok((model, config)) => (model, Some(config)),
+        let (model, verified) = match tried {
+            Ok((model, config)) => (model, Some((adapter.gpu.describe().clone(), config))),
             Err(fault) if must => return Err(thrown(fault)),
             Err(fault) => {
-                found.push(format!("it runs on the CPU: {}", fault.message));
+                found.push(format!("it runs on the CPU, on one thread: {}", fault.message));
                 (read.model(&cpu(1), sequences).map_err(thrown)?, None)
             }
         };
         let (desk, notes) = read.desk(model, &name, sequences).map_err(thrown)?;
         found.extend(notes);
-        Ok(Engine { config, ..Engine::new(desk, found) })
+        Ok(Engine { verified, ..Engine::new(desk, found) })
     }
 }
 
 #[wasm_bindgen]
 impl Engine {
     /// After the adapter was lost: the next turn loads the model again, on this one or on the calling thread, and what was
-    /// asked goes on.
+    /// asked goes on. Another adapter than the one that was tested is not taken.
     pub fn regain(&mut self, adapter: Option<Adapter>) {
-        let mut backend =
-            adapter.zip(self.config).map(|(adapter, config)| GpuBackend::new(adapter.gpu, config));
+        let notes = self.notes.clone();
+        let mut backend = adapter.zip(self.verified.as_ref()).and_then(|(adapter, (tested, config))| {
+            let found = adapter.gpu.describe();
+            if found == tested {
+                return Some(GpuBackend::new(adapter.gpu, *config));
+            }
+            locked(&notes).push(format!("{} is not tested, and not taken for {}", found.name, tested.name));
+            None
+        });
         self.desk.machine().set_loader(Box::new(move |program, weights, pools| {
             let on = backend.take().map(|backend| backend.load(program.clone(), &mut *weights, pools));
             match on {
-                Some(Ok(executor)) => Ok(executor),
-                _ => cpu(1).load(program, weights, pools),
+                Some(Ok(executor)) => return Ok(executor),
+                Some(Err(error)) => {
+                    locked(&notes).push(format!("the adapter does not take the model again: {error}"))
+                }
+                None => {}
             }
+            cpu(1).load(program, weights, pools)
         }));
     }
 }

@@ -13,7 +13,7 @@ use js_sys::{Function, Promise};
 use opening::{FILES, Fault, OTHER_TOKENIZERS, Opening, cpu};
 use serde_json::{Value, json};
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tessera_openai::desk::{Desk, Endpoint, News};
@@ -161,14 +161,21 @@ impl Folder {
     }
 }
 
+/// What was noticed.
+type Notes = Arc<Mutex<Vec<String>>>;
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(|e| e.into_inner())
+}
+
 /// A model that answers.
 #[wasm_bindgen]
 pub struct Engine {
     desk: Desk,
-    notes: Vec<String>,
-    /// Which kernels run, on an adapter.
+    notes: Notes,
+    /// Which adapter, and which of its kernels.
     #[cfg(feature = "gpu")]
-    config: Option<tessera_gpu::Config>,
+    verified: Option<(tessera_gpu::Description, tessera_gpu::Config)>,
     woken: Arc<Woken>,
 }
 
@@ -176,9 +183,9 @@ impl Engine {
     fn new(desk: Desk, notes: Vec<String>) -> Engine {
         Engine {
             desk,
-            notes,
+            notes: Arc::new(Mutex::new(notes)),
             #[cfg(feature = "gpu")]
-            config: None,
+            verified: None,
             woken: Arc::default(),
         }
     }
@@ -263,7 +270,7 @@ impl Engine {
         self.desk.is_idle()
     }
 
-    /// What runs, and what was noticed when it was opened.
+    /// What runs, and what was noticed.
     pub fn describe(&mut self) -> String {
         let model = self.desk.machine().model();
         let (device, memory) = (model.describe(), model.claim().plan.to_string());
@@ -276,7 +283,7 @@ impl Engine {
             "backend": if device.starts_with("gpu") { "webgpu" } else { "cpu" },
             "device": device,
             "memory": memory,
-            "notes": self.notes,
+            "notes": *locked(&self.notes),
         })
         .to_string()
     }

@@ -53,8 +53,11 @@ export abstract class Engine implements MLCEngineInterface {
     this.completions = new Completions(this);
     this.embeddings = new Embeddings(this);
     this.answers.onNotice = (model, notice, description) => {
-      if (this.loaded.has(model)) this.loaded.set(model, description);
-      this.warn(model, notice);
+      const known = this.loaded.get(model)?.notes;
+      if (!known) return;
+      const news = [notice, ...description.notes.filter((note) => !known.includes(note))];
+      this.loaded.set(model, { ...description, notes: [...known, ...news] });
+      for (const one of news) this.warn(model, one);
     };
   }
 

@@ -66,7 +66,7 @@ export async function opened(core: Core, name: string, backend: Backend): Promis
   const records = await known();
   // Browsers tell no driver; a browser of another version may bring another compiler.
   const key = `https://tessera.invalid/${encodeURIComponent(`${adapter.describe()} ${navigator.userAgent}`)}`;
-  const before = await (await records?.match(key))?.text();
+  const before = await records?.match(key).then((kept) => kept?.text()).catch(() => undefined);
   if (before) adapter.know(before);
   // The other handle is the model's.
   const share = adapter.share();

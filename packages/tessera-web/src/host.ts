@@ -4,11 +4,11 @@
 import { memory, type Core, type Engine } from "./core.js";
 import { TesseraError, fieldsOf } from "./errors.js";
 import { usual } from "./features.js";
-import { chosen, opened, type Backend } from "./gpu.js";
+import { chosen, opened, type Backend, type Choice } from "./gpu.js";
 import { open, type Model as Opened, type Progress } from "./open.js";
 import { place, type FolderSource } from "./source.js";
-import type { LogitProcessor } from "./types.js";
 import { store, type CacheBackend, type OPFSAccessMode } from "./store.js";
+import type { LogitProcessor } from "./types.js";
 
 export type Endpoint = "chat" | "completions" | "embeddings";
 
@@ -95,6 +95,7 @@ export class Host {
     this.loads.set(load, stop);
     try {
       const gpu = await chosen(model.backend);
+      // Why there is one thread, where more would be had; empty where nobody asks for more.
       const single = gpu.name !== undefined || threads === 1 ? "" : this.cores.unthreaded?.();
       const core = await (single === undefined && this.cores.threaded ? this.cores.threaded() : this.cores.one());
       const tell = (progress: Progress) => this.tell([{ load, progress }]);
@@ -219,9 +220,10 @@ export class Host {
     const now = performance.now();
     const soon = model.lost !== undefined && now - model.lost < SOON;
     model.lost = now;
-    const { name } = soon ? {} : await chosen("auto");
-    const gpu = name === undefined ? undefined : await opened(await this.cores.one(), name, "auto");
-    model.engine.regain(gpu && "adapter" in gpu ? gpu.adapter : undefined);
+    const { name }: Choice = soon ? {} : await chosen("auto");
+    const on = name === undefined ? {} : await opened(await this.cores.one(), name, "auto");
+    model.engine.regain("adapter" in on ? on.adapter : undefined);
+    if ("keep" in on) await on.keep();
   }
 
   private regained(name: string, model: Model): Told {

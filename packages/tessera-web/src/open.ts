@@ -81,9 +81,11 @@ export async function open(
       tell({ stage: "model", loaded: total, total, kept: 0, shards: [shards.length, shards.length] });
       const on = gpu.name === undefined ? gpu : await opened(core, gpu.name, backend);
       if ("adapter" in on) {
-        const engine = await folder.openOn(on.adapter, backend === "webgpu", name, sequences);
-        await on.keep();
-        return [engine, files.notes];
+        try {
+          return [await folder.openOn(on.adapter, backend === "webgpu", name, sequences), files.notes];
+        } finally {
+          await on.keep();
+        }
       }
       const engine = folder.open(name, sequences, await core.threads(threads));
       return [engine, on.why ? [`it runs on the CPU: ${on.why}`, ...files.notes] : files.notes];

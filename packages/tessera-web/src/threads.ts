@@ -44,7 +44,7 @@ function started(given: Given): Promise<void> {
   const worker = new Worker(new URL("./thread.js", import.meta.url), { type: "module", name: "tessera thread" });
   return new Promise((resolve, reject) => {
     worker.onmessage = () => resolve();
-    worker.onerror = (event) => reject(new Error(`a thread: ${event.message ?? "its script cannot be loaded"}`));
+    worker.onerror = (event) => reject(new Error(`a thread: ${event.message ?? "its script cannot be loaded"}; \`threads: 1\` needs none`));
     worker.postMessage(given);
   });
 }

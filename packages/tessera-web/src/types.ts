@@ -104,7 +104,7 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
-/** Changes logits before a token is chosen, ahead of biases, penalties and grammars. Each request begins with `resetState`. */
+/** Changes logits before a token is chosen, ahead of biases, penalties and grammars. Each request begins with `resetState`; those that run at once share it. */
 export interface LogitProcessor {
   processLogits: (logits: Float32Array) => Float32Array;
   processSampledToken: (token: number) => void;

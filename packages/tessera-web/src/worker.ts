@@ -16,7 +16,7 @@ function wasm(): Promise<BufferSource> {
   return fetched(relaxed() ? new URL("./tessera_relaxed_bg.wasm", import.meta.url) : new URL("./tessera_bg.wasm", import.meta.url));
 }
 
-/** Why there are no threads here, in which order. */
+/** Why there are no threads here, if there are none. */
 function unshared(): string | undefined {
   if ((self as { tesseraInlined?: string }).tesseraInlined !== undefined) return INSIDE;
   if (new URL(self.location.href).searchParams.has("wasm")) return "`wasmUrl` names the module";

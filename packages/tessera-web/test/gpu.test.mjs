@@ -140,6 +140,29 @@ test("an adapter that is lost is taken once more, and not twice", async () => {
   }
 });
 
+test("another adapter than the one that was tested is not taken for it", async () => {
+  const page = await visit(() => {
+    Object.defineProperty(GPUAdapterInfo.prototype, "isFallbackAdapter", { get: () => false });
+    const { requestDevice } = GPUAdapter.prototype;
+    GPUAdapter.prototype.requestDevice = async function (...args) {
+      return (globalThis.device = await requestDevice.apply(this, args));
+    };
+  });
+  const of = await expected(page);
+  assert.equal(await page.evaluate(() => make("auto")), "webgpu");
+  const found = await page.evaluate(async () => {
+    const all = answers();
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    Object.defineProperty(GPUAdapterInfo.prototype, "architecture", { get: () => "another" });
+    device.destroy();
+    return [await all, engine.describe().backend];
+  });
+  assert.deepEqual(found, [of, "cpu"]);
+  assert.match(page.said.join(), /google another is not tested, and not taken for google swiftshader/);
+  const { notes } = await page.evaluate(() => engine.describe());
+  assert.match(notes.join(), /the GPU was lost/);
+});
+
 /** Kernels whose text has this are given another. */
 const broken = (page, text, by) => page.evaluate(([text, by]) => {
   const { createShaderModule } = GPUDevice.prototype;

@@ -59,7 +59,7 @@ pub struct Refused {
 }
 
 /// A thread that was started, and what waits for its end.
-type Started = (Thread, Option<Box<dyn FnOnce() + Send>>);
+type Started = (Thread, Box<dyn FnOnce() + Send>);
 
 /// Starts a thread of this name.
 type Spawn = dyn FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<Started>;
@@ -68,13 +68,13 @@ type Spawn = dyn FnMut(String, Box<dyn FnOnce() + Send>) -> io::Result<Started>;
 #[cfg(any(test, not(feature = "lent-threads")))]
 fn own(handle: JoinHandle<()>) -> Started {
     // A worker catches its panics; there is nothing left to report at its end.
-    (handle.thread().clone(), Some(Box::new(|| drop(handle.join()))))
+    (handle.thread().clone(), Box::new(|| drop(handle.join())))
 }
 
 /// A thread that was lent.
 #[cfg(any(test, feature = "lent-threads"))]
 fn borrowed(work: Box<dyn FnOnce() + Send>) -> io::Result<Started> {
-    Ok((crate::lent::begin(work)?, Some(Box::new(crate::lent::end))))
+    Ok((crate::lent::begin(work)?, Box::new(crate::lent::end)))
 }
 
 /// One thread's view of a run.
@@ -163,11 +163,9 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.epoch.0.fetch_add(1, Ordering::Release);
-        for (thread, end) in &mut self.workers {
+        for (thread, end) in self.workers.drain(..) {
             thread.unpark();
-            if let Some(end) = end.take() {
-                end();
-            }
+            end();
         }
     }
 }

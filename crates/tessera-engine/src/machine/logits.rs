@@ -6,6 +6,7 @@ use crate::kv::Sequence;
 use crate::model::{Feed, Model, Pick, StepError};
 use crate::request::EngineRequest;
 use std::task::{Context, Poll, ready};
+use tessera_compute::backend;
 use tessera_compute::batch::Want;
 
 /// A text whose logits are asked for.
@@ -19,15 +20,16 @@ pub(super) struct Probe {
 impl Machine {
     /// Asks for the logits after the last of these tokens, beside the requests and between their passes: no pass begins
     /// before [`Machine::poll_logits`] has given them. The tokens are one prompt; what the prefix cache has of them is not
-    /// computed again. Those that were asked for before are dropped.
+    /// computed again.
     ///
     /// # Errors
-    /// What a request with this prompt would be refused for.
+    /// What a request with this prompt would be refused for, and where others are asked for and have not come.
     pub fn ask_logits(&mut self, tokens: &[u32]) -> Result<(), GenerateError> {
         let prompt = tokens.to_vec();
         self.limits.check(&EngineRequest { prompt, max_tokens: Some(0), ..EngineRequest::default() })?;
-        if let Some(probe) = self.probe.take() {
-            self.model.release(probe.sequence);
+        if self.probe.is_some() {
+            let order = backend::StepError::Order("logits were asked for that have not come");
+            return Err(GenerateError::Failed(StepError::from(order).into()));
         }
         let sequence = self.model.begin(&tokens[..tokens.len() - 1], tokens.len());
         self.probe = Some(Probe { tokens: tokens.to_vec(), sequence, under_way: None });
