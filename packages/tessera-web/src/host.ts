@@ -221,9 +221,10 @@ export class Host {
     const soon = model.lost !== undefined && now - model.lost < SOON;
     model.lost = now;
     const { name }: Choice = soon ? {} : await chosen("auto");
-    const on = name === undefined ? {} : await opened(await this.cores.one(), name, "auto");
-    model.engine.regain("adapter" in on ? on.adapter : undefined);
-    if ("keep" in on) await on.keep();
+    const on = name === undefined ? undefined : await opened(await this.cores.one(), name, "auto");
+    if (!on || !("adapter" in on)) return model.engine.regain();
+    model.engine.regain(on.adapter);
+    await on.keep();
   }
 
   private regained(name: string, model: Model): Told {

@@ -383,6 +383,8 @@ test("twenty rounds of a chat keep their prefix and take no more memory; unloade
   // Memory comes in pieces of 64 KiB, and the conversation's own text grows.
   assert.ok(rounds.at(-1).memory - rounds[1].memory <= 4 << 16, `${rounds[1].memory} to ${rounds.at(-1).memory} bytes`);
   assert.equal(page.workers().length, 1);
+  const gone = page.workers()[0].waitForEvent("close");
   await page.evaluate(() => engine.unload());
+  await gone;
   assert.equal(page.workers().length, 0);
 });

@@ -147,8 +147,8 @@ test("chat: loads a folder by its address, answers, goes on, begins anew, and ru
   for (const text of ["Hi", "And?"]) {
     await page.fill("#text", text);
     await page.press("#text", "Enter");
-    await page.waitForFunction(() => document.getElementById("send").textContent === "Stop");
-    await page.waitForFunction(() => document.querySelector("#log > :last-child .markdown")?.textContent);
+    // Answers are drawn: one may end before it is stopped, or with its first token.
+    await page.waitForFunction(() => document.querySelector("#log > :last-child .markdown")?.textContent || document.getElementById("send").textContent === "Send");
     await page.click("#send");
     await page.waitForFunction(() => document.getElementById("send").textContent === "Send");
   }
